@@ -1,0 +1,58 @@
+//! A difference between declared and observed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+
+/// One differing field. `path` names it: `files/config.yaml`, `site/css/app.css`, `site/current`,
+/// `webroot/index.html`, `process`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    pub path: String,
+    /// `None`: nothing is declared there.
+    pub declared: Option<String>,
+    /// `None`: nothing is there.
+    pub observed: Option<String>,
+    pub since: Timestamp,
+    /// Who did it, if known.
+    pub by: Option<String>,
+}
+
+/// Whether an ignore pattern (`*` for any text, also none) covers a drift path.
+pub fn ignores(pattern: &str, path: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == path };
+    let Some(mut left) = path.strip_prefix(first) else { return false };
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return left.ends_with(part);
+        }
+        match left.find(part) {
+            Some(at) => left = &left[at + part.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ignores;
+
+    #[test]
+    fn patterns_cover_by_stars() {
+        for (pattern, path, covered) in [
+            ("files/a", "files/a", true),
+            ("files/a", "files/ab", false),
+            ("files/*", "files/a/b", true),
+            ("*.css", "site/x.css", true),
+            ("*.css", "site/x.css.map", false),
+            ("site/*/x*.js", "site/a/x1.js", true),
+            ("site/*/x*.js", "site/x1.js", false),
+            ("*", "", true),
+            ("ab*ba", "aba", false),
+        ] {
+            assert_eq!(ignores(pattern, path), covered, "{pattern} {path}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Up: what a node sees, whole.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    BootId, InstanceId, NodeId, ReleaseDigest, Timestamp, assignment::Stamp, drift::Drift, instance::Attempts,
+};
+
+/// A node's complete observation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    pub node: NodeId,
+    pub boot: BootId,
+    /// Rises with each observation of a node, across restarts.
+    pub sequence: u64,
+    pub at: Timestamp,
+    /// The newest assignment that the node has accepted, durably.
+    pub accepted: Option<Stamp>,
+    pub instances: BTreeMap<InstanceId, Arc<InstanceReport>>,
+    /// What bears our marks and is in no ledger: reported, never removed.
+    pub strangers: Vec<Stranger>,
+    /// False while the node has not yet looked at everything it holds: what is missing is then unknown.
+    pub complete: bool,
+}
+
+/// One instance as its node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceReport {
+    pub id: InstanceId,
+    pub release: ReleaseDigest,
+    pub state: State,
+    /// Passes its readiness check (for a site: whole and checked).
+    pub ready: bool,
+    /// Since when `ready` has its value.
+    pub ready_since: Timestamp,
+    pub pid: Option<u32>,
+    /// `host:port` where it listens, from `Install` on.
+    pub address: Option<String>,
+    /// For a site: the absolute folder with its files.
+    pub folder: Option<String>,
+    /// For a site: `current` (and `webroot`) point here.
+    pub current: bool,
+    pub started_at: Option<Timestamp>,
+    pub attempts: Attempts,
+    pub last_exit: Option<Exit>,
+    /// Why it is as it is, in one sentence; never a secret.
+    pub message: String,
+    /// Files placed and to be placed, while it is being installed.
+    pub copied: Option<Copied>,
+    pub drift: Vec<Drift>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    pub files: u64,
+    pub total: u64,
+}
+
+/// What an instance does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Its files are being placed.
+    Installing,
+    /// Its process lives and has not yet passed its startup check.
+    Starting,
+    /// Its process lives (for a site: its folder is whole).
+    Running,
+    /// It died and will be started again at this time.
+    BackingOff { until: Timestamp },
+    /// It will not be started again before this time; `None`: not without a new intent.
+    Failed { until: Option<Timestamp> },
+    /// It was asked to end.
+    Stopping { since: Timestamp },
+    /// The node cannot tell.
+    Unknown { since: Timestamp },
+}
+
+impl State {
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Installing => "installing",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::BackingOff { .. } => "backing_off",
+            Self::Failed { .. } => "failed",
+            Self::Stopping { .. } => "stopping",
+            Self::Unknown { .. } => "unknown",
+        }
+    }
+
+    pub fn is_failed(&self) -> bool {
+        matches!(self, Self::Failed { .. })
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    pub at: Timestamp,
+    pub status: ExitStatus,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    Code(i32),
+    Signal(i32),
+    /// It ended while nobody watched. Never read as success.
+    Unknown,
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Unknown => f.write_str("an unknown exit status"),
+        }
+    }
+}
+
+/// Something with our marks that no ledger knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stranger {
+    pub what: String,
+    pub message: String,
+}

@@ -1,0 +1,115 @@
+//! What the planner has decided, as it is stored and committed.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Generation, Holder, Incarnation, InstanceId, IntentSeq, PlanSeq, RouteRevision, ServiceKey, Term, Timestamp,
+    deployment::Deployment,
+    event::Event,
+    instance::Placement,
+    reason::{Change, Waiting},
+    route::ServiceRoute,
+    service::Service,
+};
+
+/// The plan of one service: durable, and with the intent all that the next plan needs beside observations.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePlan {
+    pub seq: PlanSeq,
+    pub placements: BTreeMap<InstanceId, Placement>,
+    /// Its part of the route table; `None` when it has no domains.
+    pub route: Option<Arc<ServiceRoute>>,
+    pub next_incarnation: Incarnation,
+    pub rollout: Rollout,
+}
+
+/// How far the work of the open deployment has come, so that "no progress" and "held" outlive the planner.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Grows with each step forward of the open deployment; never shrinks within one.
+    pub progress: u64,
+    pub progressed_at: Timestamp,
+    /// Since when the whole has been the target, ready and served without interruption.
+    pub held_since: Option<Timestamp>,
+}
+
+/// One pass: what changes, committed whole or per service only onto its parent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub term: Term,
+    pub holder: Holder,
+    pub at: Timestamp,
+    /// Generation of every node's assignment once this plan is committed: one more than before.
+    pub generation: Generation,
+    /// Revision of the route table once this plan is committed; its decisions' changed routes carry it.
+    pub route_revision: RouteRevision,
+    pub decisions: Vec<Decision>,
+}
+
+/// What a pass changes of one service. Each value is whole: it replaces what is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    pub key: ServiceKey,
+    pub parent: Parent,
+    pub plan: ServicePlan,
+    /// The record with a moved target, where the planner restores the previous release.
+    pub service: Option<Service>,
+    /// Deployments that began, advanced or got their outcome.
+    pub deployments: Vec<Deployment>,
+    pub events: Vec<Event>,
+    /// Deleted, and every node has confirmed: the record goes, its counters stay.
+    pub purge: bool,
+}
+
+/// The decision's ground: it is void when either has moved. Observations are not part of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    pub intent: IntentSeq,
+    pub plan: PlanSeq,
+}
+
+/// Why the pass did what it did to one service, step by step. Stored, and printed unchanged by `explain`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[must_use]
+pub struct Report {
+    pub classify: StepReport,
+    pub lost: StepReport,
+    pub drift: StepReport,
+    pub rollout: StepReport,
+    pub place: StepReport,
+    pub routes: StepReport,
+    pub retire: StepReport,
+    /// With an unchanged world, the next pass before this time decides the same.
+    pub holds_until: Option<Timestamp>,
+}
+
+/// What one step changed and what it waits for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[must_use]
+pub struct StepReport {
+    pub changed: Vec<Change>,
+    pub waiting: Vec<Waiting>,
+}
+
+impl Report {
+    /// The steps in their order, with the names that people read. Destructured, so that a new step cannot be
+    /// forgotten here.
+    pub fn steps(&self) -> [(&'static str, &StepReport); 7] {
+        let Self { classify, lost, drift, rollout, place, routes, retire, holds_until: _ } = self;
+        [
+            ("classify", classify),
+            ("lost", lost),
+            ("drift", drift),
+            ("rollout", rollout),
+            ("place", place),
+            ("routes", routes),
+            ("retire", retire),
+        ]
+    }
+
+    pub fn is_at_rest(&self) -> bool {
+        self.steps().iter().all(|(_, step)| step.changed.is_empty() && step.waiting.is_empty())
+    }
+}
