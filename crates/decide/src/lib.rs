@@ -1,1 +1,10 @@
-//! (to come)
+//! The verbs of Setpoint, without effects: given what is declared, decided and seen, what shall happen, and why.
+//!
+//! Owns: every rule. The server, the node, the edge and the simulator call these functions; none has a copy.
+//! Refuses to know: files, networks, clocks, randomness. Time and ids come in as arguments, and the same input
+//! always gives the same output.
+
+pub mod health;
+pub mod ledger;
+pub mod node;
+pub mod retry;

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Generation, Holder, Incarnation, InstanceId, IntentSeq, PlanSeq, RouteRevision, ServiceKey, Term, Timestamp,
+    Generation, Holder, Incarnation, InstanceId, IntentSeq, PlanSeq, RouteRevision, ServiceKey, Term,
+    Timestamp,
     deployment::Deployment,
     event::Event,
     instance::Placement,

@@ -1,0 +1,238 @@
+//! The node's side: from what is assigned and what is there, at most one operation per instance, the state to
+//! report, and when to ask again. Drivers only execute.
+
+use model::{
+    InstanceId, Timestamp,
+    assignment::Assigned,
+    instance::Attempts,
+    observation::{Exit, State},
+    spec::{DriftMode, Workload},
+};
+
+use crate::{
+    health::Health,
+    retry::{self, Verdict},
+};
+
+/// One instance as the node finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    pub id: InstanceId,
+    pub install: Install,
+    pub run: Run,
+    /// Counted in the ledger.
+    pub attempts: Attempts,
+    /// Something differs that may be put back without disturbing the workload: a rendered file, a site's file or
+    /// link. Ignored paths are not in it.
+    pub drifted: bool,
+    /// For a site: `current` and `webroot` point here.
+    pub current: bool,
+    /// An operation is under way; nothing else is begun beside it.
+    pub busy: Option<Busy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Install {
+    Absent,
+    Whole,
+    /// It could not be installed then, for this reason.
+    Failed {
+        at: Timestamp,
+        message: String,
+    },
+}
+
+/// What an operation under way does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Busy {
+    Installing,
+    Updating,
+    Starting,
+    Stopping { since: Timestamp },
+}
+
+/// A process, as far as the node can tell. A site has none and stays `NotStarted`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Run {
+    /// Never started, or ended by Setpoint's own orderly end: starting it is no attempt.
+    NotStarted,
+    Alive {
+        health: Health,
+    },
+    Ended {
+        started: Option<Timestamp>,
+        exit: Exit,
+    },
+    /// It could not be found out whether it lives: nothing is started beside it and nothing is removed.
+    Unknown {
+        since: Timestamp,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    Nothing,
+    /// Place its files and give it a port.
+    Install {
+        attempts: Attempts,
+    },
+    /// Put back or switch what disturbs nobody.
+    Update,
+    /// Start its process, ending the one that lives first. The new count is written down before.
+    Restart {
+        attempts: Attempts,
+    },
+    /// End it and remove its files.
+    Delete,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    pub operation: Operation,
+    /// What the node reports.
+    pub state: State,
+    pub ready: bool,
+    /// Ask again at this time, even if nothing happens.
+    pub wake_at: Option<Timestamp>,
+    pub message: String,
+}
+
+impl Step {
+    fn rest(state: State, message: impl Into<String>) -> Self {
+        Self { operation: Operation::Nothing, state, ready: false, wake_at: None, message: message.into() }
+    }
+
+    fn act(operation: Operation, state: State) -> Self {
+        Self { operation, state, ready: false, wake_at: None, message: String::new() }
+    }
+}
+
+/// Decides one instance. `assigned` is `None` when the node's assignment does not contain it and its service is not
+/// held.
+pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step {
+    if let Some(busy) = local.busy {
+        return under_way(busy, local);
+    }
+    let Some(assigned) = assigned else { return surplus(local, now) };
+    match &local.install {
+        Install::Absent => Step::act(
+            Operation::Install { attempts: local.attempts.floor(&assigned.attempts) },
+            State::Installing,
+        ),
+        Install::Failed { at, message } => retry_install(assigned, local, *at, message, now),
+        Install::Whole => match assigned.content.workload {
+            Workload::Site(_) => site(assigned, local),
+            Workload::Process(_) => process(assigned, local, now),
+        },
+    }
+}
+
+fn under_way(busy: Busy, local: &Local) -> Step {
+    match busy {
+        Busy::Installing => Step::rest(State::Installing, ""),
+        Busy::Starting => Step::rest(State::Starting, ""),
+        Busy::Stopping { since } => Step::rest(State::Stopping { since }, ""),
+        Busy::Updating => match &local.run {
+            Run::Alive { health } => alive(health),
+            Run::NotStarted | Run::Ended { .. } | Run::Unknown { .. } => Step::rest(State::Running, ""),
+        },
+    }
+}
+
+/// Not assigned: it goes, unless we cannot tell what is there.
+fn surplus(local: &Local, now: Timestamp) -> Step {
+    match &local.run {
+        Run::Unknown { since } => Step::rest(
+            State::Unknown { since: *since },
+            "cannot tell whether its process lives, so nothing is removed",
+        ),
+        Run::NotStarted | Run::Alive { .. } | Run::Ended { .. } => {
+            Step::act(Operation::Delete, State::Stopping { since: now })
+        }
+    }
+}
+
+fn retry_install(assigned: &Assigned, local: &Local, failed: Timestamp, why: &str, now: Timestamp) -> Step {
+    let attempts = local.attempts.floor(&assigned.attempts);
+    match retry::after_end(&assigned.restart, &attempts, None, failed, now) {
+        Verdict::Now(attempts) => Step::act(Operation::Install { attempts }, State::Installing),
+        verdict => not_yet(verdict, format!("installing it failed: {why}")),
+    }
+}
+
+/// A site is whole, or is being made whole; it is ready when it is.
+fn site(assigned: &Assigned, local: &Local) -> Step {
+    let correct = local.drifted && assigned.drift.mode == DriftMode::Correct;
+    let operation =
+        if correct || (assigned.current && !local.current) { Operation::Update } else { Operation::Nothing };
+    Step { operation, state: State::Running, ready: true, wake_at: None, message: String::new() }
+}
+
+fn process(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
+    let attempts = local.attempts.floor(&assigned.attempts);
+    match &local.run {
+        Run::Unknown { since } => Step::rest(
+            State::Unknown { since: *since },
+            "cannot tell whether its process lives, so none is started",
+        ),
+        Run::NotStarted => first_start(assigned, attempts, now),
+        Run::Ended { started, exit } => {
+            match retry::after_end(&assigned.restart, &attempts, *started, exit.at, now) {
+                Verdict::Now(attempts) => Step::act(Operation::Restart { attempts }, State::Starting),
+                verdict => not_yet(verdict, format!("it ended with {}", exit.status)),
+            }
+        }
+        Run::Alive { health } if !health.live => unhealthy(assigned, &attempts, health, now),
+        Run::Alive { health } => {
+            let mut step = alive(health);
+            if local.drifted && assigned.drift.mode == DriftMode::Correct {
+                step.operation = Operation::Update;
+            }
+            step
+        }
+    }
+}
+
+/// Not an attempt, but the ones already counted for its slot and release still bind it.
+fn first_start(assigned: &Assigned, attempts: Attempts, now: Timestamp) -> Step {
+    // The planted bug that the simulator must find: a count that a restart of Setpoint resets.
+    if cfg!(feature = "bug-budget-reset") {
+        return Step::act(Operation::Restart { attempts: Attempts::default() }, State::Starting);
+    }
+    match retry::spent(&assigned.restart, &attempts, now) {
+        Some(until) => not_yet(Verdict::Spent { until: Some(until) }, "it kept dying".into()),
+        None => Step::act(Operation::Restart { attempts }, State::Starting),
+    }
+}
+
+fn alive(health: &Health) -> Step {
+    Step {
+        operation: Operation::Nothing,
+        state: if health.started { State::Running } else { State::Starting },
+        ready: health.ready && health.live,
+        wake_at: None,
+        message: if health.ready { String::new() } else { health.message.clone() },
+    }
+}
+
+/// It lives and does not work. Restarting it counts like a crash; when the attempts are spent it is left alone,
+/// out of the routes, rather than ended for good.
+fn unhealthy(assigned: &Assigned, attempts: &Attempts, health: &Health, now: Timestamp) -> Step {
+    let why = format!("unhealthy: {}", health.message);
+    match retry::after_end(&assigned.restart, attempts, Some(health.began), now, now) {
+        Verdict::Now(attempts) => {
+            Step { message: why, ..Step::act(Operation::Restart { attempts }, State::Starting) }
+        }
+        // `ended` was now, so a pause would begin anew at each look; the run's length decides, and it only grows.
+        Verdict::At(at) => Step { wake_at: Some(at), ..Step::rest(State::BackingOff { until: at }, why) },
+        verdict @ Verdict::Spent { .. } => not_yet(verdict, why),
+    }
+}
+
+fn not_yet(verdict: Verdict, why: String) -> Step {
+    match verdict {
+        Verdict::At(until) => Step { wake_at: Some(until), ..Step::rest(State::BackingOff { until }, why) },
+        Verdict::Spent { until } => Step { wake_at: until, ..Step::rest(State::Failed { until }, why) },
+        Verdict::Now(_) => Step::rest(State::Unknown { since: Timestamp::ZERO }, why),
+    }
+}
