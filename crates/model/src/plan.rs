@@ -22,6 +22,8 @@ pub struct ServicePlan {
     pub placements: BTreeMap<InstanceId, Placement>,
     /// Its part of the route table; `None` when it has no domains.
     pub route: Option<Arc<ServiceRoute>>,
+    /// For a site: the instance that `current` and the route show. Moves only by the switch.
+    pub current: Option<InstanceId>,
     pub next_incarnation: Incarnation,
     pub rollout: Rollout,
 }

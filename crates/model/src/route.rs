@@ -14,6 +14,9 @@ use crate::{BootId, EdgeId, InstanceId, RouteRevision, ServiceKey, Timestamp, sp
 pub struct RouteTable {
     pub revision: RouteRevision,
     pub services: BTreeMap<ServiceKey, Arc<ServiceRoute>>,
+    /// Services whose declaration could not be read: an edge keeps what it has of them.
+    #[serde(default)]
+    pub held: BTreeSet<ServiceKey>,
 }
 
 /// One service's part of the table.
