@@ -1,0 +1,93 @@
+//! Events in one sequence, for people, scripts and streams.
+
+use model::{
+    ServiceKey, Timestamp,
+    event::{Event, Recorded},
+};
+
+use crate::{
+    Store,
+    backend::{Backend, Row, Tx, args},
+    error::StoreError,
+    meta,
+};
+
+/// Which events to read. The default is all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    pub service: Option<ServiceKey>,
+}
+
+const INSERT: &str = "INSERT INTO events (seq, at, service, content) VALUES ($1, $2, $3, $4)";
+const AFTER: &str = "SELECT seq, at, content FROM events WHERE seq > $1 ORDER BY seq LIMIT $2";
+const AFTER_OF: &str =
+    "SELECT seq, at, content FROM events WHERE service = $3 AND seq > $1 ORDER BY seq LIMIT $2";
+
+/// Appends in the caller's transaction; gives the sequence of the last one, if any.
+pub(crate) async fn append(tx: &mut Tx, at: Timestamp, events: &[Event]) -> Result<Option<u64>, StoreError> {
+    let count = events.len() as u64;
+    if count == 0 {
+        return Ok(None);
+    }
+    let last = meta::take_next(tx, "event_seq", count).await?;
+    for (seq, event) in (last - count + 1..).zip(events) {
+        let service = event.service.as_ref().map(ToString::to_string);
+        tx.execute(INSERT, args![seq, at, service, encode(event)?]).await?;
+    }
+    Ok(Some(last))
+}
+
+/// A value's JSON. That it has one is a property of our types; if not, nothing is written.
+pub(crate) fn encode<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::Failed { cause: format!("cannot encode: {error}") })
+}
+
+fn recorded(mut row: Row) -> Result<Recorded, StoreError> {
+    Ok(Recorded { seq: row.int()?, at: Timestamp(row.int()?), event: row.json("an event")? })
+}
+
+pub(crate) async fn latest(backend: &Backend) -> Result<u64, StoreError> {
+    meta::counter(&mut backend.read().await?, "event_seq").await
+}
+
+impl Store {
+    pub async fn latest_event_seq(&self) -> Result<u64, StoreError> {
+        latest(&self.0.backend).await
+    }
+
+    /// At most `limit` events after `seq`, oldest first. One that cannot be read is left out and logged: it must
+    /// not stop the stream.
+    pub async fn events_after(
+        &self,
+        seq: u64,
+        filter: &EventFilter,
+        limit: u32,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        let mut tx = self.0.backend.read().await?;
+        let rows = match &filter.service {
+            None => tx.all(AFTER, args![seq, u64::from(limit)]).await?,
+            Some(key) => tx.all(AFTER_OF, args![seq, u64::from(limit), key]).await?,
+        };
+        let readable =
+            |row| recorded(row).inspect_err(|error| tracing::warn!(%error, after = seq, "event left out"));
+        Ok(rows.into_iter().filter_map(|row| readable(row).ok()).collect())
+    }
+
+    /// Records events that belong to no other commit. Gives the sequence of the latest event.
+    pub async fn append_events(&self, events: Vec<Event>, at: Timestamp) -> Result<u64, StoreError> {
+        let store = self.clone();
+        Self::finish(async move {
+            let mut tx = store.0.backend.write().await?;
+            let last = append(&mut tx, at, &events).await?;
+            meta::note_time(&mut tx, at).await?;
+            let latest = meta::counter(&mut tx, "event_seq").await?;
+            tx.commit().await?;
+            if last.is_some() {
+                store.0.feed.events_until(latest);
+            }
+            Ok(latest)
+        })
+        .await
+    }
+}

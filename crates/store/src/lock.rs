@@ -1,0 +1,120 @@
+//! One Setpoint per data folder: an exclusive lock that the kernel drops with the process that holds it.
+//! Knows nothing of what the folder holds.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Holds the data folder until it is dropped or the process ends, however it ends.
+#[derive(Debug)]
+pub struct DataLock {
+    /// flock, not fcntl: the close of another handle of the same file must not drop it. Opened close-on-exec by
+    /// std: a child that inherited it would block the next start.
+    file: File,
+    path: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error(
+        "the data folder {} is in use by another Setpoint{}: stop that one, or choose another folder with --data",
+        .dir.display(),
+        .pid.as_deref().map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    InUse { dir: PathBuf, pid: Option<String> },
+    #[error("{} was replaced while it was being locked: try again", .path.display())]
+    Replaced { path: PathBuf },
+    #[error("cannot lock {}: {source}. Check that the folder exists and that this user may write to it", .path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+impl LockError {
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::InUse { .. } | Self::Replaced { .. } => true,
+            Self::Io { .. } => false,
+        }
+    }
+}
+
+impl DataLock {
+    /// Takes `<dir>/server.lock`, or says at once who has it.
+    pub fn acquire(dir: &Path) -> Result<Self, LockError> {
+        let path = dir.join("server.lock");
+        let io = |source| LockError::Io { path: path.clone(), source };
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
+        let mut file = options.open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(LockError::InUse { dir: dir.into(), pid: pid_in(&mut file) });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        // A lock on a file that is no longer at the path would exclude nobody.
+        if !same_file(&file, &path).map_err(io)? {
+            return Err(LockError::Replaced { path });
+        }
+        write_pid(&mut file).map_err(io)?;
+        Ok(Self { file, path })
+    }
+
+    /// Whether the lock file is still at its path: false when someone has removed or replaced it, from when on a
+    /// second Setpoint could start.
+    pub fn is_intact(&self) -> bool {
+        same_file(&self.file, &self.path).unwrap_or(false)
+    }
+}
+
+fn same_file(file: &File, path: &Path) -> io::Result<bool> {
+    let (held, there) = (file.metadata()?, path.metadata()?);
+    Ok((held.dev(), held.ino()) == (there.dev(), there.ino()))
+}
+
+fn pid_in(file: &mut File) -> Option<String> {
+    let mut text = String::new();
+    file.take(20).read_to_string(&mut text).ok()?;
+    let pid = text.trim();
+    (!pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit())).then(|| pid.to_owned())
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_lock_is_refused_and_names_the_folder_and_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataLock::acquire(dir.path()).unwrap();
+        let error = DataLock::acquire(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(dir.path().to_str().unwrap()), "{error}");
+        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        drop(first);
+        DataLock::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_renamed_knows_that_it_is_broken() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DataLock::acquire(dir.path()).unwrap();
+        assert!(lock.is_intact());
+        std::fs::rename(dir.path().join("server.lock"), dir.path().join("moved")).unwrap();
+        assert!(!lock.is_intact());
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let error = DataLock::acquire(Path::new("/nowhere/at/all")).unwrap_err();
+        assert!(matches!(&error, LockError::Io { path, .. } if path.starts_with("/nowhere")), "{error}");
+    }
+}
