@@ -1,0 +1,350 @@
+//! From what was written to the normalised spec: defaults filled in, relative paths made absolute, the port
+//! and the probes that follow from the rest. Refuses to know files: paths are resolved as text.
+
+use super::{
+    SiteSource, SourceFrom,
+    decode::{Cx, Parsed},
+    raw::{self, DriftForm, GitForm, HealthForm, HealthMap, PortForm, ProbeMap, StaticForm, StaticMap},
+    validate::{FieldError, FieldPath, needs_port, not_applicable, validate},
+};
+use crate::{
+    id::printable,
+    spec::{
+        Check, DeployPolicy, DriftPolicy, Health, Port, Probe, Process, Resources, RestartPolicy,
+        ServiceSpec, Site, StopPolicy, Template, Workload,
+    },
+};
+
+/// The spec of one service, or `None` with its mistakes reported.
+pub(super) fn lower(
+    mut raw: raw::Service,
+    base: &str,
+    cx: &mut Cx<'_>,
+) -> Option<(ServiceSpec, Option<SiteSource>)> {
+    let before = cx.errors.len();
+    let (workload, source) = workload(&mut raw, base, cx)?;
+    let spec = spec(workload, raw, cx);
+    if cx.errors.len() == before {
+        for error in validate(&spec).err().unwrap_or_default() {
+            cx.error_at(error);
+        }
+    }
+    (cx.errors.len() == before).then_some((spec, source))
+}
+
+fn workload(raw: &mut raw::Service, base: &str, cx: &mut Cx<'_>) -> Option<(Workload, Option<SiteSource>)> {
+    match (raw.site.take(), raw.command.take()) {
+        (Some(form), None) => {
+            refuse_process_keys(raw, cx);
+            let (site, source) = site(form, base, cx);
+            Some((Workload::Site(site), source))
+        }
+        (None, Some(command)) => Some((Workload::Process(process(command.0, raw, base)), None)),
+        (Some(_), Some(_)) => {
+            let message = "a service has either `static` or `command`: make two services of it";
+            cx.error_at(mistake("conflict", &["command"], message));
+            None
+        }
+        (None, None) => {
+            let message =
+                "the service does not say what it is: give it `static` (a folder) or `command` (a program)";
+            cx.error_at(mistake("missing_key", &[], message));
+            None
+        }
+    }
+}
+
+fn mistake(code: &'static str, field: &[&str], message: impl Into<String>) -> FieldError {
+    FieldError { code, field: FieldPath::of(field), message: message.into(), help: None }
+}
+
+/// Keys whose presence alone is a mistake; what a spec can hold is refused by `validate`.
+fn refuse_process_keys(raw: &raw::Service, cx: &mut Cx<'_>) {
+    let given = [
+        ("env", raw.env.is_some()),
+        ("files", raw.files.is_some()),
+        ("port", raw.port.is_some()),
+        ("health", raw.health.is_some()),
+        ("restart", raw.restart.is_some()),
+        ("stop", raw.stop.is_some()),
+        ("resources", raw.resources.is_some()),
+        ("user", raw.user.is_some()),
+        ("workdir", raw.workdir.is_some()),
+    ];
+    for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+        cx.error_at(mistake("not_applicable", &[key], not_applicable(key)));
+    }
+}
+
+fn site(form: StaticForm, base: &str, cx: &mut Cx<'_>) -> (Site, Option<SiteSource>) {
+    let map = match form {
+        StaticForm::Path(path) => {
+            let from = SourceFrom::Path(local(&path, "a folder", &["static"], base, cx));
+            let site = Site { artifact: None, webroot: None, spa: false };
+            return (site, Some(SiteSource { from, build: Vec::new(), output: None }));
+        }
+        StaticForm::Map(map) => map,
+    };
+    let webroot =
+        map.webroot.as_ref().map(|path| local(&path.0, "a folder", &["static", "webroot"], base, cx));
+    let site = Site { artifact: None, webroot, spa: map.spa.as_ref().is_some_and(|flag| flag.0) };
+    (site, source(map, base, cx))
+}
+
+fn source(map: StaticMap, base: &str, cx: &mut Cx<'_>) -> Option<SiteSource> {
+    let build: Vec<String> =
+        map.build.map_or_else(Vec::new, |list| list.0.into_iter().map(|line| line.0).collect());
+    let output = map.output.map(|path| path.0.to_string());
+    let from = match (map.path, map.archive, map.git) {
+        (Some(path), None, None) => {
+            SourceFrom::Path(local(&path.0, "a folder", &["static", "path"], base, cx))
+        }
+        (None, Some(file), None) => {
+            SourceFrom::Archive(local(&file.0, "an archive", &["static", "archive"], base, cx))
+        }
+        (None, None, Some(git)) => repository(git, cx)?,
+        (None, None, None) => {
+            if !build.is_empty() || output.is_some() {
+                let message = "`build` and `output` need a source: `path`, `archive` or `git`";
+                cx.error_at(mistake("missing_key", &["static"], message));
+            }
+            return None;
+        }
+        _ => {
+            let message = "a site has one source: `path`, `archive` or `git`";
+            cx.error_at(mistake("conflict", &["static"], message));
+            return None;
+        }
+    };
+    Some(SiteSource { from, build, output })
+}
+
+fn repository(git: GitForm, cx: &mut Cx<'_>) -> Option<SourceFrom> {
+    let Some(url) = git.url else {
+        cx.error_at(mistake("missing_key", &["static", "git"], "a repository has a `url`"));
+        return None;
+    };
+    if !is_repository(&url) {
+        let message =
+            format!("`{}` is not a repository: https://, http://, ssh:// or user@host:path", printable(&url));
+        cx.error_at(mistake("invalid_value", &["static", "git", "url"], message));
+    }
+    if let Some(reference) = git.reference.as_ref().filter(|reference| !is_reference(reference)) {
+        let message = format!("`{}` is not a branch, tag or commit", printable(reference));
+        cx.error_at(mistake("invalid_value", &["static", "git", "ref"], message));
+    }
+    Some(SourceFrom::Git { url, reference: git.reference })
+}
+
+/// Nothing that a Git program could take for an option or a local file.
+fn is_repository(url: &str) -> bool {
+    let known = ["https://", "http://", "ssh://"].iter().any(|scheme| {
+        url.strip_prefix(scheme).is_some_and(|rest| !rest.starts_with(['-', '/']) && !rest.is_empty())
+    });
+    let short = url.split_once('@').is_some_and(|(user, rest)| {
+        !user.is_empty()
+            && user.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b))
+            && rest.split_once(':').is_some_and(|(host, path)| !host.starts_with('-') && !path.is_empty())
+    });
+    (known || short) && url.len() <= 2048 && url.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// What `git check-ref-format` allows, a little less.
+fn is_reference(reference: &str) -> bool {
+    (1..=255).contains(&reference.len())
+        && !reference.starts_with(['-', '/', '.'])
+        && !reference.ends_with(['/', '.'])
+        && !reference.ends_with(".lock")
+        && ["..", "//", "@{", "/."].iter().all(|bad| !reference.contains(bad))
+        && reference.bytes().all(|b| b.is_ascii_graphic() && !b"~^:?*[\\".contains(&b))
+}
+
+fn process(command: Vec<String>, raw: &mut raw::Service, base: &str) -> Process {
+    let mut command: Vec<Template> = command.into_iter().map(Template).collect();
+    if let Some(program) = command.first_mut().filter(|program| is_relative_program(&program.0)) {
+        // The folder is no template: a dollar in its name is a dollar.
+        *program = Template(resolve(&base.replace('$', "$$"), &program.0));
+    }
+    let workdir = raw.workdir.take().map(|path| resolve(base, &path.0));
+    Process { command, workdir, user: raw.user.take().map(|user| user.0) }
+}
+
+fn is_relative_program(program: &str) -> bool {
+    program.contains('/') && !program.starts_with('/') && !program.starts_with("${")
+}
+
+fn spec(workload: Workload, raw: raw::Service, cx: &mut Cx<'_>) -> ServiceSpec {
+    let is_process = matches!(workload, Workload::Process(_));
+    let mut spec = ServiceSpec {
+        workload,
+        replicas: raw.replicas.map_or(1, |count| count.0),
+        domains: raw
+            .domains
+            .map_or_else(Vec::new, |list| list.0.into_iter().map(|domain| domain.0).collect()),
+        env: raw
+            .env
+            .map(|dict| dict.0)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(k, v)| (k, Template(v.0)))
+            .collect(),
+        files: raw
+            .files
+            .map(|dict| dict.0)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(k, v)| (k, Template(v.0)))
+            .collect(),
+        port: match raw.port {
+            None => None,
+            Some(PortForm::Dynamic) => Some(Port::Dynamic),
+            Some(PortForm::Fixed(port)) => Some(Port::Fixed(port)),
+        },
+        health: Health::default(),
+        restart: raw.restart.map(restart).unwrap_or_default(),
+        stop: raw.stop.map(stop).unwrap_or_default(),
+        deploy: raw.deploy.map(deploy).unwrap_or_default(),
+        drift: raw.drift.map(drift).unwrap_or_default(),
+        resources: raw.resources.map(resources).unwrap_or_default(),
+        retain: raw.retain.map_or(DEFAULT_RETAIN, |count| count.0),
+    };
+    if is_process {
+        spec.health = raw.health.map(|form| health(form, cx)).unwrap_or_default();
+        if spec.port.is_none() && needs_port(&spec).is_some() {
+            spec.port = Some(Port::Dynamic);
+        }
+        assume_tcp(&mut spec);
+    }
+    spec
+}
+
+/// Nothing with a port is assumed healthy: where nobody said how to tell, TCP on the port tells.
+fn assume_tcp(spec: &mut ServiceSpec) {
+    let health = &mut spec.health;
+    if spec.port.is_none() || health.startup.is_some() || health.readiness.is_some() {
+        return;
+    }
+    let tcp = || Some(Probe::new(Check::Tcp));
+    *health = Health {
+        startup: tcp(),
+        readiness: tcp(),
+        liveness: health.liveness.take().or_else(tcp),
+        assumed: true,
+    };
+}
+
+const DEFAULT_RETAIN: u32 = 5;
+
+fn health(form: HealthForm, cx: &mut Cx<'_>) -> Health {
+    match form {
+        HealthForm::Path(path) => {
+            let http = || Some(Probe::new(Check::Http(path.clone())));
+            Health { startup: http(), readiness: http(), liveness: http(), assumed: false }
+        }
+        HealthForm::Map(map) => {
+            let HealthMap { startup, readiness, liveness } = *map;
+            if startup.is_none() && readiness.is_none() && liveness.is_none() {
+                let message = "`health` has no probe: give it startup, readiness or liveness, or remove it";
+                cx.error_at(mistake("missing_key", &["health"], message));
+            }
+            let mut probe = |name, raw: Option<ProbeMap>| raw.and_then(|raw| probe(name, raw, cx));
+            Health {
+                startup: probe("startup", startup),
+                readiness: probe("readiness", readiness),
+                liveness: probe("liveness", liveness),
+                assumed: false,
+            }
+        }
+    }
+}
+
+fn probe(name: &str, raw: ProbeMap, cx: &mut Cx<'_>) -> Option<Probe> {
+    let check = match (raw.http, raw.tcp, raw.exec) {
+        (Some(path), None, None) => Check::Http(path.0),
+        (None, Some(_), None) => Check::Tcp,
+        (None, None, Some(command)) => Check::Exec(command.0.into_iter().map(Template).collect()),
+        _ => {
+            let message =
+                format!("`{name}` needs exactly one of `http: /path`, `tcp: true`, `exec: [program, …]`");
+            cx.error_at(mistake("conflict", &["health", name], message));
+            return None;
+        }
+    };
+    let mut probe = Probe::new(check);
+    set(&mut probe.interval, raw.interval);
+    set(&mut probe.timeout, raw.timeout);
+    set(&mut probe.grace, raw.grace);
+    probe.rise = raw.rise.map_or(probe.rise, |count| count.0);
+    probe.fall = raw.fall.map_or(probe.fall, |count| count.0);
+    Some(probe)
+}
+
+/// Replaces a default by what was written.
+fn set<T>(value: &mut T, written: Option<Parsed<T>>) {
+    if let Some(Parsed(written)) = written {
+        *value = written;
+    }
+}
+
+fn restart(raw: raw::Restart) -> RestartPolicy {
+    let mut policy = RestartPolicy::default();
+    set(&mut policy.backoff, raw.backoff);
+    set(&mut policy.max_backoff, raw.max_backoff);
+    set(&mut policy.window, raw.window);
+    policy.attempts = raw.attempts.map_or(policy.attempts, |count| count.0);
+    policy
+}
+
+fn stop(raw: raw::Stop) -> StopPolicy {
+    let mut policy = StopPolicy::default();
+    policy.signal = raw.signal.map_or(policy.signal, |word| word.0);
+    set(&mut policy.grace, raw.grace);
+    policy
+}
+
+fn deploy(raw: raw::Deploy) -> DeployPolicy {
+    let mut policy = DeployPolicy::default();
+    policy.strategy = raw.strategy.map_or(policy.strategy, |word| word.0);
+    policy.order = raw.order.map_or(policy.order, |word| word.0);
+    policy.on_failure = raw.on_failure.map_or(policy.on_failure, |word| word.0);
+    policy.parallelism = raw.parallelism.map_or(policy.parallelism, |count| count.0);
+    set(&mut policy.min_healthy, raw.min_healthy);
+    set(&mut policy.deadline, raw.deadline);
+    set(&mut policy.drain, raw.drain);
+    policy
+}
+
+fn drift(raw: DriftForm) -> DriftPolicy {
+    let default = DriftPolicy::default();
+    DriftPolicy { mode: raw.mode.unwrap_or(default.mode), ignore: raw.ignore }
+}
+
+fn resources(raw: raw::ResourceLimits) -> Resources {
+    Resources { memory: raw.memory.map(|size| size.0), millicpus: raw.cpus.map(|cpus| cpus.0) }
+}
+
+/// A path on this machine, absolute.
+fn local(path: &str, what: &str, field: &[&str], base: &str, cx: &mut Cx<'_>) -> String {
+    if path.is_empty() || path.len() > 4096 || path.chars().any(char::is_control) {
+        let message = format!("`{}` is not {what}", printable(path));
+        cx.error_at(mistake("invalid_value", field, message));
+    }
+    resolve(base, path)
+}
+
+/// `path` seen from the absolute folder `base`, without `.`, `..` and doubled slashes. As text alone: a
+/// symbolic link on the way is not followed.
+pub(super) fn resolve(base: &str, path: &str) -> String {
+    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{base}/{path}") };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in whole.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
