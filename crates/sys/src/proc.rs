@@ -1,0 +1,71 @@
+//! What /proc says about a process.
+
+use std::io;
+
+/// Tells a process from every other one of the same boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    pub pid: u32,
+    /// Field 22 of /proc/PID/stat: clock ticks between the boot and its start.
+    pub start: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    pub start: u64,
+    /// It has ended and waits for its parent to notice.
+    pub zombie: bool,
+    pub group: u32,
+}
+
+/// `None`: there is no such process.
+pub fn stat(pid: u32) -> io::Result<Option<Stat>> {
+    let text = match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(text) => text,
+        // ESRCH: it went away between open and read.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    parse(&text)
+        .map(Some)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat")))
+}
+
+/// The name in parentheses may hold anything, parentheses and spaces too: fields count from the last `)`.
+fn parse(text: &[u8]) -> Option<Stat> {
+    let after = text.iter().rposition(|b| *b == b')')? + 1;
+    let mut fields = std::str::from_utf8(text.get(after..)?).ok()?.split_ascii_whitespace();
+    let state = fields.next()?;
+    let group = fields.nth(1)?.parse().ok()?;
+    // Field 22; state was field 3 and group 5.
+    let start = fields.nth(16)?.parse().ok()?;
+    Some(Stat { start, group, zombie: matches!(state, "Z" | "X" | "x") })
+}
+
+/// All processes that can be seen now.
+pub fn pids() -> io::Result<impl Iterator<Item = u32>> {
+    Ok(std::fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_moves_no_field() {
+        let text = b"42 (a) R (x) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 9 9";
+        assert_eq!(parse(text), Some(Stat { start: 777, group: 42, zombie: false }));
+        assert_eq!(parse(b"42 (a"), None);
+    }
+
+    #[test]
+    fn our_own_process_is_there_and_pid_zero_is_not() {
+        let stat = stat(std::process::id()).unwrap().unwrap();
+        assert!(stat.start > 0 && !stat.zombie);
+        assert_eq!(super::stat(0).unwrap(), None);
+    }
+}
