@@ -36,6 +36,19 @@ pub enum Refused {
     ContentMismatch { held: Stamp },
 }
 
+/// Whether an assignment is meant for this node at all; asked also where nothing has been accepted yet.
+pub fn is_for(cluster: &ClusterId, node: &NodeId, offered: &Assignment) -> Result<(), Refused> {
+    if (cluster, node) == (&offered.cluster, &offered.node) {
+        return Ok(());
+    }
+    Err(Refused::OtherOwner {
+        cluster: cluster.clone(),
+        node: node.clone(),
+        offered: offered.cluster.clone(),
+        offered_node: offered.node.clone(),
+    })
+}
+
 /// Decides about an offered assignment. `same_content` is asked only where the stamps are equal.
 pub fn accept(
     held: Option<Held<'_>>,
@@ -44,14 +57,7 @@ pub fn accept(
 ) -> Result<Accepted, Refused> {
     let Some(Held { cluster, node, stamp: held }) = held else { return Ok(Accepted::Newer) };
     let stamp = &offered.stamp;
-    if (cluster, node) != (&offered.cluster, &offered.node) {
-        return Err(Refused::OtherOwner {
-            cluster: cluster.clone(),
-            node: node.clone(),
-            offered: offered.cluster.clone(),
-            offered_node: offered.node.clone(),
-        });
-    }
+    is_for(cluster, node, offered)?;
     // The planted bug that the simulator must find: a node that takes whatever comes.
     if cfg!(feature = "bug-accept-stale") {
         return Ok(Accepted::Newer);

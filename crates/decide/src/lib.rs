@@ -4,7 +4,14 @@
 //! Refuses to know: files, networks, clocks, randomness. Time and ids come in as arguments, and the same input
 //! always gives the same output.
 
+pub mod compose;
+pub mod conflict;
 pub mod health;
+pub mod intent;
 pub mod ledger;
+pub mod lint;
 pub mod node;
+pub mod plan;
 pub mod retry;
+pub mod status;
+pub mod world;

@@ -35,7 +35,7 @@ pub struct Local {
 pub enum Install {
     Absent,
     Whole,
-    /// It could not be installed then, for this reason.
+    /// It could not be installed, or its program could not be started, for this reason; a whole sentence.
     Failed {
         at: Timestamp,
         message: String,
@@ -134,7 +134,9 @@ fn under_way(busy: Busy, local: &Local) -> Step {
         Busy::Stopping { since } => Step::rest(State::Stopping { since }, ""),
         Busy::Updating => match &local.run {
             Run::Alive { health } => alive(health),
-            Run::NotStarted | Run::Ended { .. } | Run::Unknown { .. } => Step::rest(State::Running, ""),
+            // A site: what is whole stays in the routes while a file is put back or `current` is switched.
+            Run::NotStarted => Step { ready: true, ..Step::rest(State::Running, "") },
+            Run::Ended { .. } | Run::Unknown { .. } => Step::rest(State::Running, ""),
         },
     }
 }
@@ -156,7 +158,7 @@ fn retry_install(assigned: &Assigned, local: &Local, failed: Timestamp, why: &st
     let attempts = local.attempts.floor(&assigned.attempts);
     match retry::after_end(&assigned.restart, &attempts, None, failed, now) {
         Verdict::Now(attempts) => Step::act(Operation::Install { attempts }, State::Installing),
-        verdict => not_yet(verdict, format!("installing it failed: {why}")),
+        verdict => not_yet(verdict, why.to_owned()),
     }
 }
 

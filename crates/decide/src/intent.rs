@@ -1,0 +1,422 @@
+//! What somebody asks for, turned into a changed record: apply, deploy, rollback, cancel, scale, stop, start, restart,
+//! delete. Only these (and a restoration by the planner) move a target.
+//!
+//! Pure: the caller stores the result onto the intent sequence that it was made from.
+
+use model::{
+    ArtifactDigest, DeploymentId, Generation, IntentSeq, ReleaseDigest, ServiceKey, Timestamp,
+    deployment::{Cause, Deployment, Event as Step, Phase},
+    event::{Event, Kind as EventKind},
+    release::Release,
+    service::{Owner, Service},
+    spec::{Kind, MAX_REPLICAS, ServiceSpec, Workload},
+};
+
+use crate::{plan::begin, world::World};
+
+/// What an intent changes; every value is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    pub service: Service,
+    pub releases: Vec<Release>,
+    /// Begun, cancelled.
+    pub deployments: Vec<Deployment>,
+    pub events: Vec<Event>,
+    /// For the person who asked.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Changed(Box<Intent>),
+    /// Nothing to change, and why.
+    Unchanged {
+        message: String,
+    },
+}
+
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum Refused {
+    #[error("service {0} is not declared; `setpoint status` lists what is")]
+    NotDeclared(ServiceKey),
+    #[error("the declaration of {0} cannot be read; nothing is changed until it can: {1}")]
+    Unreadable(ServiceKey, String),
+    #[error("{service} belongs to {owner}; change it there")]
+    OwnedByAnother { service: ServiceKey, owner: Owner },
+    #[error("{0} has no earlier release to go back to")]
+    NoEarlierRelease(ServiceKey),
+    #[error("deployment {0} never became active, so there is nothing to go back to")]
+    NeverActive(DeploymentId),
+    #[error("the release of deployment {0} is no longer kept; `retain` says how many are")]
+    NotKept(DeploymentId),
+    #[error("{service} has no deployment {id}; `setpoint deployments {service}` lists them")]
+    NoSuchDeployment { service: ServiceKey, id: String },
+    #[error("deployment {id} is {phase} and can no longer be cancelled")]
+    AlreadyEnded { id: DeploymentId, phase: Phase },
+    #[error("{0} is a static site: it is one folder and has no replicas")]
+    SiteHasNoReplicas(ServiceKey),
+    #[error("{0} is a process; deploy it by applying its manifest, without a folder")]
+    ProcessTakesNoContent(ServiceKey),
+    #[error("{0} has no content yet: name a folder or an archive")]
+    NoContent(ServiceKey),
+    #[error("replicas must be between 0 and {MAX_REPLICAS}, not {0}")]
+    Replicas(u64),
+    #[error("{0} is being deleted")]
+    BeingDeleted(ServiceKey),
+}
+
+impl Refused {
+    /// A word for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotDeclared(_) => "not_declared",
+            Self::Unreadable(..) => "unreadable",
+            Self::OwnedByAnother { .. } => "owned_by_another",
+            Self::NoEarlierRelease(_) => "no_earlier_release",
+            Self::NeverActive(_) => "never_active",
+            Self::NotKept(_) => "not_kept",
+            Self::NoSuchDeployment { .. } => "no_such_deployment",
+            Self::AlreadyEnded { .. } => "already_ended",
+            Self::SiteHasNoReplicas(_) => "site_has_no_replicas",
+            Self::ProcessTakesNoContent(_) => "process_takes_no_content",
+            Self::NoContent(_) => "no_content",
+            Self::Replicas(_) => "replicas_out_of_range",
+            Self::BeingDeleted(_) => "being_deleted",
+        }
+    }
+}
+
+type Result = std::result::Result<Outcome, Refused>;
+
+/// An intent in the making.
+struct Draft<'a> {
+    world: &'a World,
+    service: Service,
+    releases: Vec<Release>,
+    deployments: Vec<Deployment>,
+    events: Vec<Event>,
+    now: Timestamp,
+}
+
+impl<'a> Draft<'a> {
+    fn new(world: &'a World, service: Service, now: Timestamp) -> Self {
+        Self { world, service, releases: Vec::new(), deployments: Vec::new(), events: Vec::new(), now }
+    }
+
+    fn event(&mut self, kind: EventKind, deployment: Option<DeploymentId>, message: String) {
+        let service = Some(self.world.key.clone());
+        self.events.push(Event { kind, service, instance: None, deployment, message });
+    }
+
+    /// The open deployment gets its outcome, because something else is wanted now.
+    fn cancel_open(&mut self, why: &str) {
+        let Some(mut open) = self.world.open_deployment().cloned() else { return };
+        if open.advance(Step::Cancelled, self.now).is_ok() {
+            open.message = why.into();
+            let message = format!("deployment {} is cancelled: {why}", open.id);
+            self.event(EventKind::DeploymentCancelled, Some(open.id.clone()), message);
+            self.deployments.push(open);
+        }
+    }
+
+    /// The target moves, by a new deployment.
+    fn deploy(&mut self, release: ReleaseDigest, cause: Cause, message: &str) {
+        let number = self.world.next_deployment;
+        self.cancel_open(&format!("#{number} took its place"));
+        let previous = self.world.active_deployment().map(|active| active.release);
+        let deployment = begin(&self.world.key, number, release, previous, cause, message.into(), self.now);
+        let told =
+            format!("deployment {} (#{number}, {cause}) of release {}", deployment.id, release.short());
+        self.event(EventKind::DeploymentQueued, Some(deployment.id.clone()), told);
+        self.service.target = Some(release);
+        self.deployments.push(deployment);
+    }
+
+    fn done(mut self, message: impl Into<String>) -> Result {
+        self.service.intent_seq = self.service.intent_seq.next();
+        self.service.updated_at = self.now;
+        let Self { service, releases, deployments, events, .. } = self;
+        Ok(Outcome::Changed(Box::new(Intent {
+            service,
+            releases,
+            deployments,
+            events,
+            message: message.into(),
+        })))
+    }
+}
+
+fn declared(world: &World) -> std::result::Result<&Service, Refused> {
+    match &world.service {
+        model::Knowledge::Known(service) => Ok(service),
+        model::Knowledge::Absent => Err(Refused::NotDeclared(world.key.clone())),
+        model::Knowledge::Unknown { cause, .. } => Err(Refused::Unreadable(world.key.clone(), cause.clone())),
+    }
+}
+
+/// Declared and not on its way out.
+fn standing(world: &World) -> std::result::Result<&Service, Refused> {
+    let service = declared(world)?;
+    if service.deleted.is_some() { Err(Refused::BeingDeleted(world.key.clone())) } else { Ok(service) }
+}
+
+/// Declares a service. An unchanged declaration changes nothing, whatever runs by a rollback or a deploy.
+pub fn apply(world: &World, spec: &ServiceSpec, owner: &Owner, now: Timestamp) -> Result {
+    let existing = match declared(world) {
+        Ok(service) => Some(service),
+        Err(Refused::NotDeclared(_)) => None,
+        Err(refused) => return Err(refused),
+    };
+    match existing.filter(|service| service.deleted.is_none()) {
+        None => create(world, existing, spec, owner, now),
+        Some(service) if service.owner != *owner => {
+            Err(Refused::OwnedByAnother { service: world.key.clone(), owner: service.owner.clone() })
+        }
+        Some(service) if service.spec == *spec => Ok(Outcome::Unchanged { message: pinned(world, service) }),
+        Some(service) => change(world, service, spec, now),
+    }
+}
+
+/// Why what runs is not what is declared; empty when it is.
+fn pinned(world: &World, service: &Service) -> String {
+    let release = Release::of(&service.spec);
+    let (declared, target) = (release.digest(), service.target);
+    let Some(target) = target.filter(|target| *target != declared && release.is_complete()) else {
+        return String::new();
+    };
+    let by = world.deployment_of(&target).map(|d| format!(" by deployment #{} ({})", d.number, d.cause));
+    format!(
+        "release {} is pinned{}; `setpoint deploy` returns to the declared one",
+        target.short(),
+        by.unwrap_or_default()
+    )
+}
+
+fn create(
+    world: &World,
+    dying: Option<&Service>,
+    spec: &ServiceSpec,
+    owner: &Owner,
+    now: Timestamp,
+) -> Result {
+    let service = Service {
+        key: world.key.clone(),
+        generation: dying.map_or(Generation(1), |s| s.generation.next()),
+        intent_seq: dying.map_or(IntentSeq(0), |s| s.intent_seq),
+        owner: owner.clone(),
+        spec: spec.clone(),
+        target: None,
+        scale: None,
+        stopped: false,
+        restart_epoch: dying.map_or(0, |s| s.restart_epoch),
+        deleted: None,
+        created_at: now,
+        updated_at: now,
+    };
+    let mut draft = Draft::new(world, service, now);
+    draft.event(EventKind::ServiceApplied, None, format!("{} was declared", world.key));
+    let release = Release::of(spec);
+    if release.is_complete() {
+        draft.deploy(release.digest(), Cause::Apply, "");
+        draft.releases.push(release);
+    }
+    draft.done("declared")
+}
+
+fn change(world: &World, service: &Service, spec: &ServiceSpec, now: Timestamp) -> Result {
+    let (before, mut release) = (Release::of(&service.spec), Release::of(spec));
+    let mut next = service.clone();
+    next.spec = spec.clone();
+    next.generation = next.generation.next();
+    let mut draft = Draft::new(world, next, now);
+    draft.event(EventKind::ServiceApplied, None, format!("{} has a new declaration", world.key));
+    if !release.is_complete() {
+        // Declared without content: the content of before stays.
+        let running =
+            service.target.and_then(|target| world.releases.get(&target)).and_then(|r| r.artifact());
+        set_artifact(&mut release, running);
+    }
+    let digest = release.digest();
+    // What is not part of a release (replicas, policies) moves no target, so that it ends no rollback.
+    let moves = release.is_complete() && release != before && Some(digest) != service.target;
+    if !moves {
+        return draft.done(pinned(world, &draft_service(service, spec)));
+    }
+    draft.releases.push(release);
+    if service.stopped {
+        draft.service.target = Some(digest);
+        return draft.done("declared; it is stopped, and `setpoint start` runs it");
+    }
+    draft.deploy(digest, Cause::Apply, "");
+    draft.done("declared")
+}
+
+fn draft_service(service: &Service, spec: &ServiceSpec) -> Service {
+    Service { spec: spec.clone(), ..service.clone() }
+}
+
+fn set_artifact(release: &mut Release, artifact: Option<ArtifactDigest>) {
+    if let Workload::Site(site) = &mut release.workload {
+        site.artifact = artifact;
+    }
+}
+
+/// A new deployment of the declared service: for a site with this content, otherwise as declared.
+pub fn deploy(world: &World, content: Option<ArtifactDigest>, now: Timestamp) -> Result {
+    let service = standing(world)?;
+    let mut release = Release::of(&service.spec);
+    match (service.spec.kind(), content) {
+        (Kind::Process, Some(_)) => return Err(Refused::ProcessTakesNoContent(world.key.clone())),
+        (Kind::Site, Some(_)) => set_artifact(&mut release, content),
+        (Kind::Site | Kind::Process, None) => {}
+    }
+    if !release.is_complete() {
+        return Err(Refused::NoContent(world.key.clone()));
+    }
+    let mut next = service.clone();
+    next.stopped = false;
+    let mut draft = Draft::new(world, next, now);
+    draft.deploy(release.digest(), Cause::Deploy, "");
+    draft.releases.push(release);
+    draft.done("deploying")
+}
+
+/// Back to the release of a deployment that was active: the named one, else the newest with another release than
+/// the one that was wanted until now.
+pub fn rollback(world: &World, to: Option<&Deployment>, now: Timestamp) -> Result {
+    let service = standing(world)?;
+    let to = match to {
+        Some(named) if !was_active(named.phase) => return Err(Refused::NeverActive(named.id.clone())),
+        Some(named) => named,
+        None => world
+            .deployments
+            .iter()
+            .filter(|d| was_active(d.phase) && Some(d.release) != service.target)
+            .max_by_key(|d| d.number)
+            .ok_or_else(|| Refused::NoEarlierRelease(world.key.clone()))?,
+    };
+    if !world.releases.contains_key(&to.release) {
+        return Err(Refused::NotKept(to.id.clone()));
+    }
+    if Some(to.release) == service.target && world.open_deployment().is_none() {
+        return Ok(Outcome::Unchanged { message: format!("release {} runs already", to.release.short()) });
+    }
+    let mut next = service.clone();
+    next.stopped = false;
+    let mut draft = Draft::new(world, next, now);
+    draft.deploy(to.release, Cause::Rollback, &format!("to the release of #{}", to.number));
+    draft.done(format!("going back to the release of #{}", to.number))
+}
+
+fn was_active(phase: Phase) -> bool {
+    matches!(phase, Phase::Active | Phase::Superseded | Phase::RolledBack)
+}
+
+/// Ends the open deployment; what ran before it comes back.
+pub fn cancel(world: &World, id: &DeploymentId, now: Timestamp) -> Result {
+    let service = standing(world)?;
+    let Some(deployment) = world.deployments.iter().find(|d| d.id == *id) else {
+        return Err(Refused::NoSuchDeployment { service: world.key.clone(), id: id.to_string() });
+    };
+    if deployment.phase.is_ended() {
+        return Err(Refused::AlreadyEnded { id: id.clone(), phase: deployment.phase });
+    }
+    let previous = deployment.previous.filter(|previous| world.releases.contains_key(previous));
+    let mut draft = Draft::new(world, service.clone(), now);
+    draft.cancel_open("somebody cancelled it");
+    match previous {
+        None => {
+            draft.service.target = None;
+            draft.done("cancelled; there was nothing before it")
+        }
+        Some(release) if release == deployment.release => {
+            draft.done("cancelled; its release ran before it too")
+        }
+        Some(release) => {
+            let number = world.next_deployment;
+            let why = format!("#{} was cancelled", deployment.number);
+            let restore = begin(&world.key, number, release, None, Cause::Restore, why, now);
+            draft.service.target = Some(release);
+            draft.deployments.push(restore);
+            draft.done(format!("cancelled; release {} comes back", release.short()))
+        }
+    }
+}
+
+/// From now on `scale` owns the number of replicas.
+pub fn scale(world: &World, replicas: u64, now: Timestamp) -> Result {
+    let service = standing(world)?;
+    if service.spec.kind() == Kind::Site {
+        return Err(Refused::SiteHasNoReplicas(world.key.clone()));
+    }
+    let wanted =
+        u32::try_from(replicas).ok().filter(|n| *n <= MAX_REPLICAS).ok_or(Refused::Replicas(replicas))?;
+    if service.scale == Some(wanted) {
+        return Ok(Outcome::Unchanged { message: format!("it is scaled to {wanted} already") });
+    }
+    let before = service.declared_replicas();
+    let mut draft = Draft::new(world, Service { scale: Some(wanted), ..service.clone() }, now);
+    let message = format!("{} scaled from {before} to {wanted}", world.key);
+    draft.event(EventKind::ServiceScaled, None, message.clone());
+    draft.done(message)
+}
+
+pub fn stop(world: &World, now: Timestamp) -> Result {
+    let service = standing(world)?;
+    if service.stopped {
+        return Ok(Outcome::Unchanged { message: "it is stopped already".into() });
+    }
+    let mut draft = Draft::new(world, Service { stopped: true, ..service.clone() }, now);
+    draft.cancel_open("the service was stopped");
+    draft.event(EventKind::ServiceStopped, None, format!("{} was stopped", world.key));
+    draft.done("stopping")
+}
+
+/// Runs the target again; by a new deployment when it has never become active.
+pub fn start(world: &World, now: Timestamp) -> Result {
+    let service = standing(world)?;
+    if !service.stopped {
+        return Ok(Outcome::Unchanged { message: "it is not stopped".into() });
+    }
+    let mut draft = Draft::new(world, Service { stopped: false, ..service.clone() }, now);
+    draft.event(EventKind::ServiceStarted, None, format!("{} was started", world.key));
+    let proven = world.active_deployment().map(|active| active.release);
+    match service.target {
+        Some(target) if proven != Some(target) => draft.deploy(target, Cause::Apply, "started again"),
+        Some(_) | None => {}
+    }
+    draft.done("starting")
+}
+
+/// Replaces every instance by the strategy, the release unchanged. A release that failed is tried again, by a new
+/// deployment.
+pub fn restart(world: &World, now: Timestamp) -> Result {
+    let service = standing(world)?;
+    if service.stopped {
+        return start(world, now);
+    }
+    let next = Service { restart_epoch: service.restart_epoch + 1, ..service.clone() };
+    let mut draft = Draft::new(world, next, now);
+    draft.event(EventKind::ServiceRestarted, None, format!("{} is being restarted", world.key));
+    let newest = service.target.and_then(|target| world.deployment_of(&target));
+    if let Some(newest) = newest
+        && newest.phase == Phase::Failed
+    {
+        draft.deploy(newest.release, Cause::Deploy, "tried again by a restart");
+    }
+    draft.done("restarting")
+}
+
+pub fn delete(world: &World, owner: &Owner, now: Timestamp) -> Result {
+    let service = declared(world)?;
+    if service.deleted.is_some() {
+        return Ok(Outcome::Unchanged { message: "it is being deleted already".into() });
+    }
+    if service.owner != *owner {
+        return Err(Refused::OwnedByAnother { service: world.key.clone(), owner: service.owner.clone() });
+    }
+    let mut draft = Draft::new(world, Service { deleted: Some(now), ..service.clone() }, now);
+    draft.cancel_open("the service was deleted");
+    draft.event(EventKind::ServiceDeleted, None, format!("{} is being deleted", world.key));
+    draft.done("deleting")
+}

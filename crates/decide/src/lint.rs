@@ -1,0 +1,214 @@
+//! What no plan may contain, whatever the planner thought. Every plan is linted before it is committed, in tests and
+//! in production.
+
+use std::collections::BTreeSet;
+
+use model::{
+    InstanceId, ServiceKey,
+    deployment::next,
+    instance::{Placement, Stage},
+    observation::State,
+    plan::{Decision, Plan},
+};
+
+use crate::world::{Snapshot, World};
+
+/// Removals without an intent that names them, beyond which a pass stops and asks (I14): the larger of both.
+const BLAST_COUNT: u32 = 3;
+const BLAST_PERCENT: u32 = 20;
+
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum Objection {
+    #[error("{removals} of {running} instances would go without an intent that names them")]
+    Blast { removals: u32, running: u32 },
+    #[error("{0}: decided about a service that cannot be read")]
+    UnknownService(ServiceKey),
+    #[error("{0}: it would be taken from its node while it still has routes")]
+    StillRouted(InstanceId),
+    #[error("{0}: it would be taken from its node before the edges confirmed that it is out of the routes")]
+    NotDrained(InstanceId),
+    #[error("{0}: its placement is forgotten before its node confirmed that it is gone")]
+    Forgotten(InstanceId),
+    #[error("{0}: an instance changed its release, its node or its slot")]
+    Mutated(InstanceId),
+    #[error("{0}: a stage went back")]
+    StageWentBack(InstanceId),
+    #[error("{0}: an incarnation is used again")]
+    ReusedIncarnation(InstanceId),
+    #[error("{service}: {live} instances would live, at most {limit} may")]
+    TooMany { service: ServiceKey, live: u32, limit: u32 },
+    #[error("{0}: routed although it is not ready")]
+    UnreadyRouted(InstanceId),
+    #[error("{service}: deployment #{number} took an illegal step")]
+    IllegalDeployment { service: ServiceKey, number: u64 },
+    #[error("{0}: more than one deployment is open")]
+    TwoOpen(ServiceKey),
+}
+
+/// All objections to a plan; none, and it may be committed.
+pub fn lint(snapshot: &Snapshot, plan: &Plan) -> Vec<Objection> {
+    let mut objections: Vec<Objection> = plan
+        .decisions
+        .iter()
+        .filter_map(|decision| Some((snapshot.worlds.get(&decision.key)?, decision)))
+        .flat_map(|(world, decision)| one(world, decision))
+        .collect();
+    objections.extend(blast(snapshot, plan));
+    objections
+}
+
+/// Objections to one service's decision.
+pub fn one(world: &World, decision: &Decision) -> Vec<Objection> {
+    let mut objections = Vec::new();
+    if world.service.is_unknown() {
+        objections.push(Objection::UnknownService(world.key.clone()));
+    }
+    for before in world.plan.placements.values() {
+        objections.extend(placement(world, before, decision));
+    }
+    objections.extend(new_placements(world, decision));
+    objections.extend(routes(world, decision));
+    objections.extend(too_many(world, decision));
+    objections.extend(deployments(world, decision));
+    objections
+}
+
+fn placement(world: &World, before: &Placement, decision: &Decision) -> Option<Objection> {
+    let id = before.id.clone();
+    let Some(after) = decision.plan.placements.get(&before.id) else {
+        let confirmed = matches!(before.stage, Stage::Removing { .. }) && world.is_gone(&id);
+        return (!confirmed).then_some(Objection::Forgotten(id));
+    };
+    if (&before.node, before.release, &before.deployment) != (&after.node, after.release, &after.deployment) {
+        return Some(Objection::Mutated(id));
+    }
+    match (&before.stage, &after.stage) {
+        (Stage::Retiring { .. }, Stage::Run | Stage::Kept)
+        | (Stage::Removing { .. }, Stage::Run | Stage::Kept | Stage::Retiring { .. }) => {
+            Some(Objection::StageWentBack(id))
+        }
+        (Stage::Run | Stage::Kept, Stage::Removing { .. }) if was_routed(world, &id) => {
+            Some(Objection::StillRouted(id))
+        }
+        (Stage::Retiring { revision, .. }, Stage::Removing { .. }) => {
+            let heard = world.edges.values().filter(|edge| !edge.silent);
+            let cut = matches!(&before.stage, Stage::Retiring { since, .. }
+                if since.0 > 0 && !drain_is_open(world, *since, decision));
+            let drained =
+                heard.into_iter().all(|e| e.served >= *revision && !e.in_flight.contains_key(&before.id));
+            (!drained && !cut).then_some(Objection::NotDrained(id))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the drain time still runs, by the time at which the decision was made.
+fn drain_is_open(world: &World, since: model::Timestamp, decision: &Decision) -> bool {
+    let drain = world.service.known().map(|s| s.spec.deploy.drain).unwrap_or_default();
+    let decided = decision.plan.placements.values().filter_map(|p| match p.stage {
+        Stage::Removing { since, .. } => Some(since),
+        Stage::Run | Stage::Kept | Stage::Retiring { .. } => None,
+    });
+    decided.max().is_none_or(|now| now < since + drain)
+}
+
+fn was_routed(world: &World, id: &InstanceId) -> bool {
+    world.plan.route.as_ref().is_some_and(|route| route.backend.instances().contains(id))
+}
+
+fn new_placements(world: &World, decision: &Decision) -> Vec<Objection> {
+    decision
+        .plan
+        .placements
+        .values()
+        .filter(|p| !world.plan.placements.contains_key(&p.id))
+        .filter(|p| p.id.incarnation < world.plan.next_incarnation)
+        .map(|p| Objection::ReusedIncarnation(p.id.clone()))
+        .collect()
+}
+
+/// What is newly routed is ready and runs.
+fn routes(world: &World, decision: &Decision) -> Vec<Objection> {
+    let Some(route) = &decision.plan.route else { return Vec::new() };
+    let before: BTreeSet<&InstanceId> =
+        world.plan.route.iter().flat_map(|route| route.backend.instances()).collect();
+    let ready = |id: &InstanceId| {
+        world.report(id).is_some_and(|seen| seen.ready && matches!(seen.state, State::Running))
+            && decision.plan.placements.get(id).is_some_and(|p| p.stage.is_run())
+    };
+    route
+        .backend
+        .instances()
+        .into_iter()
+        .filter(|id| !before.contains(id) && !ready(id))
+        .map(|id| Objection::UnreadyRouted(id.clone()))
+        .collect()
+}
+
+/// I17: never more than the replicas, the surge, and what is on its way out. Only a pass that adds is to blame.
+fn too_many(world: &World, decision: &Decision) -> Option<Objection> {
+    let service = decision.service.as_ref().or(world.service.known())?;
+    let live = |placements: &std::collections::BTreeMap<InstanceId, Placement>| {
+        u32::try_from(placements.values().filter(|p| !matches!(p.stage, Stage::Kept)).count())
+            .unwrap_or(u32::MAX)
+    };
+    let (before, after) = (live(&world.plan.placements), live(&decision.plan.placements));
+    let limit = service.wanted_replicas().max(1) + service.spec.deploy.parallelism.max(1);
+    (after > before && after > limit).then(|| Objection::TooMany {
+        service: world.key.clone(),
+        live: after,
+        limit,
+    })
+}
+
+fn deployments(world: &World, decision: &Decision) -> Vec<Objection> {
+    let mut objections = Vec::new();
+    for after in &decision.deployments {
+        let Some(before) = world.deployments.iter().find(|d| d.id == after.id) else { continue };
+        let legal = before.phase == after.phase
+            || [
+                model::deployment::Event::Reached(after.phase),
+                model::deployment::Event::Succeeded,
+                model::deployment::Event::Failed,
+                model::deployment::Event::Cancelled,
+                model::deployment::Event::Superseded,
+                model::deployment::Event::RolledBack,
+            ]
+            .into_iter()
+            .any(|event| next(before.phase, event) == Ok(after.phase));
+        if !legal {
+            objections
+                .push(Objection::IllegalDeployment { service: world.key.clone(), number: after.number });
+        }
+    }
+    let open = world.after(decision).deployments.iter().filter(|d| d.phase.is_open()).count();
+    if open > 1 {
+        objections.push(Objection::TwoOpen(world.key.clone()));
+    }
+    objections
+}
+
+/// Counts what goes although nobody named it and nothing has taken its place.
+fn blast(snapshot: &Snapshot, plan: &Plan) -> Option<Objection> {
+    let removals = plan
+        .decisions
+        .iter()
+        .filter_map(|decision| Some((snapshot.worlds.get(&decision.key)?, decision)))
+        .map(|(world, decision)| unnamed_removals(world, decision))
+        .sum::<u32>();
+    let running = snapshot.cluster.running;
+    let limit = BLAST_COUNT.max(running.saturating_mul(BLAST_PERCENT) / 100);
+    (removals > limit).then_some(Objection::Blast { removals, running })
+}
+
+fn unnamed_removals(world: &World, decision: &Decision) -> u32 {
+    let going = decision.plan.placements.values().filter(|after| {
+        let before = world.plan.placements.get(&after.id).map(|p| &p.stage);
+        let why = match &after.stage {
+            Stage::Retiring { why, .. } | Stage::Removing { why, .. } => why,
+            Stage::Run | Stage::Kept => return false,
+        };
+        matches!(before, Some(Stage::Run)) && !why.is_intended()
+    });
+    u32::try_from(going.count()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,294 @@
+//! The open deployment: how far it has come, whether it succeeded or failed, and what follows from that.
+
+use std::collections::BTreeMap;
+
+use model::{
+    DeploymentId, Timestamp,
+    deployment::{Cause, Deployment, Event, Phase},
+    observation::State,
+    plan::{Rollout, StepReport},
+    reason::{Change, Waiting},
+    spec::{Kind, OnFailure},
+};
+
+use super::{classify::Readiness, work::Work};
+
+/// Advances the open deployment by what is seen, before anything is changed in this pass.
+pub fn step(work: &mut Work<'_>, report: &mut StepReport) {
+    let Some(open) = work.open().cloned() else {
+        work.plan.rollout = Rollout::default();
+        return;
+    };
+    note_progress(work, &open);
+    if let Some(error) = failure(work, &open) {
+        fail(work, open, error, report);
+    } else if succeeded(work, report) {
+        succeed(work, open, report);
+    } else {
+        let phase = phase(work).max(open.phase);
+        reach(work, open, phase, report);
+    }
+}
+
+/// Steps forward are counted and timed; going back does not count, so flapping is no progress.
+fn note_progress(work: &mut Work<'_>, open: &Deployment) {
+    let rollout = &work.plan.rollout;
+    let score = score(work);
+    // A rollout that is older than the deployment belongs to an earlier one.
+    let fresh = rollout.progressed_at < open.started_at;
+    if fresh || score > rollout.progress {
+        let held_since = if fresh { None } else { rollout.held_since };
+        work.plan.rollout = Rollout { progress: score, progressed_at: work.now, held_since };
+    }
+}
+
+fn score(work: &Work<'_>) -> u64 {
+    let of = |instance| match work.world.report(instance) {
+        None => 1,
+        Some(seen) => {
+            let copied = seen.copied.map_or(0, |copied| copied.files);
+            let state = match seen.state {
+                State::Installing => 2,
+                State::Starting => 3,
+                State::Running => 4,
+                State::BackingOff { .. }
+                | State::Failed { .. }
+                | State::Stopping { .. }
+                | State::Unknown { .. } => 1,
+            };
+            (state + 4 * u64::from(seen.ready)) * 1_000_000 + copied.min(999_999)
+        }
+    };
+    work.current().iter().map(|(placement, _)| of(&placement.id)).sum()
+}
+
+fn failure(work: &mut Work<'_>, open: &Deployment) -> Option<String> {
+    let failed = work.current().into_iter().find(|(_, readiness)| *readiness == Readiness::Failed);
+    if let Some((placement, _)) = failed {
+        let why = work.world.report(&placement.id).map(|seen| seen.message.clone()).unwrap_or_default();
+        return Some(format!("{} failed: {why}", placement.id));
+    }
+    if Some(open.release) != work.target() {
+        return Some("its release is no longer the target".into());
+    }
+    let deadline = work.service.spec.deploy.deadline;
+    let fails_at = work.plan.rollout.progressed_at + deadline;
+    if work.plan.rollout.held_since.is_some() {
+        return None;
+    }
+    if work.now >= fails_at {
+        let waiting = work.current().into_iter().find(|(_, readiness)| *readiness != Readiness::Ready);
+        let why = waiting
+            .and_then(|(p, _)| work.world.report(&p.id))
+            .filter(|seen| !seen.message.is_empty())
+            .map(|seen| format!("; {}: {}", seen.id, seen.message))
+            .unwrap_or_default();
+        return Some(format!("no progress within {deadline}{why}"));
+    }
+    work.wake(fails_at);
+    None
+}
+
+/// All of the target, ready, served by every edge, nothing else in the routes, and held long enough.
+fn succeeded(work: &mut Work<'_>, report: &mut StepReport) -> bool {
+    let whole = work.ready_current() >= work.wanted()
+        && work.outdated().is_empty()
+        && switched(work)
+        && routes_are_the_target(work)
+        && edges_serve(work);
+    if !whole {
+        work.plan.rollout.held_since = None;
+        return false;
+    }
+    let hold = match work.kind() {
+        Kind::Site => model::Millis::ZERO,
+        Kind::Process if work.wanted() == 0 => model::Millis::ZERO,
+        Kind::Process => work.service.spec.deploy.min_healthy,
+    };
+    let until = *work.plan.rollout.held_since.get_or_insert(work.now) + hold;
+    if work.now < until {
+        work.wake(until);
+        report.waiting.push(Waiting::Held { until });
+    }
+    work.now >= until
+}
+
+/// A site's `current` shows the target.
+fn switched(work: &Work<'_>) -> bool {
+    work.kind() != Kind::Site
+        || work.wanted() == 0
+        || work.current().iter().any(|(p, _)| {
+            work.plan.current.as_ref() == Some(&p.id)
+                && work.world.report(&p.id).is_some_and(|seen| seen.current)
+        })
+}
+
+fn routes_are_the_target(work: &Work<'_>) -> bool {
+    let declares =
+        work.target().and_then(|t| work.release(&t)).is_some_and(|release| !release.domains.is_empty());
+    match &work.plan.route {
+        None => !declares,
+        Some(route) => {
+            let routed = route.backend.instances();
+            let current = work.current();
+            let all_current = routed.iter().all(|id| current.iter().any(|(p, _)| &p.id == *id));
+            let enough = routed.len() >= work.wanted() as usize;
+            let same =
+                work.target().and_then(|t| work.release(&t)).is_some_and(|r| r.domains == route.domains);
+            all_current && enough && same
+        }
+    }
+}
+
+fn edges_serve(work: &Work<'_>) -> bool {
+    let Some(route) = &work.plan.route else { return true };
+    work.world.edges.values().all(|edge| edge.silent || edge.served >= route.revision)
+}
+
+/// Where the work stands, read off what is seen.
+fn phase(work: &Work<'_>) -> Phase {
+    let current = work.current();
+    let ready = work.ready_current();
+    let any_state = |wanted: fn(&State) -> bool| {
+        current.iter().filter_map(|(p, _)| work.world.report(&p.id)).any(|seen| wanted(&seen.state))
+    };
+    if work.plan.rollout.held_since.is_some() && work.kind() == Kind::Process {
+        Phase::HealthCheck
+    } else if ready > 0 {
+        Phase::UpdatingRoutes
+    } else if any_state(|s| matches!(s, State::Starting | State::Running | State::BackingOff { .. })) {
+        match work.kind() {
+            Kind::Site => Phase::CreatingSymlinks,
+            Kind::Process => Phase::Starting,
+        }
+    } else {
+        Phase::CopyingFiles
+    }
+}
+
+/// Enters every phase on the way that this kind of service has, so that none is missing in the history.
+fn reach(work: &mut Work<'_>, mut open: Deployment, to: Phase, report: &mut StepReport) {
+    let before = open.clone();
+    note_copied(work, &mut open);
+    let kind = work.kind();
+    let passed_over = |phase: Phase| match phase {
+        Phase::PullingSource | Phase::Building => true,
+        Phase::CreatingSymlinks => kind == Kind::Process,
+        Phase::Starting | Phase::HealthCheck => kind == Kind::Site,
+        _ => false,
+    };
+    for phase in Phase::OPEN.into_iter().filter(|p| *p > before.phase && *p <= to && !passed_over(*p)) {
+        if open.advance(Event::Reached(phase), work.now).is_ok() {
+            report.changed.push(Change::PhaseReached { deployment: open.id.clone(), phase });
+        }
+    }
+    if open != before {
+        work.deployments.insert(open.id.clone(), open);
+    }
+}
+
+fn note_copied(work: &Work<'_>, open: &mut Deployment) {
+    let copied = work.current().into_iter().filter_map(|(p, _)| work.world.report(&p.id)?.copied).next_back();
+    if let Some(copied) = copied {
+        open.metadata.insert("files_copied".into(), copied.files.into());
+        open.metadata.insert("total_files".into(), copied.total.into());
+    }
+}
+
+fn end(
+    work: &mut Work<'_>,
+    mut deployment: Deployment,
+    event: Event,
+    message: String,
+    report: &mut StepReport,
+) {
+    if deployment.advance(event, work.now).is_ok() {
+        deployment.message.clone_from(&message);
+        let (id, phase) = (deployment.id.clone(), deployment.phase);
+        report.changed.push(Change::DeploymentEnded { deployment: id.clone(), phase, message });
+        work.deployments.insert(id, deployment);
+    }
+}
+
+fn succeed(work: &mut Work<'_>, mut open: Deployment, report: &mut StepReport) {
+    let last = match work.kind() {
+        Kind::Site => Phase::UpdatingRoutes,
+        Kind::Process => Phase::HealthCheck,
+    };
+    reach(work, open.clone(), last, report);
+    open = work.deployments.get(&open.id).cloned().unwrap_or(open);
+    let left = if open.cause == Cause::Rollback { Event::RolledBack } else { Event::Superseded };
+    let active: Vec<Deployment> =
+        work.each_deployment().filter(|d| d.phase == Phase::Active && d.id != open.id).cloned().collect();
+    for deployment in active {
+        let message = format!("#{} took its place", open.number);
+        end(work, deployment, left, message, report);
+    }
+    end(work, open, Event::Succeeded, String::new(), report);
+    work.plan.rollout = Rollout::default();
+}
+
+fn fail(work: &mut Work<'_>, mut open: Deployment, error: String, report: &mut StepReport) {
+    note_copied(work, &mut open);
+    open.metadata.insert("error".into(), error.clone().into());
+    let failed = open.clone();
+    end(work, open, Event::Failed, error, report);
+    work.plan.rollout = Rollout::default();
+    if let Some(restore) = restoration(work, &failed) {
+        report.changed.push(Change::Restored {
+            deployment: restore.id.clone(),
+            release: restore.release,
+            failed: failed.id,
+        });
+        work.service.target = Some(restore.release);
+        work.service.intent_seq = work.service.intent_seq.next();
+        work.deployments.insert(restore.id.clone(), restore);
+    }
+}
+
+/// The deployment that brings the previous release back; none where that is not wanted, not possible, or where what
+/// failed was itself a going back.
+fn restoration(work: &Work<'_>, failed: &Deployment) -> Option<Deployment> {
+    let allowed = work.service.spec.deploy.on_failure == OnFailure::Rollback;
+    let goes_back = matches!(failed.cause, Cause::Rollback | Cause::Restore);
+    let previous = failed.previous.filter(|previous| *previous != failed.release)?;
+    work.release(&previous)?;
+    if !allowed || goes_back {
+        return None;
+    }
+    Some(begin(
+        &work.world.key,
+        work.world.next_deployment,
+        previous,
+        None,
+        Cause::Restore,
+        format!("#{} failed", failed.number),
+        work.now,
+    ))
+}
+
+/// A deployment at its beginning.
+pub fn begin(
+    service: &model::ServiceKey,
+    number: u64,
+    release: model::ReleaseDigest,
+    previous: Option<model::ReleaseDigest>,
+    cause: Cause,
+    message: String,
+    now: Timestamp,
+) -> Deployment {
+    Deployment {
+        id: DeploymentId::derive(service, number, now),
+        service: service.clone(),
+        number,
+        release,
+        previous,
+        cause,
+        phase: Phase::Queued,
+        started_at: now,
+        phase_updated_at: now,
+        ended_at: None,
+        message,
+        metadata: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,208 @@
+//! Step 4: how the target takes over. New ones come before old ones go, as far as the strategy says; what is
+//! wanted less goes; what failed is given up.
+
+use model::{
+    InstanceId,
+    instance::{RetireReason, Stage},
+    plan::StepReport,
+    reason::{Change, Waiting},
+    spec::{Kind, Order, Strategy},
+};
+
+use super::{
+    classify::{Class, Readiness},
+    deployment,
+    work::{Work, count},
+};
+
+pub fn step(work: &mut Work<'_>) -> StepReport {
+    let mut report = StepReport::default();
+    deployment::step(work, &mut report);
+    // The target may have moved: what was current may now be outdated.
+    super::classify::reclassify(work);
+    if let Some(deployment) = work.paused_by()
+        && work.wanted() > 0
+    {
+        report.waiting.push(Waiting::Paused { deployment });
+        shed_surplus(work, work.wanted() + work.service.spec.deploy.parallelism, &mut report);
+        return report;
+    }
+    if work.target().is_none() && work.service.deleted.is_none() && !work.service.stopped {
+        report.waiting.push(Waiting::NoRelease);
+    }
+    match work.kind() {
+        Kind::Site => site(work, &mut report),
+        Kind::Process => process(work, &mut report),
+    }
+    report
+}
+
+/// Why something goes that is not wanted at all.
+fn unwanted(work: &Work<'_>) -> RetireReason {
+    if work.service.deleted.is_some() {
+        RetireReason::Deleted
+    } else if work.service.stopped {
+        RetireReason::Stopped
+    } else if work.target().is_none() {
+        RetireReason::Abandoned
+    } else {
+        RetireReason::ScaledDown
+    }
+}
+
+fn process(work: &mut Work<'_>, report: &mut StepReport) {
+    // More than wanted, of the target itself: what is not ready first, then the oldest.
+    shed_current(work, report);
+    let wanted = work.wanted();
+    let outdated = count(work.outdated().iter());
+    let may_go = match (work.service.spec.deploy.strategy, work.order()) {
+        _ if wanted == 0 => outdated,
+        (Strategy::Recreate, _) => outdated,
+        (Strategy::Rolling, Order::StartFirst) => {
+            outdated.saturating_sub(wanted.saturating_sub(work.ready_current()))
+        }
+        (Strategy::Rolling, Order::StopFirst) => {
+            let unserved = wanted.saturating_sub(outdated + work.ready_current());
+            outdated.min(work.service.spec.deploy.parallelism.saturating_sub(unserved))
+        }
+    };
+    let why = if wanted == 0 { unwanted(work) } else { RetireReason::Replaced };
+    for id in first_to_go(work.outdated(), may_go) {
+        report.changed.extend(work.retire(&id, why));
+    }
+    for (placement, _) in work.outdated() {
+        report.waiting.push(Waiting::Successor { instance: placement.id.clone() });
+    }
+    work.starts = starts(work, report);
+}
+
+/// How many new instances may come now.
+fn starts(work: &Work<'_>, report: &mut StepReport) -> u32 {
+    let wanted = work.wanted();
+    let current = work.current();
+    let missing = wanted.saturating_sub(count(current.iter()));
+    if missing == 0 {
+        return 0;
+    }
+    let (live, parallelism) = (work.live(), work.service.spec.deploy.parallelism);
+    let others = live.saturating_sub(count(current.iter()));
+    let coming = count(current.iter().filter(|(_, readiness)| *readiness != Readiness::Ready));
+    let allowed = match (work.service.spec.deploy.strategy, work.order()) {
+        (Strategy::Recreate, _) if others > 0 => {
+            report.waiting.push(Waiting::Predecessors { left: others });
+            return 0;
+        }
+        (Strategy::Recreate, _) => missing,
+        (Strategy::Rolling, Order::StopFirst) => wanted.saturating_sub(live),
+        // Nothing to protect: all at once.
+        (Strategy::Rolling, Order::StartFirst) if others == 0 => missing,
+        (Strategy::Rolling, Order::StartFirst) => {
+            (wanted + parallelism).saturating_sub(live).min(parallelism.saturating_sub(coming))
+        }
+    };
+    if allowed < missing {
+        report.waiting.push(match work.order() {
+            Order::StartFirst => Waiting::Surge { running: live, limit: wanted + parallelism },
+            Order::StopFirst => Waiting::Predecessors { left: others },
+        });
+    }
+    missing.min(allowed)
+}
+
+fn shed_current(work: &mut Work<'_>, report: &mut StepReport) {
+    let surplus = count(work.current().iter()).saturating_sub(work.wanted());
+    let why = unwanted(work);
+    for id in first_to_go(work.current(), surplus) {
+        report.changed.extend(work.retire(&id, why));
+    }
+}
+
+/// While paused: what is more than even a rollout would run.
+fn shed_surplus(work: &mut Work<'_>, limit: u32, report: &mut StepReport) {
+    let running: Vec<_> = work.current().into_iter().chain(work.outdated()).collect();
+    let surplus = count(running.iter()).saturating_sub(limit);
+    for id in first_to_go(running, surplus) {
+        report.changed.extend(work.retire(&id, RetireReason::ScaledDown));
+    }
+}
+
+/// What is not ready first, then the oldest. What is unknown goes last: it may be all that serves.
+fn first_to_go(mut candidates: Vec<(&model::instance::Placement, Readiness)>, n: u32) -> Vec<InstanceId> {
+    let rank = |readiness: Readiness| match readiness {
+        Readiness::Failed => 0,
+        Readiness::Coming => 1,
+        Readiness::Ready => 2,
+        Readiness::Unknown => 3,
+    };
+    candidates.sort_by_key(|(p, readiness)| (rank(*readiness), p.created_at, p.id.incarnation));
+    candidates.into_iter().take(n as usize).map(|(p, _)| p.id.clone()).collect()
+}
+
+/// A site is one folder. The new one is made whole beside the old one; then `current` and the routes switch in one
+/// plan, and the old one is kept.
+fn site(work: &mut Work<'_>, report: &mut StepReport) {
+    if work.wanted() == 0 {
+        return unwanted_site(work, report);
+    }
+    let current: Vec<(InstanceId, Readiness)> =
+        work.current().into_iter().map(|(p, readiness)| (p.id.clone(), readiness)).collect();
+    match current.first() {
+        None => bring_site(work, report),
+        Some((id, Readiness::Ready)) => switch(work, id.clone(), report),
+        Some((id, _)) => report.waiting.push(Waiting::SiteSwitch { instance: id.clone() }),
+    }
+    // A release that was given up before it was ever shown.
+    for id in first_to_go(work.outdated(), u32::MAX) {
+        if work.plan.current.as_ref() != Some(&id) {
+            report.changed.extend(work.retire(&id, RetireReason::Abandoned));
+        }
+    }
+}
+
+fn unwanted_site(work: &mut Work<'_>, report: &mut StepReport) {
+    let why = unwanted(work);
+    let everything = why == RetireReason::Deleted;
+    let going: Vec<InstanceId> = work
+        .placements()
+        .filter(|p| p.stage.is_run() || (everything && matches!(p.stage, Stage::Kept)))
+        .map(|p| p.id.clone())
+        .collect();
+    for id in going {
+        report.changed.extend(work.retire(&id, why));
+    }
+    work.plan.current = None;
+}
+
+/// A kept folder with the target's content is taken up again; otherwise a new one is made.
+fn bring_site(work: &mut Work<'_>, report: &mut StepReport) {
+    let Some(target) = work.target() else { return };
+    let kept = work
+        .placements()
+        .filter(|p| matches!(p.stage, Stage::Kept) && p.release == target)
+        .max_by_key(|p| p.id.incarnation)
+        .map(|p| p.id.clone());
+    match kept {
+        None => work.starts = 1,
+        Some(id) => {
+            if let Some(placement) = work.plan.placements.get_mut(&id) {
+                placement.stage = Stage::Run;
+                work.classes.insert(id.clone(), Class::Current(Readiness::Coming));
+                report.changed.push(Change::TakenUp { instance: id, release: target });
+            }
+        }
+    }
+}
+
+fn switch(work: &mut Work<'_>, to: InstanceId, report: &mut StepReport) {
+    if work.plan.current.as_ref() == Some(&to) {
+        return;
+    }
+    if let Some(before) = work.plan.current.replace(to)
+        && let Some(placement) = work.plan.placements.get_mut(&before)
+        && placement.stage.is_run()
+    {
+        placement.stage = Stage::Kept;
+        work.classes.insert(before.clone(), Class::Kept);
+        report.changed.push(Change::Kept { instance: before });
+    }
+}

@@ -1,0 +1,215 @@
+//! A plan in the making: the world as it is, and the next plan as far as the steps have come.
+
+use std::collections::BTreeMap;
+
+use model::{
+    DeploymentId, Generation, Incarnation, InstanceId, ReleaseDigest, RouteRevision, Timestamp,
+    deployment::Deployment,
+    instance::{Placement, RetireReason, Stage},
+    plan::{Decision, Report, ServicePlan},
+    reason::Change,
+    release::Release,
+    service::Service,
+    spec::{Kind, Order, Port},
+};
+
+use super::{
+    classify::{Class, Readiness},
+    events,
+};
+use crate::world::{Cluster, World};
+
+pub struct Work<'a> {
+    pub world: &'a World,
+    pub cluster: &'a Cluster,
+    pub now: Timestamp,
+    pub service: Service,
+    pub plan: ServicePlan,
+    pub classes: BTreeMap<InstanceId, Class>,
+    /// New instances that `rollout` asks `place` for.
+    pub starts: u32,
+    /// Deployments that this pass changed or began.
+    pub deployments: BTreeMap<DeploymentId, Deployment>,
+    pub wake_at: Option<Timestamp>,
+}
+
+impl<'a> Work<'a> {
+    pub fn new(world: &'a World, service: &Service, cluster: &'a Cluster, now: Timestamp) -> Self {
+        Self {
+            world,
+            cluster,
+            now,
+            service: service.clone(),
+            plan: world.plan.clone(),
+            classes: BTreeMap::new(),
+            starts: 0,
+            deployments: BTreeMap::new(),
+            wake_at: None,
+        }
+    }
+
+    pub fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    pub fn next_revision(&self) -> RouteRevision {
+        self.cluster.route_revision.next()
+    }
+
+    pub fn next_generation(&self) -> Generation {
+        self.cluster.generation.next()
+    }
+
+    pub fn target(&self) -> Option<ReleaseDigest> {
+        self.service.target
+    }
+
+    pub fn release(&self, digest: &ReleaseDigest) -> Option<&'a Release> {
+        self.world.releases.get(digest).map(|release| &**release)
+    }
+
+    pub fn kind(&self) -> Kind {
+        let target = self.target().and_then(|target| self.release(&target));
+        target.map_or_else(|| self.service.spec.kind(), |release| release.workload.kind())
+    }
+
+    /// Instances that shall run: a site is one folder, however many are declared.
+    pub fn wanted(&self) -> u32 {
+        let wanted = self.service.wanted_replicas();
+        match self.kind() {
+            Kind::Site => wanted.min(1),
+            Kind::Process => wanted,
+        }
+    }
+
+    /// A fixed host port lets no two instances run side by side, so new ones come after old ones.
+    pub fn order(&self) -> Order {
+        let fixed = self
+            .target()
+            .and_then(|target| self.release(&target))
+            .is_some_and(|release| matches!(release.port, Some(Port::Fixed(_))));
+        if fixed { Order::StopFirst } else { self.service.spec.deploy.order }
+    }
+
+    /// The open deployment, as this pass has it.
+    pub fn open(&self) -> Option<&Deployment> {
+        self.each_deployment().find(|d| d.phase.is_open())
+    }
+
+    pub fn each_deployment(&self) -> impl Iterator<Item = &Deployment> {
+        let unchanged = self.world.deployments.iter().filter(|d| !self.deployments.contains_key(&d.id));
+        self.deployments.values().chain(unchanged)
+    }
+
+    /// The target's newest deployment failed, and nobody has asked for anything since: everything stays.
+    pub fn paused_by(&self) -> Option<DeploymentId> {
+        if self.open().is_some() {
+            return None;
+        }
+        let target = self.target()?;
+        let newest = self.each_deployment().filter(|d| d.release == target).max_by_key(|d| d.number)?;
+        (newest.phase == model::deployment::Phase::Failed).then(|| newest.id.clone())
+    }
+
+    pub fn placements(&self) -> impl Iterator<Item = &Placement> {
+        self.plan.placements.values()
+    }
+
+    /// Instances that shall run and are of the target release and epoch.
+    pub fn current(&self) -> Vec<(&Placement, Readiness)> {
+        self.of_class(|class| match class {
+            Class::Current(readiness) => Some(readiness),
+            Class::Outdated(_) | Class::Kept | Class::Leaving => None,
+        })
+    }
+
+    /// Instances that run something else.
+    pub fn outdated(&self) -> Vec<(&Placement, Readiness)> {
+        self.of_class(|class| match class {
+            Class::Outdated(readiness) => Some(readiness),
+            Class::Current(_) | Class::Kept | Class::Leaving => None,
+        })
+    }
+
+    fn of_class(&self, pick: impl Fn(Class) -> Option<Readiness>) -> Vec<(&Placement, Readiness)> {
+        self.plan
+            .placements
+            .values()
+            .filter_map(|p| self.classes.get(&p.id).copied().and_then(&pick).map(|readiness| (p, readiness)))
+            .collect()
+    }
+
+    pub fn ready_current(&self) -> u32 {
+        count(self.current().iter().filter(|(_, readiness)| *readiness == Readiness::Ready))
+    }
+
+    /// Everything that may still have a process, those on their way out among them.
+    pub fn live(&self) -> u32 {
+        count(self.placements().filter(|p| !matches!(p.stage, Stage::Kept)))
+    }
+
+    /// Takes an instance out of the routes, to be stopped once nothing is in flight. Without routes there is nothing
+    /// to wait for.
+    pub fn retire(&mut self, id: &InstanceId, why: RetireReason) -> Option<Change> {
+        let routed =
+            self.world.plan.route.as_ref().is_some_and(|route| route.backend.instances().contains(id));
+        let revision = match &self.plan.route {
+            Some(_) if routed => self.next_revision(),
+            // It took requests until it was found not ready, and may still be at them.
+            Some(route) => route.revision,
+            None => return self.withdraw(id, why, model::reason::Drained::Unrouted),
+        };
+        // The planted bug that the simulator must find: a stop before the route is out.
+        if cfg!(feature = "bug-stop-before-route-out") {
+            return self.withdraw(id, why, model::reason::Drained::Empty);
+        }
+        let now = self.now;
+        let placement = self.plan.placements.get_mut(id)?;
+        placement.stage = Stage::Retiring { revision, since: now, why };
+        self.classes.insert(id.clone(), Class::Leaving);
+        Some(Change::RoutedOut { instance: id.clone(), revision, because: why })
+    }
+
+    /// Takes an instance out of the assignment: its node ends it.
+    pub fn withdraw(
+        &mut self,
+        id: &InstanceId,
+        why: RetireReason,
+        drained: model::reason::Drained,
+    ) -> Option<Change> {
+        let stage = Stage::Removing { generation: self.next_generation(), since: self.now, why };
+        self.plan.placements.get_mut(id)?.stage = stage;
+        self.classes.insert(id.clone(), Class::Leaving);
+        Some(Change::Withdrawn { instance: id.clone(), drained })
+    }
+
+    pub fn next_incarnation(&mut self) -> Incarnation {
+        let next = self.plan.next_incarnation;
+        self.plan.next_incarnation = next.next();
+        next
+    }
+
+    /// The decision, if anything changed.
+    pub fn into_decision(mut self, report: &Report) -> Option<Decision> {
+        let purge = self.service.deleted.is_some() && self.plan.placements.is_empty();
+        let moved = Some(&self.service) != self.world.service.known();
+        let unchanged = self.plan == self.world.plan && !moved && self.deployments.is_empty() && !purge;
+        if unchanged {
+            return None;
+        }
+        self.plan.seq = self.world.plan.seq.next();
+        Some(Decision {
+            key: self.world.key.clone(),
+            parent: self.world.parent(),
+            events: events::of(&self.world.key, report),
+            plan: self.plan,
+            service: moved.then_some(self.service),
+            deployments: self.deployments.into_values().collect(),
+            purge,
+        })
+    }
+}
+
+pub fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,154 @@
+//! A service's state in one word and one sentence, read off its world.
+
+use model::{
+    Knowledge,
+    deployment::{Cause, Phase},
+    instance::Stage,
+    observation::State,
+    service::Service,
+    status::ServiceState,
+};
+
+use crate::world::World;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    pub state: ServiceState,
+    pub message: String,
+    pub desired: u32,
+    pub ready: u32,
+}
+
+pub fn summary(world: &World) -> Summary {
+    let service = match &world.service {
+        Knowledge::Known(service) => service,
+        Knowledge::Unknown { cause, .. } => return told(ServiceState::Unknown, cause.clone(), 0, 0),
+        Knowledge::Absent => return told(ServiceState::Unknown, "it is not declared".into(), 0, 0),
+    };
+    let counts = Counts::of(world, service);
+    let (state, message) = state(world, service, &counts);
+    told(state, message, counts.wanted, counts.ready)
+}
+
+fn told(state: ServiceState, message: String, desired: u32, ready: u32) -> Summary {
+    Summary { state, message, desired, ready }
+}
+
+struct Counts {
+    wanted: u32,
+    /// Running, ready and of whatever release: what serves.
+    ready: u32,
+    /// Not ready, and has died or failed before.
+    troubled: Vec<String>,
+    unknown: u32,
+    /// Outdated, retiring or being removed.
+    others: u32,
+    missing_or_new: u32,
+}
+
+impl Counts {
+    fn of(world: &World, service: &Service) -> Self {
+        let wanted = match service.spec.kind() {
+            model::spec::Kind::Site => service.wanted_replicas().min(1),
+            model::spec::Kind::Process => service.wanted_replicas(),
+        };
+        let mut counts =
+            Self { wanted, ready: 0, troubled: Vec::new(), unknown: 0, others: 0, missing_or_new: 0 };
+        for placement in world.plan.placements.values() {
+            match placement.stage {
+                Stage::Kept => {}
+                Stage::Retiring { .. } | Stage::Removing { .. } => counts.others += 1,
+                Stage::Run => counts.add(world, service, placement),
+            }
+        }
+        counts
+    }
+
+    fn add(&mut self, world: &World, service: &Service, placement: &model::instance::Placement) {
+        let is_site = service.spec.kind() == model::spec::Kind::Site;
+        if Some(placement.release) != service.target
+            || (!is_site && placement.restart_epoch < service.restart_epoch)
+        {
+            self.others += 1;
+        }
+        if world.is_unknown(&placement.id) {
+            self.unknown += 1;
+            return;
+        }
+        match world.report(&placement.id) {
+            Some(seen) if seen.ready && seen.state == State::Running => self.ready += 1,
+            Some(seen) if seen.attempts.total > 0 || seen.last_exit.is_some() || seen.state.is_failed() => {
+                self.troubled.push(format!("{} {}: {}", seen.id, seen.state.word(), seen.message));
+            }
+            Some(_) | None => self.missing_or_new += 1,
+        }
+    }
+}
+
+fn state(world: &World, service: &Service, counts: &Counts) -> (ServiceState, String) {
+    use ServiceState::{Converged, Degraded, Failed, Progressing, Stopped, Unknown};
+    let failed = failed_release(world);
+    let going = counts.others > 0;
+    if service.deleted.is_some() {
+        return (Progressing, "it is being deleted".into());
+    }
+    if counts.unknown > 0 {
+        return (Unknown, format!("{} instances have not been heard of", counts.unknown));
+    }
+    if service.stopped {
+        let message = "it was stopped; `setpoint start` brings it back".into();
+        return if world.plan.placements.values().any(|p| !matches!(p.stage, Stage::Kept)) {
+            (Progressing, "it is being stopped".into())
+        } else {
+            (Stopped, message)
+        };
+    }
+    if let Some(open) = world.open_deployment() {
+        let message = format!("deployment #{} {} ({}%)", open.number, open.phase, open.progress());
+        return (Progressing, message);
+    }
+    if service.target.is_none() {
+        return match failed {
+            Some(message) => (Failed, message),
+            None => (Stopped, "nothing has been deployed yet; `setpoint deploy` gives it a release".into()),
+        };
+    }
+    if counts.wanted == 0 {
+        return if going {
+            (Progressing, "it is being scaled to 0".into())
+        } else {
+            (Converged, String::new())
+        };
+    }
+    if counts.ready == 0 {
+        return match (failed, counts.troubled.first()) {
+            (Some(message), _) => (Failed, message),
+            (None, Some(trouble)) => (Failed, trouble.clone()),
+            (None, None) => (Progressing, "its instances are coming up".into()),
+        };
+    }
+    if let Some(message) = failed {
+        return (Degraded, message);
+    }
+    if let Some(trouble) = counts.troubled.first() {
+        return (Degraded, trouble.clone());
+    }
+    if counts.ready < counts.wanted || counts.missing_or_new > 0 {
+        return (Progressing, format!("{} of {} are ready", counts.ready, counts.wanted));
+    }
+    if going {
+        return (Progressing, format!("{} earlier instances are on their way out", counts.others));
+    }
+    (Converged, String::new())
+}
+
+/// The sentence about the newest asked-for deployment, when it failed.
+fn failed_release(world: &World) -> Option<String> {
+    let newest = world.latest_intended().filter(|d| d.phase == Phase::Failed)?;
+    let restored = world
+        .deployments
+        .iter()
+        .any(|d| d.cause == Cause::Restore && d.number > newest.number && d.phase == Phase::Active);
+    let then = if restored { "; the release before it serves" } else { "" };
+    Some(format!("deployment #{} failed: {}{then}", newest.number, newest.message))
+}

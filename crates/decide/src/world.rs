@@ -1,0 +1,210 @@
+//! What the planner looks at: one world per service, and a few sums over the cluster.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use model::{
+    Digest, EdgeId, Generation, Holder, InstanceId, Knowledge, NodeId, ReleaseDigest, RouteRevision,
+    ServiceKey, Term, Timestamp,
+    deployment::Deployment,
+    instance::{Placement, Stage},
+    node::Node,
+    observation::{InstanceReport, Observation},
+    plan::{Decision, Parent, ServicePlan},
+    release::Release,
+    route::EdgeReport,
+    service::Service,
+};
+use serde::{Deserialize, Serialize};
+
+/// An edge that has not reported for this long counts as lost.
+pub const EDGE_LOST_AFTER: model::Millis = model::Millis::secs(10);
+
+/// All of it at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub now: Timestamp,
+    pub term: Term,
+    pub holder: Holder,
+    pub cluster: Cluster,
+    pub worlds: BTreeMap<ServiceKey, Arc<World>>,
+}
+
+/// Small sums over all services.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// As committed last; a plan's own is one more.
+    pub generation: Generation,
+    pub route_revision: RouteRevision,
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Instances placed at each node, for balance.
+    pub load: BTreeMap<NodeId, u32>,
+    /// Instances that run anywhere, for the guard against blasts.
+    pub running: u32,
+}
+
+/// One service: what was intended, what was planned, what is seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    pub key: ServiceKey,
+    pub service: Knowledge<Service>,
+    pub plan: ServicePlan,
+    /// Every release that the service keeps.
+    pub releases: BTreeMap<ReleaseDigest, Arc<Release>>,
+    /// The open one, the active one, and the newest ones.
+    pub deployments: Vec<Deployment>,
+    pub next_deployment: u64,
+    /// Per placement; what is missing here is unknown.
+    pub seen: BTreeMap<InstanceId, Knowledge<Arc<InstanceReport>>>,
+    pub edges: BTreeMap<EdgeId, EdgeView>,
+}
+
+/// An edge as one service needs it. Clamped, so that another service's traffic changes nothing here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeView {
+    /// At most the newest revision that this service waits for.
+    pub served: RouteRevision,
+    pub silent: bool,
+    /// Of this service's retiring instances alone; what is missing has none.
+    pub in_flight: BTreeMap<InstanceId, u64>,
+}
+
+impl World {
+    pub fn digest(&self) -> Digest {
+        Digest::of_value(self)
+    }
+
+    pub fn parent(&self) -> Parent {
+        Parent { intent: self.service.known().map(|s| s.intent_seq).unwrap_or_default(), plan: self.plan.seq }
+    }
+
+    pub fn report(&self, id: &InstanceId) -> Option<&InstanceReport> {
+        self.seen.get(id).and_then(Knowledge::known).map(|report| &**report)
+    }
+
+    /// Not told of, or told that it cannot be told.
+    pub fn is_unknown(&self, id: &InstanceId) -> bool {
+        self.seen.get(id).is_none_or(Knowledge::is_unknown)
+            || self.report(id).is_some_and(|r| matches!(r.state, model::observation::State::Unknown { .. }))
+    }
+
+    pub fn is_gone(&self, id: &InstanceId) -> bool {
+        self.seen.get(id).is_some_and(Knowledge::is_absent)
+    }
+
+    pub fn open_deployment(&self) -> Option<&Deployment> {
+        self.deployments.iter().find(|d| d.phase.is_open())
+    }
+
+    pub fn active_deployment(&self) -> Option<&Deployment> {
+        self.deployments.iter().find(|d| d.phase == model::deployment::Phase::Active)
+    }
+
+    pub fn latest_deployment(&self) -> Option<&Deployment> {
+        self.deployments.iter().max_by_key(|d| d.number)
+    }
+
+    /// The newest attempt that somebody asked for; a restoration is our own doing.
+    pub fn latest_intended(&self) -> Option<&Deployment> {
+        self.deployments
+            .iter()
+            .filter(|d| d.cause != model::deployment::Cause::Restore)
+            .max_by_key(|d| d.number)
+    }
+
+    /// The newest deployment of a release: what an instance of it belongs to.
+    pub fn deployment_of(&self, release: &ReleaseDigest) -> Option<&Deployment> {
+        self.deployments.iter().filter(|d| d.release == *release).max_by_key(|d| d.number)
+    }
+
+    /// The world once a decision is committed. The store, the server and the simulator agree through this.
+    #[must_use]
+    pub fn after(&self, decision: &Decision) -> Self {
+        let mut next = self.clone();
+        next.plan = decision.plan.clone();
+        if let Some(service) = &decision.service {
+            next.service = Knowledge::Known(service.clone());
+        }
+        for deployment in &decision.deployments {
+            match next.deployments.iter_mut().find(|d| d.id == deployment.id) {
+                Some(stored) => *stored = deployment.clone(),
+                None => {
+                    next.next_deployment = next.next_deployment.max(deployment.number + 1);
+                    next.deployments.push(deployment.clone());
+                }
+            }
+        }
+        next
+    }
+
+    /// Takes over what the nodes see of this service's placements.
+    pub fn see(&mut self, observations: &BTreeMap<NodeId, Arc<Observation>>) {
+        self.seen = self
+            .plan
+            .placements
+            .values()
+            .map(|placement| (placement.id.clone(), seen(placement, observations.get(&placement.node))))
+            .collect();
+    }
+
+    /// Takes over what the edges report, as far as it matters to this service.
+    pub fn hear<'a>(&mut self, edges: impl IntoIterator<Item = &'a EdgeReport>, now: Timestamp) {
+        let needed = self.needed_revision();
+        let retiring: Vec<InstanceId> = self
+            .plan
+            .placements
+            .values()
+            .filter(|p| matches!(p.stage, Stage::Retiring { .. }))
+            .map(|p| p.id.clone())
+            .collect();
+        self.edges = edges
+            .into_iter()
+            .map(|report| {
+                let in_flight = retiring
+                    .iter()
+                    .filter_map(|id| report.in_flight.get(id).map(|n| (id.clone(), *n)))
+                    .filter(|(_, n)| *n > 0)
+                    .collect();
+                let view = EdgeView {
+                    served: report.served.min(needed),
+                    silent: now.since(report.at) > EDGE_LOST_AFTER,
+                    in_flight,
+                };
+                (report.edge.clone(), view)
+            })
+            .collect();
+    }
+
+    /// The newest route revision that this service waits for.
+    fn needed_revision(&self) -> RouteRevision {
+        let routes = self.plan.route.iter().map(|route| route.revision);
+        let retiring = self.plan.placements.values().filter_map(|p| match p.stage {
+            Stage::Retiring { revision, .. } => Some(revision),
+            Stage::Run | Stage::Kept | Stage::Removing { .. } => None,
+        });
+        routes.chain(retiring).max().unwrap_or_default()
+    }
+}
+
+/// What a node's observation says about a placement. Silence of an incomplete observation, or of one from before
+/// the removal was accepted, is not absence (I14).
+fn seen(placement: &Placement, observation: Option<&Arc<Observation>>) -> Knowledge<Arc<InstanceReport>> {
+    // The planted bug that the simulator must find: no observation read as an empty one.
+    if cfg!(feature = "bug-unknown-is-empty") && observation.is_none() {
+        return Knowledge::Absent;
+    }
+    let unknown = |cause: &str| Knowledge::Unknown { since: placement.created_at, cause: cause.into() };
+    let Some(observation) = observation else { return unknown("its node has not reported yet") };
+    if let Some(report) = observation.instances.get(&placement.id) {
+        return Knowledge::Known(Arc::clone(report));
+    }
+    if !observation.complete {
+        return unknown("its node has not looked at everything yet");
+    }
+    match &placement.stage {
+        Stage::Removing { generation, .. } => match &observation.accepted {
+            Some(stamp) if stamp.generation >= *generation => Knowledge::Absent,
+            Some(_) | None => unknown("its node has not accepted the removal yet"),
+        },
+        Stage::Run | Stage::Kept | Stage::Retiring { .. } => Knowledge::Absent,
+    }
+}
