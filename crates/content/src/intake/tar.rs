@@ -11,6 +11,8 @@ use super::{Code, Collector, Error, archive, entry_path};
 const BLOCK: usize = 512;
 /// Longest extended header or long name that is read into memory.
 const MAX_EXTENSION: u64 = 1 << 20;
+/// Most zeros after the end marker. Tools fill up to a record, which is 10 KiB mostly.
+const MAX_PADDING: u64 = 16 << 20;
 
 /// Whether these first bytes are a tar header with a right checksum, or the end marker of an empty archive.
 pub(super) fn looks_like(start: &[u8]) -> bool {
@@ -162,11 +164,21 @@ fn long_name(mut content: Vec<u8>) -> Vec<u8> {
 /// After the end marker only zeros may come, to the end of the stream.
 fn end(reader: &mut dyn Read) -> Result<(), Error> {
     let mut buffer = vec![0; 64 * 1024];
+    let mut padding = 0;
     loop {
-        match archive::fill(reader, &mut buffer).map_err(after_the_end)? {
-            0 => return Ok(()),
-            n if is_zero(&buffer[..n]) => {}
-            _ => return Err(archive::trailing()),
+        let n = archive::fill(reader, &mut buffer).map_err(after_the_end)?;
+        if !is_zero(&buffer[..n]) {
+            return Err(archive::trailing());
+        }
+        padding += n as u64;
+        if n == 0 {
+            return Ok(());
+        }
+        if padding > MAX_PADDING {
+            return Err(Error::new(
+                Code::TooLarge,
+                "zeros without end after its files; make the archive again",
+            ));
         }
     }
 }

@@ -1,0 +1,165 @@
+//! Killed at every syscall that changes something, `current` resolves to a whole deployment, and a second run
+//! finishes. And whoever opens through `current` during a switch always gets one.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use content::{Blobs, intake, links, place};
+use model::artifact::Artifact;
+
+/// The program under test: cargo builds examples beside the tests.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().unwrap().parent().unwrap();
+    let program = profile.join("examples/place-and-switch");
+    assert!(program.exists(), "{} is missing: run `cargo build -p content --examples`", program.display());
+    program
+}
+
+struct Scene {
+    dir: tempfile::TempDir,
+    artifacts: BTreeMap<&'static str, Artifact>,
+}
+
+impl Scene {
+    /// An old deployment that is active, and the source of a new one.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut artifacts = BTreeMap::new();
+        for (name, text) in [("deployment-old", "old"), ("deployment-new", "new")] {
+            let source = dir.path().join(format!("source-{name}"));
+            fs::create_dir_all(source.join("css")).unwrap();
+            fs::write(source.join("index.html"), format!("{text} index")).unwrap();
+            fs::write(source.join("css/app.css"), format!("{text} css")).unwrap();
+            let scratch = Blobs::open(&dir.path().join("scratch")).unwrap();
+            artifacts.insert(name, intake::from_folder(&scratch, &source, &mut |_| {}).unwrap());
+        }
+        let scene = Self { dir, artifacts };
+        assert!(scene.run(&mut Command::new(program()), "deployment-old").success());
+        scene
+    }
+
+    fn run(&self, command: &mut Command, name: &str) -> ExitStatus {
+        let source = self.path(&format!("source-{name}"));
+        command.arg(self.path("data")).arg(source).arg(name).status().unwrap()
+    }
+
+    fn killed_at(&self, syscall: &str, n: u32) -> ExitStatus {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={syscall}"), "-e"]);
+        strace.arg(format!("inject={syscall}:signal=KILL:when={n}")).arg(program());
+        self.run(&mut strace, "deployment-new")
+    }
+
+    fn current(&self) -> PathBuf {
+        fs::read_link(self.path("data/site/current")).unwrap()
+    }
+
+    fn assert_current_is_whole(&self, story: &str) {
+        let name = self.current();
+        let artifact = &self.artifacts[name.to_str().unwrap()];
+        let damage =
+            place::check(&self.path("data/site").join(&name), artifact, place::Depth::Whole).unwrap();
+        assert!(damage.is_empty(), "{story}: {} is damaged: {damage:?}", name.display());
+    }
+
+    /// What lies in the site's folder once nothing is in progress.
+    fn assert_at_rest(&self, story: &str) {
+        let mut names: Vec<String> = fs::read_dir(self.path("data/site"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        let expected = [
+            ".manifest-deployment-new.json",
+            ".manifest-deployment-old.json",
+            "current",
+            "deployment-new",
+            "deployment-old",
+        ];
+        assert_eq!(names, expected, "{story}");
+        assert_eq!(fs::read_dir(self.path("data/store/tmp")).unwrap().count(), 0, "{story}: tmp is clean");
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+}
+
+#[test]
+fn killed_at_any_syscall_current_is_whole_and_a_second_run_finishes() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!("skipped: strace is not installed");
+        return;
+    }
+    let mut kills = 0;
+    for syscall in [
+        "openat",
+        "write",
+        "fsync",
+        "syncfs",
+        "rename,renameat,renameat2",
+        "symlink,symlinkat",
+        "mkdir,mkdirat",
+        "unlink,unlinkat,rmdir",
+        "fchmod,fchmodat",
+    ] {
+        kills += kill_everywhere(syscall);
+    }
+    println!("{kills} kill points");
+    assert!(kills > 50, "only {kills} kill points: is the injection working?");
+}
+
+fn kill_everywhere(syscall: &str) -> u32 {
+    const MOST: u32 = 300;
+    for n in 1..=MOST {
+        let scene = Scene::new();
+        let story = format!("killed at {syscall} number {n}");
+        let status = scene.killed_at(syscall, n);
+        scene.assert_current_is_whole(&story);
+        if status.success() {
+            assert_eq!(scene.current(), Path::new("deployment-new"), "{story}");
+            return n - 1;
+        }
+        assert_eq!(status.signal(), Some(9), "{story}: {status}");
+        assert!(scene.run(&mut Command::new(program()), "deployment-new").success(), "{story}: second run");
+        assert_eq!(scene.current(), Path::new("deployment-new"), "{story}");
+        scene.assert_current_is_whole(&story);
+        scene.assert_at_rest(&story);
+    }
+    panic!("{syscall}: still killed after {MOST} calls");
+}
+
+#[test]
+fn an_opener_never_misses_a_file_during_a_thousand_switches() {
+    let scene = Scene::new();
+    assert!(scene.run(&mut Command::new(program()), "deployment-new").success());
+    let link = scene.path("data/site/current");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let opener = scope.spawn(|| {
+            let mut opened = 0_u64;
+            while !done.load(Ordering::Relaxed) {
+                let text = fs::read_to_string(link.join("index.html")).expect("current always resolves");
+                assert!(text == "old index" || text == "new index", "{text}");
+                opened += 1;
+            }
+            opened
+        });
+        for n in 0..1000 {
+            let name = if n % 2 == 0 { "deployment-old" } else { "deployment-new" };
+            links::switch(&link, name).unwrap();
+            if opener.is_finished() {
+                break; // it has failed; its join says why
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(opener.join().unwrap() > 0);
+    });
+}
