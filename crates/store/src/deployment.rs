@@ -4,7 +4,7 @@
 
 use model::{
     DeploymentId, ReleaseDigest, ServiceKey,
-    deployment::{self, Deployment, Phase},
+    deployment::{self, Cause, Deployment, Phase},
 };
 
 use crate::{
@@ -20,8 +20,8 @@ const HISTORY: &str = "SELECT content FROM deployments WHERE service = $1 ORDER 
 const STORED: &str = "SELECT service, number, release, phase FROM deployments WHERE id = $1";
 const OTHER: &str = "SELECT id FROM deployments WHERE service = $1 AND standing = $2 AND id <> $3";
 const OPEN: &str = "SELECT id FROM deployments WHERE service = $1 AND standing = 'open'";
-const INSERT: &str = "INSERT INTO deployments (id, service, number, release, phase, standing, was_active, content) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+const INSERT: &str = "INSERT INTO deployments (id, service, number, release, phase, standing, was_active, intended, content) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 /// Compare-and-swap on the phase.
 const UPDATE: &str = "UPDATE deployments SET phase = $2, standing = $3, was_active = $4, content = $5 \
      WHERE id = $1 AND phase = $6";
@@ -165,8 +165,9 @@ async fn insert(tx: &mut Tx, key: &ServiceKey, new: &Deployment) -> Result<(), S
         release::require(tx, key, new.release).await?;
     }
     let (phase, standing) = (new.phase.to_string(), Standing::of(new.phase).word());
-    let row =
-        args![&new.id, key, new.number, &new.release, phase, standing, was_active(new.phase), encode(new)?];
+    let (was_active, intended) = (was_active(new.phase), u64::from(new.cause != Cause::Restore));
+    let (number, content) = (new.number, encode(new)?);
+    let row = args![&new.id, key, number, &new.release, phase, standing, was_active, intended, content];
     tx.execute(INSERT, row).await?;
     Ok(())
 }

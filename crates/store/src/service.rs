@@ -23,7 +23,7 @@ use crate::{
 pub struct ServiceRow {
     pub service: Service,
     pub plan: ServicePlan,
-    /// The open one, the active or latest that was, and the latest; by number.
+    /// The open one, the active or latest that was, the latest, and the latest that somebody asked for; by number.
     pub deployments: Vec<Deployment>,
     /// Every release that the service still keeps.
     pub releases: BTreeMap<ReleaseDigest, Arc<Release>>,
@@ -91,7 +91,8 @@ macro_rules! select_deployments {
         concat!(
             "SELECT d.service, d.content FROM deployments d WHERE (d.standing IN ('open', 'active') ",
             "OR d.number = (SELECT MAX(n.number) FROM deployments n WHERE n.service = d.service) ",
-            "OR d.number = (SELECT MAX(a.number) FROM deployments a WHERE a.service = d.service AND a.was_active = 1)) ",
+            "OR d.number = (SELECT MAX(a.number) FROM deployments a WHERE a.service = d.service AND a.was_active = 1) ",
+            "OR d.number = (SELECT MAX(i.number) FROM deployments i WHERE i.service = d.service AND i.intended = 1)) ",
             $only,
             " ORDER BY d.service, d.number"
         )

@@ -30,7 +30,7 @@ CREATE TABLE releases (
 );
 CREATE INDEX releases_artifact ON releases (artifact) WHERE artifact IS NOT NULL;
 
--- standing: open, active, ended. was_active: 1 once it has been active.
+-- standing: open, active, ended. was_active: 1 once it has been active. intended: 0 for a restoration.
 CREATE TABLE deployments (
     id TEXT NOT NULL PRIMARY KEY,
     service TEXT NOT NULL,
@@ -39,12 +39,14 @@ CREATE TABLE deployments (
     phase TEXT NOT NULL,
     standing TEXT NOT NULL,
     was_active BIGINT NOT NULL,
+    intended BIGINT NOT NULL,
     content TEXT NOT NULL
 );
 CREATE UNIQUE INDEX deployments_number ON deployments (service, number);
 CREATE UNIQUE INDEX deployments_one_open ON deployments (service) WHERE standing = 'open';
 CREATE UNIQUE INDEX deployments_one_active ON deployments (service) WHERE standing = 'active';
 CREATE INDEX deployments_was_active ON deployments (service, was_active, number);
+CREATE INDEX deployments_intended ON deployments (service, intended, number);
 
 CREATE TABLE events (
     seq BIGINT NOT NULL PRIMARY KEY,
