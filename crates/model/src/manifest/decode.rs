@@ -19,14 +19,30 @@ pub(super) trait Decode: JsonSchema + Sized {
 
 /// Where decoding is, and what was wrong so far.
 pub(super) struct Cx<'t> {
-    root: &'t Node,
+    /// Where `locate` begins: its node, its place and how many steps of the path lead to it.
+    root: (&'t Node, Span, usize),
     path: FieldPath,
     pub errors: Vec<Error>,
 }
 
 impl<'t> Cx<'t> {
     pub fn new(root: &'t Node) -> Self {
-        Self { root, path: FieldPath::default(), errors: Vec::new() }
+        Self { root: (root, root.span, 0), path: FieldPath::default(), errors: Vec::new() }
+    }
+
+    /// As `within`, for a node at hand: places below it are found from there, not from the document's top,
+    /// which would be searched again for each of its services.
+    pub fn rooted<T>(&mut self, step: &str, node: &'t Node, span: Span, f: impl FnOnce(&mut Self) -> T) -> T {
+        self.within(step, |cx| {
+            let above = std::mem::replace(&mut cx.root, (node, span, cx.path.steps().count()));
+            let result = f(cx);
+            cx.root = above;
+            result
+        })
+    }
+
+    fn is_full(&self) -> bool {
+        self.errors.len() >= MAX_ERRORS
     }
 
     pub fn within<T>(&mut self, step: &str, f: impl FnOnce(&mut Self) -> T) -> T {
@@ -52,32 +68,33 @@ impl<'t> Cx<'t> {
 
     /// A mistake in a field below the present one, at its place.
     pub fn error_at(&mut self, error: FieldError) {
+        if self.is_full() {
+            return;
+        }
         let span = self.locate(&error.field);
         let field = self.path.steps().chain(error.field.steps()).collect::<Vec<_>>();
         let field = FieldPath::of(&field).to_string();
         let mut reported = Error::new(error.code, span, error.message).field(field);
         reported.help = error.help;
-        if self.errors.len() < MAX_ERRORS {
-            self.errors.push(reported);
-        }
+        self.errors.push(reported);
     }
 
     pub fn declares_nothing(&mut self, span: Span) {
-        if self.errors.len() < MAX_ERRORS {
+        if !self.is_full() {
             self.errors.push(Error::declares_nothing(span));
         }
     }
 
     fn report(&mut self, error: Error) {
-        if self.errors.len() < MAX_ERRORS {
+        if !self.is_full() {
             self.errors.push(error.field(self.path.to_string()));
         }
     }
 
     /// The place of a path below the present one, or of the nearest thing above it that was written.
     pub fn locate(&self, below: &FieldPath) -> Span {
-        let (mut node, mut span) = (self.root, self.root.span);
-        for step in self.path.steps().chain(below.steps()) {
+        let (mut node, mut span, depth) = self.root;
+        for step in self.path.steps().skip(depth).chain(below.steps()) {
             let Some((next, place)) = node.step(step) else { break };
             (node, span) = (next, place);
         }
@@ -139,7 +156,7 @@ impl<'t> Cx<'t> {
     /// Reports every key that is neither in `known` nor begins with `x-`.
     pub fn refuse_unknown_keys(&mut self, entries: &[(Key, Node)], known: &[&str], later: Later) {
         for (key, _) in entries {
-            if known.contains(&key.text.as_str()) || key.text.starts_with("x-") {
+            if self.is_full() || known.contains(&key.text.as_str()) || key.text.starts_with("x-") {
                 continue;
             }
             let text = printable(&key.text);
@@ -175,9 +192,11 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
         return None;
     }
     let word = word.to_ascii_lowercase();
+    let limit = |name: &str| (name.len().max(word.len()) / 3).max(1);
     known
+        .filter(|name| name.len().abs_diff(word.len()) <= limit(name))
         .map(|name| (strsim::damerau_levenshtein(&word, &name.to_ascii_lowercase()), name))
-        .filter(|(distance, name)| *distance <= (name.len().max(word.len()) / 3).max(1))
+        .filter(|(distance, name)| *distance <= limit(name))
         .min()
         .map(|(_, name)| name)
 }

@@ -66,6 +66,8 @@ impl Errors {
     /// `None` when there is no error.
     pub(super) fn collect(file: &str, mut errors: Vec<Error>) -> Option<Self> {
         errors.sort_by_key(|error| error.offset);
+        // One mistake can be wrong in several ways at once: a health path stands for three probes.
+        errors.dedup_by(|b, a| (a.offset, &a.message) == (b.offset, &b.message));
         errors.truncate(MAX_ERRORS);
         (!errors.is_empty()).then(|| Self { file: file.into(), errors })
     }

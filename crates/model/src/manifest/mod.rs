@@ -117,15 +117,28 @@ fn read_document(document: &Node, base: &str) -> (Vec<Placed>, Vec<Error>) {
     // With a project that cannot be read, the services are still looked through for their own mistakes.
     let project = raw.project.map(|name| name.0).or_else(|| "default".parse().ok());
     let (Some(project), Some(entries)) = (project, raw.services) else { return (Vec::new(), cx.errors) };
-    let services =
-        entries.0.into_iter().filter_map(|entry| declare(&project, entry, base, &mut cx)).collect();
+    let node = |at: usize| match document.step("services") {
+        Some((Node { value: Value::Map(services), .. }, _)) => services.get(at).map(|(_, node)| node),
+        _ => None,
+    };
+    let mut services = Vec::new();
+    for entry in entries.0 {
+        let Some(node) = node(entry.at) else { continue };
+        services.extend(declare(&project, node, entry, base, &mut cx));
+    }
     (services, cx.errors)
 }
 
-fn declare(project: &ProjectName, entry: raw::Entry, base: &str, cx: &mut Cx<'_>) -> Option<Placed> {
-    let raw::Entry { key, name, span, service } = entry;
+fn declare<'t>(
+    project: &ProjectName,
+    node: &'t Node,
+    entry: raw::Entry,
+    base: &str,
+    cx: &mut Cx<'t>,
+) -> Option<Placed> {
+    let raw::Entry { key, name, span, service, .. } = entry;
     cx.within("services", |cx| {
-        cx.within(&key, |cx| {
+        cx.rooted(&key, node, span, |cx| {
             let (spec, source) = lower::lower(service, base, cx)?;
             let domain = |at: usize| cx.locate(&FieldPath::of(&["domains", &format!("[{at}]")]));
             let domains = (0..spec.domains.len()).map(domain).collect();

@@ -215,6 +215,8 @@ pub(super) struct Services(pub Vec<Entry>);
 
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// Its place among the services of the document.
+    pub at: usize,
     /// As written.
     pub key: String,
     pub name: ServiceName,
@@ -233,13 +235,13 @@ impl Decode for Services {
             return None;
         }
         let mut entries = Vec::new();
-        for (key, node) in cx.map(node, "a map of services by name")? {
+        for (at, (key, node)) in cx.map(node, "a map of services by name")?.iter().enumerate() {
             cx.within(&key.text, |cx| {
                 let before = cx.errors.len();
                 let name = parse_key(key, cx);
                 let service = Service::decode(node, cx);
                 if let (Some(name), Some(service), true) = (name, service, cx.errors.len() == before) {
-                    entries.push(Entry { key: key.text.clone(), name, span: key.span, service });
+                    entries.push(Entry { at, key: key.text.clone(), name, span: key.span, service });
                 }
             });
         }

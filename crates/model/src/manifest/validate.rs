@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use super::decode::nearest;
+use super::{decode::nearest, error::MAX_ERRORS};
 use crate::{
     Bytes, Millis,
     id::printable,
@@ -267,13 +267,12 @@ impl Found {
             );
             self.error("out_of_range", field, message);
         }
-        for path in spec.files.keys() {
-            let folders = path.as_str().match_indices('/').map(|(at, _)| &path.as_str()[..at]);
-            for folder in folders {
-                if spec.files.keys().any(|file| file.as_str() == folder) {
-                    let message = format!("`{}` is both a file and a folder", printable(folder));
-                    self.error("conflict", FieldPath::of(&["files", path.as_str()]), message);
-                }
+        let names: BTreeSet<&str> = spec.files.keys().map(|path| path.as_str()).collect();
+        for path in &names {
+            let mut folders = path.match_indices('/').map(|(at, _)| &path[..at]);
+            if let Some(folder) = folders.find(|folder| names.contains(folder)) {
+                let message = format!("`{}` is both a file and a folder", printable(folder));
+                self.error("conflict", FieldPath::of(&["files", path]), message);
             }
         }
     }
@@ -293,6 +292,9 @@ impl Found {
             // Values of env that refer to each other could do so in a circle.
             let in_env = field.steps().next() == Some("env");
             let known = |name: &str| BUILT_INS.contains(&name) || (!in_env && own.contains(name));
+            if self.0.len() >= MAX_ERRORS {
+                return;
+            }
             match template.names() {
                 Err(error) => self.error("template", field, error.to_string()),
                 Ok(names) => {

@@ -187,7 +187,11 @@ impl<'t> Reader<'t> {
             }
             let key = self.key(event, span)?;
             let (event, span) = self.next()?;
-            let node = self.node(event, span, depth + 1)?;
+            let mut node = self.node(event, span, depth + 1)?;
+            if node.span.len == 0 && matches!(&node.value, Value::Scalar(scalar) if scalar.is_null()) {
+                // Nothing was written: there is only the key to point at.
+                node.span = key.span;
+            }
             if let Some(line) = lines.get(&key.text) {
                 let message =
                     format!("`{}` is here twice; the first is in line {line}", printable(&key.text));
