@@ -325,7 +325,8 @@ fn resources(raw: raw::ResourceLimits) -> Resources {
 
 /// A path on this machine, absolute.
 fn local(path: &str, what: &str, field: &[&str], base: &str, cx: &mut Cx<'_>) -> String {
-    if path.is_empty() || path.len() > 4096 || path.chars().any(char::is_control) {
+    // Text such as https://… would become a strange folder, which then is not found.
+    if path.is_empty() || path.contains("://") || path.len() > 4096 || path.chars().any(char::is_control) {
         let message = format!("`{}` is not {what}", printable(path));
         cx.error_at(mistake("invalid_value", field, message));
     }

@@ -50,7 +50,7 @@ mapping! {
         /// A program and its arguments. `command[0]` with a `/` is relative to the file, without one it is found by PATH.
         /// `${NAME}` is replaced by PORT, HOST, SETPOINT_INSTANCE, SETPOINT or an env value; `$$` is a dollar.
         "command" command: Command,
-        /// Instances that shall run.
+        /// Instances that shall run; with 0, none.
         "replicas" replicas: Count<0, MAX_REPLICAS> = 1,
         /// Hosts, with an optional path prefix, under which the edge serves it: `app.example.com`, `example.com/api`.
         "domains" domains: List<Parsed<Domain>>,
@@ -58,8 +58,9 @@ mapping! {
         "env" env: Dict<EnvKey, Text>,
         /// Files that are written into each instance's folder, with `${NAME}` replaced; a change is a new release.
         "files" files: Dict<RelPath, Text>,
-        /// The port on which it listens: a number for a fixed one, else one is given as `${PORT}`.
-        "port" port: PortForm = "dynamic",
+        /// The port on which it listens. A number is that port of the machine, for one replica. With `dynamic`, or
+        /// when `domains`, `health` or `${PORT}` need one, it is given as `${PORT}`. Otherwise there is none.
+        "port" port: PortForm,
         /// An HTTP path for all three probes, or a map. Without it a service with a port is probed by TCP.
         "health" health: HealthForm,
         /// How often and how fast it is restarted in place.
@@ -112,7 +113,8 @@ mapping! {
 }
 
 mapping! {
-    /// The three probes of an instance. Those left out are not made.
+    /// The three probes of an instance. Those left out are not made; a service with a port that has neither
+    /// `startup` nor `readiness` is probed by TCP for both.
     HealthMap ("`health`") {
         /// Until its first success nothing else is probed; its grace bounds the start.
         "startup" startup: ProbeMap,

@@ -280,7 +280,7 @@ impl Found {
     fn templates(&mut self, spec: &ServiceSpec) {
         if spec.env.len() > MAX_ENTRIES {
             let message = format!("`env` has at most {MAX_ENTRIES} variables");
-            self.error("out_of_range", FieldPath::of(&["env"]), message);
+            return self.error("out_of_range", FieldPath::of(&["env"]), message);
         }
         let own: BTreeSet<&str> = spec.env.keys().map(|key| key.as_str()).collect();
         for (field, template) in templates(spec) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_saphyr::granit_parser::{self, ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError};
 
-use super::error::{Error, Span};
+use super::error::{Error, MAX_ERRORS, Span};
 use crate::id::printable;
 
 /// Larger text is refused unread.
@@ -16,7 +16,8 @@ pub const MAX_TEXT: usize = 1 << 20;
 /// Nesting of lists and maps; what a manifest needs is 6.
 pub const MAX_DEPTH: usize = 32;
 /// Scalars, lists and maps of all documents together.
-pub const MAX_NODES: usize = 50_000;
+/// Some 800 services of 25 values each.
+pub const MAX_NODES: usize = 20_000;
 pub const MAX_DOCUMENTS: usize = 100;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -195,7 +196,11 @@ impl<'t> Reader<'t> {
             if let Some(line) = lines.get(&key.text) {
                 let message =
                     format!("`{}` is here twice; the first is in line {line}", printable(&key.text));
-                self.errors.push(Error::new("duplicate_key", key.span, message).field(printable(&key.text)));
+                let error = Error::new("duplicate_key", key.span, message).field(printable(&key.text));
+                if self.errors.len() >= MAX_ERRORS {
+                    return Err(error);
+                }
+                self.errors.push(error);
                 continue;
             }
             lines.insert(key.text.clone(), key.span.line);

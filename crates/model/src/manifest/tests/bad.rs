@@ -251,6 +251,7 @@ fn a_site_has_one_source() {
         );
         refused(&text, "invalid_value", &["is not a branch"]);
     }
+    refused("services: { a: { static: «\"https://a/b\" } }", "invalid_value", &["is not a folder"]);
     refused("services: { a: { static: «\"\" } }", "invalid_value", &["is not a folder"]);
     refused("services: { a: { static: { path: ., output: «../x } } }", "invalid_value", &["relative path"]);
 }
@@ -326,6 +327,8 @@ fn several_mistakes_are_told_at_once_in_the_order_of_the_file() {
     assert_eq!(text.lines().count(), 5);
     assert!(text.starts_with("m.yaml:3:14: `command` is text; a list is expected"), "{text}");
 
+    let same = format!("services:\n  a:\n{}", "    k: 1\n".repeat(500));
+    assert_eq!(self::errors(&same).iter().count(), MAX_ERRORS);
     let many = format!(
         "services:\n  a:\n    command: [x]\n{}",
         (0..500).map(|n| format!("    k{n}: 1\n")).collect::<String>()

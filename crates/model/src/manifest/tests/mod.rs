@@ -286,3 +286,50 @@ fn the_reference_has_a_row_for_every_key() {
     }
     assert!(page.contains("| `replicas` | number, 0 to 10000 | `1` |"), "{page}");
 }
+
+#[test]
+fn line_ends_and_the_byte_order_mark_do_not_matter() {
+    let plain = good(CONTRACT);
+    assert_eq!(good(&CONTRACT.replace('\n', "\r\n")), plain);
+    assert_eq!(good(&format!("\u{feff}{CONTRACT}")), plain);
+}
+
+#[test]
+fn a_spec_that_arrives_as_json_is_held_to_the_same_rules() {
+    let check = |change: fn(&mut ServiceSpec)| {
+        let mut spec = process("domains: [a.localhost]");
+        assert_eq!(validate(&spec), Ok(()));
+        change(&mut spec);
+        let fields = validate(&spec).err().unwrap_or_default();
+        fields.iter().map(|error| format!("{} {}", error.code, error.field)).collect::<Vec<_>>()
+    };
+    assert_eq!(check(|spec| spec.replicas = 10_001), ["out_of_range replicas"]);
+    assert_eq!(check(|spec| spec.port = None), ["conflict port"]);
+    assert_eq!(check(|spec| spec.port = Some(Port::Fixed(0))), ["out_of_range port"]);
+    assert_eq!(check(|spec| spec.deploy.parallelism = 0), ["out_of_range deploy.parallelism"]);
+    assert_eq!(
+        check(|spec| spec.health.readiness.as_mut().unwrap().fall = 0),
+        ["out_of_range health.readiness.fall"]
+    );
+    assert_eq!(check(|spec| spec.domains.push(spec.domains[0].clone())), ["conflict domains[1]"]);
+    assert_eq!(check(|spec| spec.retain = 101), ["out_of_range retain"]);
+    assert_eq!(check(|spec| spec.resources.millicpus = Some(0)), ["out_of_range resources.cpus"]);
+    assert_eq!(check(|spec| spec.drift.ignore.push(String::new())), ["invalid_value drift.ignore[0]"]);
+    assert_eq!(
+        check(|spec| {
+            let Workload::Process(process) = &mut spec.workload else { return };
+            process.command = vec![Template("bin/../api".into()), Template("${NOPE}".into())];
+            process.workdir = Some("../x".into());
+            process.user = Some("a b".into());
+        }),
+        ["invalid_value command[0]", "invalid_value workdir", "invalid_value user", "template command[1]"]
+    );
+    assert_eq!(
+        check(|spec| spec.workload = Workload::Site(crate::spec::Site {
+            artifact: None,
+            webroot: Some("/a/../b".into()),
+            spa: false
+        })),
+        ["invalid_value static.webroot", "not_applicable port", "not_applicable health"]
+    );
+}
