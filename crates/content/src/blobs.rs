@@ -226,10 +226,8 @@ impl Batch {
             CopyFailure::Read(error) => Error::Source(error),
             CopyFailure::Write(source) => Error::Io { path: path.clone(), source },
         })?;
-        if self.contents.contains_key(&digest) {
-            fs::remove_file(&path).map_err(Error::at(&path))?;
-        } else {
-            self.contents.insert(digest, path);
+        if let Some(same) = self.contents.insert(digest, path) {
+            fs::remove_file(&same).map_err(Error::at(&same))?;
         }
         Ok((digest, size))
     }

@@ -19,7 +19,7 @@ use rustix::{
 
 const BUFFER: usize = 64 * 1024;
 /// More hints than this are one: look at everything.
-const MAX_HINTS: usize = 10_000;
+const MAX_HINTS: usize = 1_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -180,6 +180,10 @@ impl Watch {
             return Ok(());
         };
         let path = path.join(name);
+        if event.mask.contains(EventMask::MOVED_FROM | EventMask::ISDIR) {
+            // Before it arrives under its new name, where the kernel would give the old watch again.
+            self.lose(&path);
+        }
         let is_new = event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO);
         if scope != Scope::Alone && is_new && event.mask.contains(EventMask::ISDIR) {
             self.arm_new(&path)?;

@@ -1,5 +1,7 @@
 //! Archives that no honest tool makes, and some that every tool makes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+
 use std::{
     fs,
     io::{self, Cursor, Read, Write},
@@ -250,7 +252,7 @@ fn packed_streams_that_are_cut_or_continued_are_refused() {
         for cut in [packed.len() - 1, packed.len() - 5, packed.len() / 2] {
             refused(&format!("{story} cut at {cut}"), &mut &packed[..cut], Code::Truncated, None);
         }
-        let continued = [packed, b"garbage".to_vec()].concat();
+        let continued = [packed, b"garbage that is no stream".to_vec()].concat();
         refused(&format!("{story} continued"), &mut continued.as_slice(), Code::TrailingData, None);
     }
 }
@@ -313,6 +315,9 @@ fn hostile_zips_are_refused_whole() {
     for cut in [whole.len() - 1, whole.len() / 2, 5] {
         take(dir.path(), &mut &whole[..cut]).expect_err("a cut zip");
     }
+    for stub in [&b"PK\x05\x06"[..], b"PK\x05\x06x", b"PK\x03\x04", &whole[whole.len() - 22..]] {
+        take(dir.path(), &mut &stub[..]).expect_err("a stub of a zip");
+    }
     let mut flipped = whole.clone();
     let at = whole.windows(10).position(|w| w == b"index.html").unwrap() + 10;
     flipped[at] ^= 0x55;
@@ -324,6 +329,10 @@ fn zips_that_unpack_to_other_sizes_than_announced_are_refused() {
     let zip = || Zip::new().file("zeros", 0o644, &vec![0; 1 << 20]).bytes();
     let huge = announcing(zip(), (1 << 30) + 1);
     refused("announced too large", &mut huge.as_slice(), Code::TooLarge, Some("zeros"));
+    let mut long = zip();
+    let at = long.windows(4).rposition(|window| window == b"PK\x05\x06").unwrap() + 12;
+    long[at..at + 4].copy_from_slice(&(1_u32 << 30).to_le_bytes());
+    refused("a directory of 1 GiB", &mut long.as_slice(), Code::TooManyEntries, None);
     for size in [0, 10, (1 << 20) - 1, (1 << 20) + 1] {
         let dir = tempfile::tempdir().unwrap();
         let error = take(dir.path(), &mut announcing(zip(), size).as_slice()).expect_err("another size");

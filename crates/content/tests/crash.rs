@@ -1,6 +1,8 @@
 //! Killed at every syscall that changes something, `current` resolves to a whole deployment, and a second run
 //! finishes. And whoever opens through `current` during a switch always gets one.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -1,5 +1,7 @@
 //! Random trees through the whole way, and random damage to what was placed.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -68,7 +68,7 @@ pub fn from_archive(
             "this is no tar, tar.gz, tar.zst or zip archive; pack it as one of these",
         )
     })?;
-    let mut whole = BufReader::with_capacity(BUFFER, start.as_slice().chain(reader));
+    let mut whole = BufReader::with_capacity(BUFFER, bounded(start.as_slice().chain(reader)));
     let mut collector = Collector::new(blobs, progress)?;
     match format {
         Format::Tar => tar::read(&mut collector, &mut bounded(whole))?,
@@ -112,10 +112,9 @@ pub(super) fn trailing() -> Error {
 fn spool(blobs: &Blobs, reader: &mut dyn Read) -> Result<std::fs::File, Error> {
     let storage = |error: io::Error| Error::new(Code::Storage, format!("cannot keep the upload: {error}"));
     let mut file = blobs.scratch()?;
-    let mut reader = bounded(reader);
     let mut buffer = vec![0; BUFFER];
     loop {
-        match fill(&mut reader, &mut buffer).map_err(Error::reading)? {
+        match fill(reader, &mut buffer).map_err(Error::reading)? {
             0 => break,
             n => file.write_all(&buffer[..n]).map_err(storage)?,
         }

@@ -13,11 +13,18 @@ use crate::{Kind, at};
 const END: &[u8] = b"PK\x05\x06";
 const END_SIZE: u64 = 22;
 const ENTRY: &[u8] = b"PK\x01\x02";
+const LOCATOR_64: &[u8] = b"PK\x06\x07";
+const LOCATOR_64_SIZE: u64 = 20;
+/// The directory is held in memory while the archive is read.
+const MAX_DIRECTORY: u64 = 128 << 20;
 
 type Archive = ZipArchive<BufReader<File>>;
 
 pub(super) fn read(collector: &mut Collector<'_>, file: File) -> Result<(), Error> {
     let mut raw = file.try_clone().map_err(Error::reading)?;
+    if directory_size(&mut raw)? > MAX_DIRECTORY {
+        return Err(Error::new(Code::TooManyEntries, "the archive's directory is too long; split the site"));
+    }
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(broken)?;
     check_frame(&archive, &mut raw)?;
     for index in 0..archive.len() {
@@ -32,7 +39,8 @@ fn take(collector: &mut Collector<'_>, entry: &mut ZipFile<'_, BufReader<File>>)
     if entry.encrypted() {
         return Err(Error::new(Code::Encrypted, "is encrypted; pack it without a password"));
     }
-    let mode = entry.unix_mode().unwrap_or(0);
+    // As it is written, whatever system it says it was made on: `unix_mode` hides links and setuid of some.
+    let mode = entry.external_attributes() >> 16;
     let kind = if mode & 0o170_000 == 0 { None } else { Some(Kind::of_mode(mode)) };
     let is_dir = entry.name_raw().ends_with(b"/");
     match (kind, is_dir) {
@@ -79,6 +87,38 @@ fn check_frame(archive: &Archive, raw: &mut File) -> Result<(), Error> {
         return Err(Error::new(Code::Duplicate, "a name comes twice; make the archive again"));
     }
     Ok(())
+}
+
+/// How long the directory says it is, the larger of two where there are two.
+fn directory_size(raw: &mut File) -> Result<u64, Error> {
+    let length = raw.seek(SeekFrom::End(0)).map_err(Error::reading)?;
+    let start = length.saturating_sub(END_SIZE + u64::from(u16::MAX));
+    raw.seek(SeekFrom::Start(start)).map_err(Error::reading)?;
+    let mut tail = Vec::new();
+    raw.read_to_end(&mut tail).map_err(Error::reading)?;
+    let ends_here = |at: usize| {
+        let comment = tail.get(at + 20..at + 22).map(|b| usize::from(u16::from_le_bytes([b[0], b[1]])));
+        comment.is_some_and(|comment| at + END_SIZE as usize + comment == tail.len())
+    };
+    let last = tail.len().saturating_sub(END_SIZE as usize);
+    let found = (0..=last).rev().find(|at| tail[*at..].starts_with(END) && ends_here(*at));
+    let Some(at) = found else {
+        // Bytes after the end, or no end at all.
+        let whole = tail.windows(END.len()).any(|window| window == END);
+        return Err(if whole { archive::trailing() } else { Error::truncated() });
+    };
+    let size = u32::from_le_bytes(read_at(raw, start + at as u64 + 12)?);
+    Ok(u64::from(size).max(directory_size_64(raw, start + at as u64)?))
+}
+
+fn directory_size_64(raw: &mut File, end: u64) -> Result<u64, Error> {
+    let Some(locator) = end.checked_sub(LOCATOR_64_SIZE) else { return Ok(0) };
+    if read_at::<4>(raw, locator)? != *LOCATOR_64 {
+        return Ok(0);
+    }
+    let record = u64::from_le_bytes(read_at(raw, locator + 8)?);
+    let size = record.checked_add(40).ok_or_else(Error::truncated)?;
+    Ok(u64::from_le_bytes(read_at(raw, size)?))
 }
 
 fn count_entries(raw: &mut File, start: u64) -> Result<usize, Error> {

@@ -253,8 +253,8 @@ impl Comparison<'_> {
         match self.depth {
             Depth::Whole => true,
             Depth::Only(hints) => hints.iter().any(|hint| {
-                let hint = hint.strip_prefix(self.folder).unwrap_or(hint);
-                path.starts_with(hint) || hint.starts_with(path)
+                let inner = hint.strip_prefix(self.folder).unwrap_or(hint);
+                path.starts_with(inner) || inner.starts_with(path) || self.folder.starts_with(hint)
             }),
         }
     }

@@ -134,7 +134,7 @@ impl<'a> Place<'a> {
         self.forget(&self.staging)?;
         let path = self.parent.join(&self.staging);
         let root = at::make_dir(self.dir.as_fd(), &self.staging).map_err(Error::at(&path))?;
-        let mut writer = Writer::new(blobs, root, path);
+        let mut writer = Writer::new(blobs, root, path, artifact.files.len());
         let mut done = Progress::default();
         for (path, file) in &artifact.files {
             writer.write(path, file)?;

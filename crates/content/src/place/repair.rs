@@ -136,7 +136,8 @@ impl Repair<'_> {
         let path = self.place.parent.join(&self.place.repairs);
         let root = at::make_dir(self.place.dir.as_fd(), &self.place.repairs).map_err(Error::at(&path))?;
         let copy = root.try_clone().map_err(Error::at(&path))?;
-        let mut writer = Writer::new(self.blobs, root, path);
+        let files: Vec<_> = files.collect();
+        let mut writer = Writer::new(self.blobs, root, path, files.len());
         for (path, file) in files {
             writer.write(path, file)?;
         }

@@ -25,13 +25,14 @@ pub(super) struct Writer<'a> {
     here: Option<(PathBuf, OwnedFd)>,
     /// Whether the filesystem shares extents between files. Asked once.
     reflinks: bool,
-    unsynced: usize,
+    /// Few files are synced each, many by one sync of their filesystem.
+    few: bool,
 }
 
 impl<'a> Writer<'a> {
-    /// `path` names `root` in errors.
-    pub(super) fn new(blobs: &'a Blobs, root: OwnedFd, path: PathBuf) -> Self {
-        Self { blobs, root, path, here: None, reflinks: true, unsynced: 0 }
+    /// For about `files` files; `path` names `root` in errors.
+    pub(super) fn new(blobs: &'a Blobs, root: OwnedFd, path: PathBuf, files: usize) -> Self {
+        Self { blobs, root, path, here: None, reflinks: true, few: files <= at::FEW }
     }
 
     pub(super) fn write(&mut self, path: &RelPath, file: &artifact::File) -> Result<(), Error> {
@@ -41,8 +42,7 @@ impl<'a> Writer<'a> {
         let here = self.here.as_ref().map_or(self.root.as_fd(), |(_, dir)| dir.as_fd());
         let mut target = at::create_file(here, name.as_ref(), mode(file)).map_err(Error::at(&shown))?;
         self.fill(&mut target, path, file)?;
-        self.unsynced += 1;
-        if self.unsynced <= at::FEW {
+        if self.few {
             target.sync_all().map_err(Error::at(&shown))?;
         }
         Ok(())
@@ -50,16 +50,16 @@ impl<'a> Writer<'a> {
 
     /// Makes all that was written durable, names included.
     pub(super) fn sync(self) -> Result<(), Error> {
-        let synced = if self.unsynced > at::FEW {
-            rustix::fs::syncfs(&self.root).map_err(io::Error::from)
-        } else {
+        let synced = if self.few {
             sync_dirs(&self.root)
+        } else {
+            rustix::fs::syncfs(&self.root).map_err(io::Error::from)
         };
         synced.map_err(Error::at(&self.path))
     }
 
     fn enter(&mut self, folder: &Path) -> io::Result<()> {
-        if !self.here.as_ref().is_some_and(|(path, _)| path == folder) {
+        if self.here.as_ref().is_none_or(|(path, _)| path != folder) {
             let dir = at::descend(self.root.as_fd(), folder, true)?;
             self.here = Some((folder.to_owned(), dir));
         }
