@@ -19,6 +19,9 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePlan {
     pub seq: PlanSeq,
+    /// The service's generation that this plan has taken in: a new policy is a new plan, even when nothing moves.
+    #[serde(default)]
+    pub generation: Generation,
     pub placements: BTreeMap<InstanceId, Placement>,
     /// Its part of the route table; `None` when it has no domains.
     pub route: Option<Arc<ServiceRoute>>,

@@ -40,7 +40,7 @@ impl<'a> Work<'a> {
             cluster,
             now,
             service: service.clone(),
-            plan: world.plan.clone(),
+            plan: ServicePlan { generation: service.generation, ..world.plan.clone() },
             classes: BTreeMap::new(),
             starts: 0,
             deployments: BTreeMap::new(),
