@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use serde_saphyr::granit_parser::{self, ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError};
 
-use super::error::{Error, MAX_ERRORS, Span};
+use super::{
+    error::{Error, MAX_ERRORS, Span},
+    validate::FieldPath,
+};
 use crate::id::printable;
 
 /// Larger text is refused unread.
@@ -83,7 +86,8 @@ pub fn read(text: &str) -> Result<Vec<Node>, Vec<Error>> {
         Ok(documents) if reader.errors.is_empty() => Ok(documents),
         Ok(_) => Err(reader.errors),
         Err(fatal) => {
-            reader.errors.push(fatal);
+            let field = reader.path.to_string();
+            reader.errors.push(fatal.field(field));
             Err(reader.errors)
         }
     }
@@ -92,6 +96,8 @@ pub fn read(text: &str) -> Result<Vec<Node>, Vec<Error>> {
 struct Reader<'t> {
     parser: Parser<'t, granit_parser::StrInput<'t>>,
     nodes: usize,
+    /// Where reading is; after a mistake that ends it, where it ended.
+    path: FieldPath,
     /// Mistakes after which reading can go on.
     errors: Vec<Error>,
 }
@@ -100,11 +106,17 @@ impl<'t> Reader<'t> {
     fn new(text: &'t str) -> Self {
         let mut options = granit_parser::options! {
             disallow_directives: true,
+            emit_unresolved_aliases: true,
             flow_nesting_limit: MAX_DEPTH,
             block_nesting_limit: MAX_DEPTH,
         };
         options.set_emit_comments(false);
-        Self { parser: Parser::new_from_str_with_options(text, options), nodes: 0, errors: Vec::new() }
+        Self {
+            parser: Parser::new_from_str_with_options(text, options),
+            nodes: 0,
+            path: FieldPath::default(),
+            errors: Vec::new(),
+        }
     }
 
     fn documents(&mut self) -> Result<Vec<Node>, Error> {
@@ -171,10 +183,13 @@ impl<'t> Reader<'t> {
     fn items(&mut self, depth: usize) -> Result<Vec<Node>, Error> {
         let mut items = Vec::new();
         loop {
-            match self.next()? {
-                (Event::SequenceEnd, _) => return Ok(items),
-                (event, span) => items.push(self.node(event, span, depth + 1)?),
+            let (event, span) = self.next()?;
+            if event == Event::SequenceEnd {
+                return Ok(items);
             }
+            self.path.push(&format!("[{}]", items.len()));
+            items.push(self.node(event, span, depth + 1)?);
+            self.path.pop();
         }
     }
 
@@ -186,21 +201,20 @@ impl<'t> Reader<'t> {
             if event == Event::MappingEnd {
                 return Ok(entries);
             }
-            let key = self.key(event, span)?;
+            let key = self.key(event, span, depth)?;
+            self.path.push(&key.text);
             let (event, span) = self.next()?;
             let mut node = self.node(event, span, depth + 1)?;
             if node.span.len == 0 && matches!(&node.value, Value::Scalar(scalar) if scalar.is_null()) {
                 // Nothing was written: there is only the key to point at.
                 node.span = key.span;
             }
-            if let Some(line) = lines.get(&key.text) {
-                let message =
-                    format!("`{}` is here twice; the first is in line {line}", printable(&key.text));
-                let error = Error::new("duplicate_key", key.span, message).field(printable(&key.text));
-                if self.errors.len() >= MAX_ERRORS {
-                    return Err(error);
-                }
-                self.errors.push(error);
+            let first = lines.get(&key.text).copied();
+            if let Some(line) = first {
+                self.duplicate(&key, line)?;
+            }
+            self.path.pop();
+            if first.is_some() {
                 continue;
             }
             lines.insert(key.text.clone(), key.span.line);
@@ -208,8 +222,18 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn key(&mut self, event: Event<'t>, span: Span) -> Result<Key, Error> {
-        match self.node(event, span, 0)? {
+    fn duplicate(&mut self, key: &Key, line: u32) -> Result<(), Error> {
+        let message = format!("`{}` is here twice; the first is in line {line}", printable(&key.text));
+        let error = Error::new("duplicate_key", key.span, message).field(self.path.to_string());
+        if self.errors.len() >= MAX_ERRORS {
+            return Err(error);
+        }
+        self.errors.push(error);
+        Ok(())
+    }
+
+    fn key(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Key, Error> {
+        match self.node(event, span, depth + 1)? {
             Node { value: Value::Scalar(Scalar { text, .. }), span } => Ok(Key { text, span }),
             Node { span, .. } => Err(Error::new("syntax", span, "a key is plain text, not a list or a map")),
         }
@@ -238,7 +262,6 @@ fn too_deep(span: Span) -> Error {
 fn syntax(error: &ScanError) -> Error {
     let at = span(*error.marker(), *error.marker());
     match error.kind() {
-        ErrorKind::UnknownAnchor => no_aliases(at),
         ErrorKind::RecursionLimitExceeded => too_deep(at),
         _ => Error::new("syntax", at, format!("this is not YAML: {}", printable(&error.info()))),
     }

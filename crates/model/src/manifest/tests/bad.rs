@@ -78,6 +78,10 @@ fn unknown_keys_offer_the_nearest_known_one() {
 fn a_key_is_there_once() {
     line_refused("replicas: 1\n    «replicas: 2", "duplicate_key", &["`replicas` is here twice", "line 4"]);
     refused("services:\n  a: { static: . }\n  «a: { static: . }", "duplicate_key", &["`a`"]);
+    let nested =
+        errors("services: { a: { command: [a], deploy: { drain: 1s, drain: 2s } }, b: { command: [*x] } }");
+    let fields: Vec<_> = nested.iter().map(|error| error.field.as_str()).collect();
+    assert_eq!(fields, ["services.a.deploy.drain", "services.b.command[0]"]);
     line_refused("env: { A: 1, «A: 2 }", "duplicate_key", &["`A`"]);
 }
 

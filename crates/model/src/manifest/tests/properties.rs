@@ -64,6 +64,26 @@ proptest! {
         }
     }
 
+    /// A good manifest, damaged anywhere, is understood or refused with a place inside the text.
+    #[test]
+    fn a_damaged_manifest_is_answered(at in 0.0..1.0f64, cut in 0usize..20, put in "[ -~\\n]{0,6}") {
+        let text = super::EXAMPLES[4];
+        let mut from = (text.len() as f64 * at) as usize;
+        while !text.is_char_boundary(from) {
+            from -= 1;
+        }
+        let rest: String = text[from..].chars().skip(cut).collect();
+        let damaged = format!("{}{put}{rest}", &text[..from]);
+        if let Err(errors) = parse(&damaged, "m", "/srv") {
+            for error in &errors {
+                prop_assert!(damaged.is_char_boundary(error.offset), "{}", errors);
+                prop_assert!(damaged.is_char_boundary(error.offset + error.len), "{}", errors);
+                let line = damaged[..error.offset].matches('\n').count() as u32 + 1;
+                prop_assert_eq!(error.line, line, "{}", errors);
+            }
+        }
+    }
+
     #[test]
     fn what_parse_makes_validates(lines in proptest::collection::vec(line(), 0..8)) {
         let text = format!("services:\n  a:\n    command: [a]\n{}", lines.concat());
