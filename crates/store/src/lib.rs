@@ -24,6 +24,8 @@ mod plan;
 mod prune;
 mod release;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use std::{path::Path, sync::Arc};
 
@@ -73,6 +75,13 @@ impl Store {
     /// Waits for what is under way and closes every connection. The store needs no close to be whole.
     pub async fn close(&self) {
         self.0.backend.close().await;
+    }
+
+    /// Lets the file grow by a few pages only, as on a disk that is nearly full.
+    #[cfg(test)]
+    async fn limit_pages_for_test(&self) {
+        let Backend::Sqlite(database) = &self.0.backend;
+        database.limit_pages_for_test().await;
     }
 
     /// Runs a write to its end even when the caller goes away: a dropped request must not leave a commit that

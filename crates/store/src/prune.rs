@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use model::{
     Millis, ReleaseDigest, ServiceKey, Timestamp,
-    deployment::{Deployment, Phase},
+    deployment::{Cause, Deployment, Phase},
     plan::ServicePlan,
     release::Release,
     service::Service,
@@ -73,6 +73,7 @@ const DEPLOYMENTS: &str = "SELECT content FROM deployments WHERE service = $1 OR
 const RELEASES: &str = "SELECT digest FROM releases WHERE service = $1";
 
 /// All of a service that decides what stays.
+#[derive(Debug)]
 pub(crate) struct Keeper {
     pub(crate) service: Service,
     pub(crate) plan: ServicePlan,
@@ -81,12 +82,13 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Numbers of the deployments that stay: the recent ones, and those that hold a release that stays for
-    /// rollback.
+    /// Numbers of the deployments that stay: the recent ones, those that hold a release that stays for rollback,
+    /// and what a load gives.
     pub(crate) fn deployments(&self, history: usize) -> BTreeSet<u64> {
         let recent = self.deployments.iter().take(history.max(self.retain()));
         let standing = self.deployments.iter().filter(|d| d.phase.is_open() || d.phase == Phase::Active);
-        let numbers = recent.chain(standing).chain(self.rollback_targets());
+        let intended = self.deployments.iter().find(|d| d.cause != Cause::Restore);
+        let numbers = recent.chain(standing).chain(self.rollback_targets()).chain(intended);
         numbers.map(|d| d.number).collect()
     }
 

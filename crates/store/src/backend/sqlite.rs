@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use futures_util::TryStreamExt;
 use sqlx::{
-    Row as _, Sqlite, SqlitePool, TypeInfo as _, ValueRef as _,
+    Connection as _, Row as _, Sqlite, SqlitePool, TypeInfo as _, ValueRef as _,
     query::Query,
     sqlite::{
         SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow,
@@ -64,6 +64,13 @@ impl Database {
         sqlx::query("VACUUM INTO $1").bind(text).execute(&self.writer).await.map_err(told)?;
         let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
         synced.and_then(|()| sync_folder(path)).map_err(|e| StoreError::Failed { cause: e.to_string() })
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn limit_pages_for_test(&self) {
+        let count: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&self.writer).await.unwrap();
+        let limit = format!("PRAGMA max_page_count = {}", count + 600);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(limit)).execute(&self.writer).await.unwrap();
     }
 
     pub(crate) async fn close(&self) {
@@ -128,6 +135,9 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .max_connections(connections)
         .acquire_timeout(QUEUE)
         .test_before_acquire(false)
+        // SQLite itself undoes a transaction on some errors, a full disk among them; then sqlx's own ROLLBACK fails
+        // and it counts the transaction as open for ever. Such a connection would refuse every later write.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .idle_timeout(None)
         .max_lifetime(None)
 }
