@@ -220,11 +220,16 @@ fn hostile_tars_are_refused_whole() {
         ("no bytes", Vec::new(), Code::UnknownFormat, None),
         (
             "bytes after the end",
-            [tar(&[good.clone()]), tar(&[file("b", "x")])].concat(),
+            [tar(std::slice::from_ref(&good)), tar(&[file("b", "x")])].concat(),
             Code::TrailingData,
             None,
         ),
-        ("odd bytes after the end", [tar(&[good.clone()]), vec![7]].concat(), Code::TrailingData, None),
+        (
+            "odd bytes after the end",
+            [tar(std::slice::from_ref(&good)), vec![7]].concat(),
+            Code::TrailingData,
+            None,
+        ),
         ("cut in a file", with(file("b", &"x".repeat(600)))[..1800].to_vec(), Code::Truncated, None),
         ("cut between files", good.bytes(), Code::Truncated, None),
         ("cut in a header", with(good.clone())[..1300].to_vec(), Code::Truncated, None),

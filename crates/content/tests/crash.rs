@@ -15,14 +15,8 @@ use std::{
 use content::{Blobs, intake, links, place};
 use model::artifact::Artifact;
 
-/// The program under test: cargo builds examples beside the tests.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().unwrap().parent().unwrap();
-    let program = profile.join("examples/place-and-switch");
-    assert!(program.exists(), "{} is missing: run `cargo build -p content --examples`", program.display());
-    program
-}
+/// What takes a folder in, stages it and switches; see `crash/child.rs`.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_content-crash-child");
 
 struct Scene {
     dir: tempfile::TempDir,
@@ -43,7 +37,7 @@ impl Scene {
             artifacts.insert(name, intake::from_folder(&scratch, &source, &mut |_| {}).unwrap());
         }
         let scene = Self { dir, artifacts };
-        assert!(scene.run(&mut Command::new(program()), "deployment-old").success());
+        assert!(scene.run(&mut Command::new(PROGRAM), "deployment-old").success());
         scene
     }
 
@@ -55,7 +49,7 @@ impl Scene {
     fn killed_at(&self, syscall: &str, n: u32) -> ExitStatus {
         let mut strace = Command::new("strace");
         strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={syscall}"), "-e"]);
-        strace.arg(format!("inject={syscall}:signal=KILL:when={n}")).arg(program());
+        strace.arg(format!("inject={syscall}:signal=KILL:when={n}")).arg(PROGRAM);
         self.run(&mut strace, "deployment-new")
     }
 
@@ -101,16 +95,24 @@ fn killed_at_any_syscall_current_is_whole_and_a_second_run_finishes() {
         return;
     }
     let mut kills = 0;
+    // One at a time: strace counts the calls of each syscall apart.
     for syscall in [
         "openat",
         "write",
         "fsync",
         "syncfs",
-        "rename,renameat,renameat2",
-        "symlink,symlinkat",
-        "mkdir,mkdirat",
-        "unlink,unlinkat,rmdir",
-        "fchmod,fchmodat",
+        "rename",
+        "renameat",
+        "renameat2",
+        "symlink",
+        "symlinkat",
+        "mkdir",
+        "mkdirat",
+        "unlink",
+        "unlinkat",
+        "rmdir",
+        "fchmod",
+        "ioctl",
     ] {
         kills += kill_everywhere(syscall);
     }
@@ -130,7 +132,7 @@ fn kill_everywhere(syscall: &str) -> u32 {
             return n - 1;
         }
         assert_eq!(status.signal(), Some(9), "{story}: {status}");
-        assert!(scene.run(&mut Command::new(program()), "deployment-new").success(), "{story}: second run");
+        assert!(scene.run(&mut Command::new(PROGRAM), "deployment-new").success(), "{story}: second run");
         assert_eq!(scene.current(), Path::new("deployment-new"), "{story}");
         scene.assert_current_is_whole(&story);
         scene.assert_at_rest(&story);
@@ -141,7 +143,7 @@ fn kill_everywhere(syscall: &str) -> u32 {
 #[test]
 fn an_opener_never_misses_a_file_during_a_thousand_switches() {
     let scene = Scene::new();
-    assert!(scene.run(&mut Command::new(program()), "deployment-new").success());
+    assert!(scene.run(&mut Command::new(PROGRAM), "deployment-new").success());
     let link = scene.path("data/site/current");
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -1,5 +1,5 @@
 //! What a node does with a site, as one small program for the crash tests: take a folder in, stage it, switch.
-//! `place-and-switch DATA SOURCE NAME`
+//! `content-crash-child DATA SOURCE NAME`
 
 use std::{error::Error, path::Path};
 
