@@ -121,6 +121,12 @@ impl World {
     pub fn after(&self, decision: &Decision) -> Self {
         let mut next = self.clone();
         next.plan = decision.plan.clone();
+        if decision.purge {
+            next.service = Knowledge::Absent;
+            next.releases.clear();
+            next.deployments.clear();
+            return next;
+        }
         if let Some(service) = &decision.service {
             next.service = Knowledge::Known(service.clone());
         }

@@ -27,7 +27,7 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
             Stage::Removing { .. } => report.waiting.push(Waiting::NodeConfirms { instance: id }),
         }
     }
-    if work.service.deleted.is_some() && work.plan.placements.is_empty() {
+    if work.is_purged() {
         report.changed.push(Change::Purged);
     }
     report

@@ -189,9 +189,14 @@ impl<'a> Work<'a> {
         next
     }
 
+    /// Deleted, confirmed by every node, and out of the route table, so that its going has a revision of its own.
+    pub fn is_purged(&self) -> bool {
+        self.service.deleted.is_some() && self.plan.placements.is_empty() && self.plan.route.is_none()
+    }
+
     /// The decision, if anything changed.
     pub fn into_decision(mut self, report: &Report) -> Option<Decision> {
-        let purge = self.service.deleted.is_some() && self.plan.placements.is_empty();
+        let purge = self.is_purged();
         let moved = Some(&self.service) != self.world.service.known();
         let unchanged = self.plan == self.world.plan && !moved && self.deployments.is_empty() && !purge;
         if unchanged {

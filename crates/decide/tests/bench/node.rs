@@ -1,0 +1,249 @@
+//! A node whose runtime is instant: an operation that `step` asks for is done at once.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use decide::{
+    health::{Health, Purpose},
+    node::{Install, Local, Operation, Run, Step, step},
+};
+use model::{
+    InstanceId, NodeId, ReleaseDigest, Timestamp,
+    assignment::{Assigned, Assignment},
+    instance::Attempts,
+    node::NodeState,
+    observation::{Exit, ExitStatus, InstanceReport, Observation},
+    release::Release,
+    spec::{Port, Workload},
+};
+
+use super::spec::{Behaviour, behaviour};
+
+pub struct Fake {
+    pub id: NodeId,
+    pub state: NodeState,
+    /// Assignments arrive and observations leave.
+    pub reachable: bool,
+    pub assignment: Option<Assignment>,
+    pub instances: BTreeMap<InstanceId, Instance>,
+    pub heard: Option<Observation>,
+    pub wake_at: Option<Timestamp>,
+    sequence: u64,
+    ports: u16,
+}
+
+/// One instance on the disk and among the processes.
+pub struct Instance {
+    pub local: Local,
+    pub release: ReleaseDigest,
+    pub content: Arc<Release>,
+    pub folder: Option<String>,
+    pub address: Option<String>,
+    pub starts: Vec<Timestamp>,
+    pub last: Option<Step>,
+}
+
+impl Fake {
+    pub fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            state: NodeState::Up,
+            reachable: true,
+            assignment: None,
+            instances: BTreeMap::new(),
+            heard: None,
+            wake_at: None,
+            sequence: 0,
+            ports: 31_000,
+        }
+    }
+
+    pub fn offer(&mut self, assignment: Assignment) {
+        let held = self.assignment.as_ref().map(|held| decide::ledger::Held {
+            cluster: &held.cluster,
+            node: &held.node,
+            stamp: &held.stamp,
+        });
+        let same = || self.assignment.as_ref() == Some(&assignment);
+        match decide::ledger::accept(held, &assignment, same) {
+            Ok(decide::ledger::Accepted::Newer) => self.assignment = Some(assignment),
+            Ok(decide::ledger::Accepted::Again) | Err(_) => {}
+        }
+    }
+
+    /// Does what is to be done until nothing is.
+    pub fn work(&mut self, now: Timestamp) {
+        let Some(assignment) = self.assignment.clone() else { return };
+        self.wake_at = None;
+        for assigned in assignment.instances.values() {
+            let next_port = &mut self.ports;
+            self.instances.entry(assigned.id.clone()).or_insert_with(|| Instance::new(assigned, next_port));
+        }
+        let ids: Vec<InstanceId> = self.instances.keys().cloned().collect();
+        for id in ids {
+            let assigned = assignment.instances.get(&id).map(|a| &**a);
+            if assigned.is_none() && assignment.held.contains(&id.service) {
+                continue;
+            }
+            self.settle(&id, assigned, now);
+        }
+    }
+
+    fn settle(&mut self, id: &InstanceId, assigned: Option<&Assigned>, now: Timestamp) {
+        for _ in 0..20 {
+            let Some(instance) = self.instances.get_mut(id) else { return };
+            let next = step(assigned, &instance.local, now);
+            let operation = next.operation.clone();
+            self.wake_at = [self.wake_at, next.wake_at].into_iter().flatten().min();
+            instance.last = Some(next);
+            match operation {
+                Operation::Nothing => return,
+                Operation::Delete => {
+                    self.instances.remove(id);
+                    return;
+                }
+                Operation::Install { attempts } => instance.install(attempts, now),
+                Operation::Update => {
+                    instance.local.drifted = false;
+                    instance.local.current = assigned.is_some_and(|a| a.current);
+                    if instance.local.current {
+                        self.point_current_at(id);
+                    }
+                }
+                Operation::Restart { attempts } => instance.restart(attempts, now),
+            }
+        }
+        panic!("{id} finds no rest on its node");
+    }
+
+    fn point_current_at(&mut self, id: &InstanceId) {
+        for (other, instance) in &mut self.instances {
+            instance.local.current = other == id && instance.local.current;
+        }
+    }
+
+    pub fn report(&mut self, now: Timestamp) {
+        if !self.reachable {
+            return;
+        }
+        self.sequence += 1;
+        self.heard = Some(Observation {
+            node: self.id.clone(),
+            boot: "boot".parse().unwrap(),
+            sequence: self.sequence,
+            at: now,
+            accepted: self.assignment.as_ref().map(|a| a.stamp.clone()),
+            instances: self
+                .instances
+                .iter()
+                .filter_map(|(id, i)| Some((id.clone(), Arc::new(i.report(id)?))))
+                .collect(),
+            strangers: Vec::new(),
+            complete: true,
+        });
+    }
+}
+
+impl Instance {
+    fn new(assigned: &Assigned, next_port: &mut u16) -> Self {
+        let port = match assigned.content.port {
+            Some(Port::Fixed(port)) => Some(port),
+            Some(Port::Dynamic) => {
+                *next_port += 1;
+                Some(*next_port)
+            }
+            None => None,
+        };
+        let folder = match assigned.content.workload {
+            Workload::Site(_) => {
+                Some(format!("/sites/{}/deployment-{}", assigned.id.service.name, assigned.deployment))
+            }
+            Workload::Process(_) => None,
+        };
+        Self {
+            local: Local {
+                id: assigned.id.clone(),
+                install: Install::Absent,
+                run: Run::NotStarted,
+                attempts: Attempts::default(),
+                drifted: false,
+                current: false,
+                busy: None,
+            },
+            release: assigned.release,
+            content: Arc::clone(&assigned.content),
+            folder,
+            address: port.map(|port| format!("127.0.0.1:{port}")),
+            starts: Vec::new(),
+            last: None,
+        }
+    }
+
+    fn install(&mut self, attempts: Attempts, now: Timestamp) {
+        self.local.attempts = attempts;
+        self.local.install = match behaviour(&self.content) {
+            Behaviour::CannotInstall => {
+                Install::Failed { at: now, message: "its artifact cannot be read".into() }
+            }
+            Behaviour::Good | Behaviour::Manual | Behaviour::Crashes => Install::Whole,
+        };
+    }
+
+    fn restart(&mut self, attempts: Attempts, now: Timestamp) {
+        self.local.attempts = attempts;
+        self.starts.push(now);
+        self.local.run = Run::Alive { health: Health::new(&self.content.health, now) };
+        match behaviour(&self.content) {
+            Behaviour::Crashes => self.die(ExitStatus::Code(1), now),
+            Behaviour::Good => self.probe(Ok(()), now),
+            Behaviour::Manual | Behaviour::CannotInstall => {}
+        }
+    }
+
+    pub fn die(&mut self, status: ExitStatus, now: Timestamp) {
+        let started = match &self.local.run {
+            Run::Alive { health } => Some(health.began),
+            Run::NotStarted | Run::Ended { .. } | Run::Unknown { .. } => None,
+        };
+        self.local.run = Run::Ended { started, exit: Exit { at: now, status } };
+    }
+
+    /// A verdict of all probes at once.
+    pub fn probe(&mut self, result: Result<(), String>, now: Timestamp) {
+        if let Run::Alive { health } = &self.local.run {
+            let purposes = [Purpose::Startup, Purpose::Readiness, Purpose::Liveness];
+            let purposes = if result.is_ok() { &purposes[..] } else { &purposes[1..2] };
+            let mut next = health.clone();
+            for _ in 0..3 {
+                next = next.after(&self.content.health, purposes, result.clone(), now);
+            }
+            self.local.run = Run::Alive { health: next };
+        }
+    }
+
+    fn report(&self, id: &InstanceId) -> Option<InstanceReport> {
+        let step = self.last.as_ref()?;
+        let (started_at, since, last_exit) = match &self.local.run {
+            Run::Alive { health } => (Some(health.began), health.ready_since, None),
+            Run::Ended { started, exit } => (*started, exit.at, Some(exit.clone())),
+            Run::NotStarted => (None, Timestamp::ZERO, None),
+            Run::Unknown { since } => (None, *since, None),
+        };
+        Some(InstanceReport {
+            id: id.clone(),
+            release: self.release,
+            state: step.state.clone(),
+            ready: step.ready,
+            ready_since: since,
+            pid: matches!(self.local.run, Run::Alive { .. }).then_some(4711),
+            address: self.address.clone(),
+            folder: self.folder.clone(),
+            current: self.local.current,
+            started_at,
+            attempts: self.local.attempts.clone(),
+            last_exit,
+            message: step.message.clone(),
+            copied: None,
+            drift: Vec::new(),
+        })
+    }
+}
