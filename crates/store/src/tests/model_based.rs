@@ -168,6 +168,7 @@ impl Live {
             |is: fn(&Deployment) -> bool| self.deployments.values().rev().find(|d| is(d)).map(|d| d.number);
         let shown = BTreeSet::from([
             newest(|d| d.phase < Phase::Active),
+            newest(|d| d.phase == Phase::Active),
             newest(|d| matches!(d.phase, Phase::Active | Phase::Superseded | Phase::RolledBack)),
             newest(|_| true),
         ]);
@@ -397,12 +398,13 @@ impl Pair {
     }
 
     async fn check(&self) {
+        let should = self.world.rows();
         let loaded = self.store.load_all().await.unwrap();
-        let rows = loaded.into_iter().map(|one| match one {
-            Loaded::Read(row) => *row,
-            other => panic!("{other:?}"),
-        });
-        assert_eq!(rows.collect::<Vec<_>>(), self.world.rows());
+        assert_eq!(loaded.len(), should.len());
+        for (one, should) in loaded.into_iter().zip(should) {
+            let Loaded::Read(row) = one else { panic!("{one:?}") };
+            assert_eq!(*row, should);
+        }
         for name in NAMES {
             let one = self.store.load(&key(name)).await.unwrap();
             let should =
