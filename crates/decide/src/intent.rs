@@ -420,3 +420,19 @@ pub fn delete(world: &World, owner: &Owner, now: Timestamp) -> Result {
     draft.event(EventKind::ServiceDeleted, None, format!("{} is being deleted", world.key));
     draft.done("deleting")
 }
+
+/// The world once an intent is stored: what a dry run plans from.
+#[must_use]
+pub fn after(world: &World, intent: &Intent) -> World {
+    let mut next = world.clone();
+    next.service = model::Knowledge::Known(intent.service.clone());
+    for release in &intent.releases {
+        next.releases.insert(release.digest(), std::sync::Arc::new(release.clone()));
+    }
+    for deployment in &intent.deployments {
+        next.deployments.retain(|d| d.id != deployment.id);
+        next.next_deployment = next.next_deployment.max(deployment.number + 1);
+        next.deployments.push(deployment.clone());
+    }
+    next
+}

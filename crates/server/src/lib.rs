@@ -1,1 +1,23 @@
-//! (to come)
+//! The server: holds the snapshot, plans, commits, publishes; takes intents; answers what is asked.
+//!
+//! Owns: the reconcile loop, intake, the HTTP interface. Refuses to know: runtimes and proxies; it hands out
+//! assignments and a route table and takes observations and edge reports.
+
+mod brain;
+mod control;
+mod intake;
+mod intents;
+mod reconcile;
+
+use std::sync::Arc;
+
+use model::Timestamp;
+
+pub use brain::{Brain, Latest};
+pub use control::{Config, Control, Feeds, StartError};
+pub use intake::UploadError;
+pub use intents::{Actor, Answer, Applied, AppliedService, Declared, Planned, Request, RequestError, Terms};
+pub use reconcile::{Input, PassStats, PassSummary};
+
+/// Setpoint's own clock: see [`Timestamp`].
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -1,0 +1,272 @@
+//! The handle on a running server: what the binary wires to node and edge, and what the HTTP interface calls.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use content::Blobs;
+use decide::world::World;
+use model::{
+    Holder, NodeId, ServiceKey, Timestamp,
+    assignment::Assignment,
+    event::Event,
+    observation::Observation,
+    route::{EdgeReport, RouteTable},
+};
+use store::{Loaded, Store, StoreError};
+use tokio::sync::{Notify, watch};
+
+use crate::{Brain, Clock, PassStats, brain, reconcile};
+
+/// Reasons that change without a decision are written down at most this often per service.
+const JOURNAL_PAUSE: model::Millis = model::Millis::secs(1);
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The data folder.
+    pub data: PathBuf,
+    /// The nodes that run instances.
+    pub nodes: Vec<NodeId>,
+    /// A fresh random id.
+    pub holder: Holder,
+    /// The periodic full pass.
+    pub pass_every: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot open the artifacts in {}: {source}", .path.display())]
+    Blobs { path: PathBuf, source: content::blobs::Error },
+}
+
+/// What the server hands out, whole values each.
+#[derive(Debug, Clone)]
+pub struct Feeds {
+    pub assignments: watch::Receiver<BTreeMap<NodeId, Arc<Assignment>>>,
+    pub routes: watch::Receiver<Arc<RouteTable>>,
+}
+
+/// A handle on the running server; clones share it.
+#[derive(Clone)]
+pub struct Control(pub(crate) Arc<Shared>);
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("data", &self.0.data).finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Shared {
+    pub data: PathBuf,
+    pub store: Store,
+    pub blobs: Blobs,
+    pub clock: Clock,
+    pub wake: Notify,
+    pub stopping: Notify,
+    pub assignments: watch::Sender<BTreeMap<NodeId, Arc<Assignment>>>,
+    pub routes: watch::Sender<Arc<RouteTable>>,
+    /// Uploads read, collection writes: nothing is collected that is just being taken in.
+    pub intake: tokio::sync::RwLock<()>,
+    brain: Mutex<Brain>,
+    pending: Mutex<Pending>,
+    stats: Mutex<PassStats>,
+}
+
+/// What the next pass must know beside the snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    pub keys: BTreeSet<ServiceKey>,
+    pub all: bool,
+    full: bool,
+    confirmed: bool,
+    routes_published: bool,
+    journalled: BTreeMap<ServiceKey, Timestamp>,
+    stopped: bool,
+}
+
+impl Control {
+    /// Reads everything and begins to plan. Nothing is decided about an instance before its node has reported.
+    pub async fn start(store: Store, config: Config, clock: Clock) -> Result<Self, StartError> {
+        let path = config.data.join("artifacts");
+        let blobs = Blobs::open(&path).map_err(|source| StartError::Blobs { path, source })?;
+        let term = store.acquire_term(&config.holder, model::Term(0)).await?;
+        let counters = store.counters().await?;
+        let mut brain = Brain::new(term, config.holder, counters, config.nodes, clock());
+        reconcile::take_all(&mut brain, store.load_all().await?);
+        let shared = Arc::new(Shared {
+            data: config.data,
+            store,
+            blobs,
+            clock,
+            wake: Notify::new(),
+            stopping: Notify::new(),
+            assignments: watch::Sender::new(BTreeMap::new()),
+            routes: watch::Sender::new(Arc::default()),
+            intake: tokio::sync::RwLock::new(()),
+            brain: Mutex::new(brain),
+            pending: Mutex::new(Pending::default()),
+            stats: Mutex::new(PassStats::default()),
+        });
+        reconcile::publish(&shared, &BTreeSet::new());
+        shared.pending().routes_published = true;
+        tokio::spawn(reconcile::run(Arc::clone(&shared), config.pass_every));
+        shared.wake.notify_one();
+        Ok(Self(shared))
+    }
+
+    pub fn feeds(&self) -> Feeds {
+        Feeds { assignments: self.0.assignments.subscribe(), routes: self.0.routes.subscribe() }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub fn blobs(&self) -> &Blobs {
+        &self.0.blobs
+    }
+
+    pub fn now(&self) -> Timestamp {
+        (self.0.clock)()
+    }
+
+    /// A node's whole observation.
+    pub fn observe(&self, observation: Arc<Observation>) {
+        self.0.brain().observe(observation);
+        self.0.wake.notify_one();
+    }
+
+    /// An edge's whole report.
+    pub fn hear(&self, report: EdgeReport) {
+        self.0.brain().hear(report);
+        self.0.wake.notify_one();
+    }
+
+    /// What happened at a node, for the record.
+    pub async fn node_events(&self, events: Vec<Event>) {
+        let now = self.now();
+        if let Err(error) = self.0.store.append_events(events, now).await {
+            tracing::error!(%error, "events of the node were not recorded");
+        }
+    }
+
+    /// A full pass as soon as possible. With `confirm`, one that removes much is carried out.
+    pub fn trigger(&self, confirm: bool) {
+        {
+            let mut pending = self.0.pending();
+            pending.full = true;
+            pending.confirmed |= confirm;
+        }
+        self.0.wake.notify_one();
+    }
+
+    /// Looks at the snapshot. Short and without waiting: the loop needs it too.
+    pub fn with_brain<T>(&self, look: impl FnOnce(&Brain) -> T) -> T {
+        look(&self.0.brain())
+    }
+
+    pub fn pass_stats(&self) -> PassStats {
+        self.0.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether this server decides.
+    pub fn is_leader(&self) -> bool {
+        !self.0.pending().stopped
+    }
+
+    /// Ends the loop; what was committed stays.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+impl Shared {
+    pub fn brain(&self) -> MutexGuard<'_, Brain> {
+        self.brain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn stop(&self) {
+        self.pending().stopped = true;
+        self.stopping.notify_one();
+    }
+
+    /// Reads one service again and takes it in, so that what was just written is what is shown.
+    pub async fn reload(&self, key: &ServiceKey) -> Result<(), StoreError> {
+        let loaded = match self.store.load(key).await {
+            Ok(row) => row.map(|row| Loaded::Read(Box::new(row))),
+            Err(StoreError::Unreadable { cause, .. }) => Some(Loaded::Unreadable { key: key.clone(), cause }),
+            Err(error) => return Err(error),
+        };
+        self.brain().take_row(key, loaded);
+        Ok(())
+    }
+
+    /// The world of a service as it is stored, also of one that is not declared.
+    pub async fn fresh_world(&self, key: &ServiceKey) -> Result<(World, Option<store::Floor>), StoreError> {
+        self.reload(key).await?;
+        if let Some(world) = self.brain().world(key) {
+            return Ok(((**world).clone(), None));
+        }
+        let floor = self.store.floor(key).await?;
+        Ok((brain::absent(key, floor), Some(floor)))
+    }
+
+    pub fn take_changed(&self) -> (BTreeSet<ServiceKey>, bool) {
+        let mut pending = self.pending();
+        (std::mem::take(&mut pending.keys), std::mem::take(&mut pending.all))
+    }
+
+    pub fn take_full(&self) -> bool {
+        std::mem::take(&mut self.pending().full)
+    }
+
+    pub fn take_confirmation(&self) -> bool {
+        std::mem::take(&mut self.pending().confirmed)
+    }
+
+    pub fn routes_published(&self) -> bool {
+        self.pending().routes_published
+    }
+
+    pub fn may_journal(&self, key: &ServiceKey, now: Timestamp) -> bool {
+        let mut pending = self.pending();
+        match pending.journalled.get(key) {
+            Some(last) if now.since(*last) < JOURNAL_PAUSE => false,
+            Some(_) | None => {
+                pending.journalled.insert(key.clone(), now);
+                true
+            }
+        }
+    }
+
+    pub fn is_new_trouble(&self, message: &str) -> bool {
+        let stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.trouble.as_deref() != Some(message)
+    }
+
+    pub fn note_pass(&self, took: Duration, result: Result<reconcile::PassSummary, String>) {
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.passes += 1;
+        stats.last_at = Some((self.clock)());
+        stats.last_took = took;
+        match result {
+            Ok(summary) => {
+                stats.last = summary;
+                stats.trouble = None;
+            }
+            Err(trouble) => {
+                stats.errors += 1;
+                stats.trouble = Some(trouble);
+            }
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! Requests become recorded intents: decided from the world as it is stored, committed onto what they were decided
+//! from, and decided again when somebody else was faster.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use decide::{
+    conflict,
+    intent::{self, Intent, Outcome, Refused},
+    plan::plan_service,
+    world::World,
+};
+use model::{
+    ArtifactDigest, DeploymentId, Digest, Generation, ProjectName, ServiceKey,
+    deployment::Deployment,
+    manifest::{self, FieldError},
+    reason::{Change, Waiting},
+    service::Owner,
+    spec::ServiceSpec,
+};
+use serde::{Deserialize, Serialize};
+use store::{
+    AuditEntry, CommitError, Expected, Floor, Idempotency, IntentCommit, IntentOutcome, ServiceIntent, StoreError,
+    Stored,
+};
+
+use crate::Control;
+
+/// Losing this often against others' writes in a row says that something is wrong.
+const TRIES: usize = 16;
+/// Deployments looked through for a rollback.
+const HISTORY: u32 = 200;
+
+/// Who asks, for the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor(pub String);
+
+/// A service as somebody wants it declared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Declared {
+    pub key: ServiceKey,
+    pub spec: ServiceSpec,
+}
+
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// Declares services; with `prune`, what these projects have beside them is deleted.
+    Apply { services: Vec<Declared>, prune: BTreeSet<ProjectName> },
+    Deploy { key: ServiceKey, artifact: Option<ArtifactDigest> },
+    Rollback { key: ServiceKey, to: Option<DeploymentId> },
+    Cancel { deployment: DeploymentId },
+    Scale { key: ServiceKey, replicas: u64 },
+    Stop { key: ServiceKey },
+    Start { key: ServiceKey },
+    Restart { key: ServiceKey },
+    Delete { key: ServiceKey },
+}
+
+/// What goes with a request.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// Refused unless the service has this generation.
+    pub if_match: Option<Generation>,
+    /// The caller's key and the digest of the whole request: the same again gets the same answer.
+    pub idempotency: Option<(String, Digest)>,
+}
+
+/// What became of a request, service by service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    pub services: Vec<AppliedService>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedService {
+    pub project: ProjectName,
+    pub name: model::ServiceName,
+    pub changed: bool,
+    pub generation: u64,
+    /// The deployment that was begun, or that was cancelled where nothing was begun.
+    pub deployment: Option<DeploymentId>,
+    pub message: String,
+}
+
+/// What would become of a service, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    pub project: ProjectName,
+    pub name: model::ServiceName,
+    /// `create`, `change`, `delete` or `none`.
+    pub action: String,
+    pub message: String,
+    pub changes: Vec<String>,
+    pub waiting: Vec<String>,
+    /// What is assumed, and what will cost downtime.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Conflict(Vec<conflict::Conflict>),
+    #[error("{service}: {}", .errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect::<Vec<_>>().join("; "))]
+    Invalid { service: ServiceKey, errors: Vec<FieldError> },
+    #[error("nothing is declared: name at least one service")]
+    Empty,
+    #[error("{service} has generation {found}, not {expected}; read it again")]
+    Mismatch { service: ServiceKey, expected: Generation, found: Generation },
+    #[error("this idempotency key was used for another request")]
+    KeyReused,
+    #[error("no deployment {0} is known")]
+    NoDeployment(DeploymentId),
+    #[error("others changed it {TRIES} times in between; try again")]
+    Contended,
+    #[error(transparent)]
+    Commit(CommitError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An answer: fresh, or the one that was given before under the same key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Done(Applied),
+    Repeated { status: u16, body: String },
+}
+
+/// A service's outcome with the ground that it was decided on.
+struct Decided {
+    world: World,
+    floor: Option<Floor>,
+    outcome: Outcome,
+}
+
+impl Control {
+    /// Carries a request out: when this returns `Ok`, it is durable.
+    pub async fn request(&self, request: &Request, terms: &Terms, actor: &Actor) -> Result<Answer, RequestError> {
+        if let Some((key, digest)) = &terms.idempotency
+            && let Some(stored) = self.store().idempotent(&actor.0, key).await?
+        {
+            return repeated(stored, digest);
+        }
+        for _ in 0..TRIES {
+            let decided = self.decide(request, terms).await?;
+            match self.commit(request, terms, actor, decided).await {
+                Err(RequestError::Commit(CommitError::Conflict { .. })) => {}
+                answer => return answer,
+            }
+        }
+        Err(RequestError::Contended)
+    }
+
+    async fn decide(&self, request: &Request, terms: &Terms) -> Result<Vec<Decided>, RequestError> {
+        let now = self.now();
+        let one = |world: World, outcome: Result<Outcome, Refused>| {
+            Ok(vec![Decided { world, floor: None, outcome: outcome? }])
+        };
+        match request {
+            Request::Apply { services, prune } => self.decide_apply(services, prune, terms).await,
+            Request::Deploy { key, artifact } => {
+                let world = self.standing(key, terms).await?;
+                let outcome = intent::deploy(&world, *artifact, now);
+                one(world, outcome)
+            }
+            Request::Rollback { key, to } => {
+                let mut world = self.standing(key, terms).await?;
+                world.deployments = self.store().deployments(key, HISTORY).await?;
+                let to = to.as_ref().map(|id| named(&world, id)).transpose()?;
+                let outcome = intent::rollback(&world, to.as_ref(), now);
+                one(world, outcome)
+            }
+            Request::Cancel { deployment } => {
+                let found = self.store().deployment(deployment).await?;
+                let found = found.ok_or_else(|| RequestError::NoDeployment(deployment.clone()))?;
+                let mut world = self.standing(&found.service, terms).await?;
+                if !world.deployments.iter().any(|d| d.id == found.id) {
+                    world.deployments.push(found);
+                }
+                let outcome = intent::cancel(&world, deployment, now);
+                one(world, outcome)
+            }
+            Request::Scale { key, replicas } => {
+                let world = self.standing(key, terms).await?;
+                check_scaled(&world, *replicas)?;
+                let outcome = intent::scale(&world, *replicas, now);
+                one(world, outcome)
+            }
+            Request::Stop { key } => {
+                let world = self.standing(key, terms).await?;
+                let outcome = intent::stop(&world, now);
+                one(world, outcome)
+            }
+            Request::Start { key } => {
+                let world = self.standing(key, terms).await?;
+                let outcome = intent::start(&world, now);
+                one(world, outcome)
+            }
+            Request::Restart { key } => {
+                let world = self.standing(key, terms).await?;
+                let outcome = intent::restart(&world, now);
+                one(world, outcome)
+            }
+            Request::Delete { key } => {
+                let world = self.standing(key, terms).await?;
+                let outcome = intent::delete(&world, &Owner::Api, now);
+                one(world, outcome)
+            }
+        }
+    }
+
+    async fn standing(&self, key: &ServiceKey, terms: &Terms) -> Result<World, RequestError> {
+        let (world, _) = self.0.fresh_world(key).await?;
+        check_match(&world, terms)?;
+        Ok(world)
+    }
+
+    async fn decide_apply(
+        &self,
+        services: &[Declared],
+        prune: &BTreeSet<ProjectName>,
+        terms: &Terms,
+    ) -> Result<Vec<Decided>, RequestError> {
+        check_declared(services)?;
+        self.check_conflicts(services)?;
+        let mut decided = Vec::new();
+        for Declared { key, spec } in services {
+            let (world, floor) = self.0.fresh_world(key).await?;
+            check_match(&world, terms)?;
+            let outcome = intent::apply(&world, spec, &Owner::Api, self.now())?;
+            decided.push(Decided { world, floor, outcome });
+        }
+        for key in self.left_over(services, prune) {
+            let (world, floor) = self.0.fresh_world(&key).await?;
+            let outcome = intent::delete(&world, &Owner::Api, self.now())?;
+            decided.push(Decided { world, floor, outcome });
+        }
+        Ok(decided)
+    }
+
+    fn check_conflicts(&self, services: &[Declared]) -> Result<(), RequestError> {
+        let proposed: BTreeMap<_, _> = services.iter().map(|d| (d.key.clone(), d.spec.clone())).collect();
+        let conflicts = self.with_brain(|brain| conflict::check(&proposed, brain.worlds().map(|world| &**world)));
+        if conflicts.is_empty() { Ok(()) } else { Err(RequestError::Conflict(conflicts)) }
+    }
+
+    /// What the pruned projects have and the declaration does not.
+    fn left_over(&self, services: &[Declared], prune: &BTreeSet<ProjectName>) -> Vec<ServiceKey> {
+        let named: BTreeSet<&ServiceKey> = services.iter().map(|declared| &declared.key).collect();
+        self.with_brain(|brain| {
+            brain
+                .worlds()
+                .filter(|world| prune.contains(&world.key.project) && !named.contains(&world.key))
+                .filter(|world| world.service.known().is_some_and(|s| s.owner == Owner::Api && s.deleted.is_none()))
+                .map(|world| world.key.clone())
+                .collect()
+        })
+    }
+
+    async fn commit(
+        &self,
+        request: &Request,
+        terms: &Terms,
+        actor: &Actor,
+        decided: Vec<Decided>,
+    ) -> Result<Answer, RequestError> {
+        let applied = Applied { services: decided.iter().map(applied).collect() };
+        let keys: Vec<ServiceKey> = decided.iter().map(|d| d.world.key.clone()).collect();
+        let commit = IntentCommit {
+            at: self.now(),
+            audit: decided.iter().filter_map(|d| audit(request, actor, d)).collect(),
+            events: decided.iter().flat_map(|d| intent_of(d).map(|i| i.events.clone()).unwrap_or_default()).collect(),
+            services: decided.into_iter().filter_map(service_intent).collect(),
+            idempotency: keep(terms, actor, &applied),
+        };
+        if commit.services.is_empty() && commit.idempotency.is_none() {
+            return Ok(Answer::Done(applied));
+        }
+        match self.store().commit_intents(None, commit).await.map_err(RequestError::Commit)? {
+            IntentOutcome::Committed { .. } => {}
+            IntentOutcome::Replayed(stored) => {
+                let digest = terms.idempotency.as_ref().map(|(_, digest)| *digest);
+                return repeated(stored, &digest.unwrap_or(stored_digest(&applied)));
+            }
+        }
+        for key in &keys {
+            self.0.reload(key).await?;
+        }
+        self.0.wake.notify_one();
+        Ok(Answer::Done(applied))
+    }
+
+    /// What an apply would change and why, without changing it.
+    pub async fn dry_run(
+        &self,
+        services: &[Declared],
+        prune: &BTreeSet<ProjectName>,
+    ) -> Result<Vec<Planned>, RequestError> {
+        let decided = self.decide_apply(services, prune, &Terms::default()).await?;
+        let cluster = self.with_brain(|brain| brain.snapshot.cluster.clone());
+        Ok(decided.iter().map(|decided| planned(decided, &cluster, self.now())).collect())
+    }
+}
+
+fn stored_digest(applied: &Applied) -> Digest {
+    Digest::of_value(applied)
+}
+
+fn repeated(stored: Stored, digest: &Digest) -> Result<Answer, RequestError> {
+    if stored.body_digest != *digest {
+        return Err(RequestError::KeyReused);
+    }
+    Ok(Answer::Repeated { status: stored.status, body: stored.response })
+}
+
+fn named(world: &World, id: &DeploymentId) -> Result<Deployment, Refused> {
+    let no_such = || Refused::NoSuchDeployment { service: world.key.clone(), id: id.to_string() };
+    world.deployments.iter().find(|d| d.id == *id).cloned().ok_or_else(no_such)
+}
+
+fn check_declared(services: &[Declared]) -> Result<(), RequestError> {
+    if services.is_empty() {
+        return Err(RequestError::Empty);
+    }
+    for Declared { key, spec } in services {
+        manifest::validate(spec).map_err(|errors| RequestError::Invalid { service: key.clone(), errors })?;
+    }
+    Ok(())
+}
+
+/// The checks of a declaration also bind what `scale` makes of it.
+fn check_scaled(world: &World, replicas: u64) -> Result<(), RequestError> {
+    let (Some(service), Ok(replicas)) = (world.service.known(), u32::try_from(replicas)) else { return Ok(()) };
+    let spec = ServiceSpec { replicas: replicas.min(model::spec::MAX_REPLICAS), ..service.spec.clone() };
+    manifest::validate(&spec).map_err(|errors| RequestError::Invalid { service: world.key.clone(), errors })
+}
+
+fn check_match(world: &World, terms: &Terms) -> Result<(), RequestError> {
+    let found = world.service.known().map_or(Generation(0), |service| service.generation);
+    match terms.if_match {
+        Some(expected) if expected != found => {
+            Err(RequestError::Mismatch { service: world.key.clone(), expected, found })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn intent_of(decided: &Decided) -> Option<&Intent> {
+    match &decided.outcome {
+        Outcome::Changed(intent) => Some(intent),
+        Outcome::Unchanged { .. } => None,
+    }
+}
+
+fn applied(decided: &Decided) -> AppliedService {
+    let key = &decided.world.key;
+    let before = decided.world.service.known().map_or(0, |service| service.generation.0);
+    let (changed, generation, deployment, message) = match &decided.outcome {
+        Outcome::Changed(intent) => {
+            let begun = intent.deployments.iter().filter(|d| d.phase.is_open()).max_by_key(|d| d.number);
+            let shown = begun.or(intent.deployments.last()).map(|d| d.id.clone());
+            (true, intent.service.generation.0, shown, intent.message.clone())
+        }
+        Outcome::Unchanged { message } => (false, before, None, message.clone()),
+    };
+    AppliedService { project: key.project.clone(), name: key.name.clone(), changed, generation, deployment, message }
+}
+
+/// The record to write. A service that is declared anew goes on above the counters of an earlier one of its name.
+fn service_intent(decided: Decided) -> Option<ServiceIntent> {
+    let Outcome::Changed(intent) = decided.outcome else { return None };
+    let Intent { mut service, releases, deployments, .. } = *intent;
+    let expected = match decided.world.service.known() {
+        Some(before) => Expected::Intent(before.intent_seq),
+        None => Expected::Absent,
+    };
+    if let Some(floor) = decided.floor {
+        service.intent_seq = service.intent_seq.max(floor.intent.next());
+        service.generation = service.generation.max(floor.generation.next());
+    }
+    Some(ServiceIntent { expected, service, releases, deployments })
+}
+
+fn audit(request: &Request, actor: &Actor, decided: &Decided) -> Option<AuditEntry> {
+    let intent = intent_of(decided)?;
+    let action = match request {
+        Request::Apply { .. } if intent.service.deleted.is_some() => "prune",
+        Request::Apply { .. } => "apply",
+        Request::Deploy { .. } => "deploy",
+        Request::Rollback { .. } => "rollback",
+        Request::Cancel { .. } => "cancel",
+        Request::Scale { .. } => "scale",
+        Request::Stop { .. } => "stop",
+        Request::Start { .. } => "start",
+        Request::Restart { .. } => "restart",
+        Request::Delete { .. } => "delete",
+    };
+    Some(AuditEntry {
+        actor: actor.0.clone(),
+        action: action.into(),
+        subject: decided.world.key.to_string(),
+        detail: serde_json::json!({
+            "generation": intent.service.generation,
+            "target": intent.service.target,
+            "message": intent.message,
+        }),
+    })
+}
+
+fn keep(terms: &Terms, actor: &Actor, applied: &Applied) -> Option<Idempotency> {
+    let (key, body_digest) = terms.idempotency.clone()?;
+    let response = serde_json::to_string(applied).ok()?;
+    Some(Idempotency { scope: actor.0.clone(), key, body_digest, status: 200, response })
+}
+
+fn planned(decided: &Decided, cluster: &decide::world::Cluster, now: model::Timestamp) -> Planned {
+    let key = &decided.world.key;
+    let base = |action: &str, message: &str| Planned {
+        project: key.project.clone(),
+        name: key.name.clone(),
+        action: action.into(),
+        message: message.into(),
+        changes: Vec::new(),
+        waiting: Vec::new(),
+        notes: Vec::new(),
+    };
+    let intent = match &decided.outcome {
+        Outcome::Unchanged { message } => return base("none", message),
+        Outcome::Changed(intent) => intent,
+    };
+    let action = match decided.world.service.known() {
+        _ if intent.service.deleted.is_some() => "delete",
+        None => "create",
+        Some(_) => "change",
+    };
+    let (_, report) = plan_service(&intent::after(&decided.world, intent), cluster, now);
+    let events = intent.events.iter().map(|event| event.message.clone());
+    Planned {
+        changes: events.chain(decide::plan::changes(&report).map(Change::to_string)).collect(),
+        waiting: decide::plan::waits(&report).map(Waiting::to_string).collect(),
+        notes: manifest::notes(&intent.service.spec).iter().map(ToString::to_string).collect(),
+        ..base(action, &intent.message)
+    }
+}

@@ -1,0 +1,374 @@
+//! The loop: load what changed, plan, lint, commit, publish. Events only say *look now*; a full pass every so often
+//! finds what they missed, which should be nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use decide::{
+    compose, lint,
+    plan::{self, Scope},
+    world::{Cluster, World},
+};
+use model::{
+    NodeId, ServiceKey, Timestamp,
+    assignment::{Assigned, Assignment, Stamp},
+    event::{Event, Kind},
+    plan::{Plan, Report},
+    route::RouteTable,
+};
+use serde::{Deserialize, Serialize};
+use store::{Changed, CommitError, JournalEntry, Loaded, StoreError};
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::{Brain, control::Shared};
+
+/// A burst of changes is one pass.
+const GATHER: Duration = Duration::from_millis(1);
+/// After a failure of the store.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// All that a replay of a pass over one service needs beside its time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Input {
+    pub cluster: Cluster,
+    pub world: World,
+}
+
+/// Sums over the passes since the start.
+#[derive(Debug, Clone, Default)]
+pub struct PassStats {
+    pub passes: u64,
+    pub errors: u64,
+    pub last_at: Option<Timestamp>,
+    pub last_took: Duration,
+    pub last: PassSummary,
+    /// Objections or a store that failed, in words, until a pass succeeds.
+    pub trouble: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PassSummary {
+    pub checked: usize,
+    pub changed: usize,
+    pub skipped: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error("the plan was not committed: {0}")]
+    Objection(String),
+}
+
+/// Runs until the server ends, or until another holds the term.
+pub(crate) async fn run(shared: Arc<Shared>, every: Duration) {
+    let mut changes = shared.store.changes();
+    let mut last_full = Instant::now();
+    loop {
+        let wait = next_wait(&shared, every.saturating_sub(last_full.elapsed()));
+        tokio::select! {
+            () = shared.wake.notified() => {}
+            change = changes.recv() => match change {
+                Ok(changed) => shared.note_changed(&changed),
+                Err(RecvError::Lagged(_)) => shared.note_all_changed(),
+                Err(RecvError::Closed) => return,
+            },
+            () = tokio::time::sleep(wait) => {}
+            () = shared.stopping.notified() => return,
+        }
+        tokio::time::sleep(GATHER).await;
+        while let Ok(changed) = changes.try_recv() {
+            shared.note_changed(&changed);
+        }
+        let full = last_full.elapsed() >= every || shared.take_full();
+        if full {
+            last_full = Instant::now();
+        }
+        settle(&shared, full).await;
+    }
+}
+
+fn next_wait(shared: &Shared, until_full: Duration) -> Duration {
+    let wake_at = shared.brain().next_wake();
+    let until_wake = wake_at.map(|at| at.since((shared.clock)()).as_duration());
+    until_wake.map_or(until_full, |wake| wake.min(until_full))
+}
+
+/// Passes until nothing more follows from what was decided.
+async fn settle(shared: &Shared, full: bool) {
+    let mut full = full;
+    loop {
+        let began = Instant::now();
+        let result = pass(shared, full).await;
+        shared.note_pass(began.elapsed(), result.as_ref().map(|pass| pass.summary).map_err(ToString::to_string));
+        full = false;
+        match result {
+            Ok(Pass { settled: true, .. }) => return,
+            Ok(_) => {}
+            Err(PassError::Commit(CommitError::Conflict { .. } | CommitError::StaleGeneration { .. })) => {}
+            Err(PassError::Commit(error @ CommitError::StaleTerm { .. })) => {
+                tracing::error!(%error, "another Setpoint leads; this one stops deciding");
+                shared.stop();
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, "a pass failed; it is tried again");
+                tokio::time::sleep(RETRY).await;
+                shared.wake.notify_one();
+                return;
+            }
+        }
+    }
+}
+
+struct Pass {
+    summary: PassSummary,
+    /// Nothing was decided, so nothing follows.
+    settled: bool,
+}
+
+async fn pass(shared: &Shared, full: bool) -> Result<Pass, PassError> {
+    reload(shared).await?;
+    let (plan, reports, inputs, summary) = decide(shared, full);
+    let refused = refuse(shared, &plan).await?;
+    let journal = journal(shared, &plan, &reports, inputs);
+    if plan.decisions.is_empty() {
+        for entry in journal {
+            shared.store.append_journal(entry).await?;
+        }
+        publish(shared, &BTreeSet::new());
+        return Ok(Pass { summary, settled: true });
+    }
+    if let Some(objection) = refused {
+        return Err(PassError::Objection(objection));
+    }
+    let plan = Arc::new(plan);
+    if let Err(error) = shared.store.commit_plan(Arc::clone(&plan), journal).await {
+        shared.note_stale(&plan, &error);
+        return Err(error.into());
+    }
+    shared.brain().committed(&plan);
+    publish(shared, &plan.decisions.iter().map(|d| d.key.clone()).collect());
+    Ok(Pass { summary, settled: false })
+}
+
+/// Reads again what the store says has changed.
+async fn reload(shared: &Shared) -> Result<(), StoreError> {
+    let (keys, all) = shared.take_changed();
+    if all {
+        let rows = shared.store.load_all().await?;
+        take_all(&mut shared.brain(), rows);
+        return Ok(());
+    }
+    for key in keys {
+        shared.reload(&key).await?;
+    }
+    Ok(())
+}
+
+pub(crate) fn take_all(brain: &mut Brain, rows: Vec<Loaded>) {
+    for row in rows {
+        match &row {
+            Loaded::Read(read) => {
+                let key = read.service.key.clone();
+                brain.take_row(&key, Some(row));
+            }
+            Loaded::Unreadable { key, .. } => {
+                let key = key.clone();
+                brain.take_row(&key, Some(row));
+            }
+            Loaded::Nameless { text, cause } => brain.incomplete = Some(format!("{text}: {cause}")),
+        }
+    }
+    brain.count();
+}
+
+type Decided = (Plan, BTreeMap<ServiceKey, Report>, BTreeMap<ServiceKey, Input>, PassSummary);
+
+fn decide(shared: &Shared, full: bool) -> Decided {
+    let mut brain = shared.brain();
+    brain.snapshot.now = (shared.clock)();
+    if full {
+        brain.forget_lost_edges();
+        brain.look_at_everything();
+    }
+    let due = brain.due();
+    let (plan, reports) = plan::plan(&brain.snapshot, Scope::Only(&due));
+    let summary = PassSummary {
+        checked: reports.len(),
+        changed: plan.decisions.len(),
+        skipped: brain.snapshot.worlds.len() - reports.len().min(brain.snapshot.worlds.len()),
+    };
+    let decided: BTreeSet<&ServiceKey> = plan.decisions.iter().map(|d| &d.key).collect();
+    let mut inputs = BTreeMap::new();
+    for (key, report) in &reports {
+        let is_new = brain.note(key, report.clone());
+        if (is_new || decided.contains(key))
+            && let Some(world) = brain.world(key)
+        {
+            let input = Input { cluster: brain.snapshot.cluster.clone(), world: (**world).clone() };
+            inputs.insert(key.clone(), input);
+        }
+    }
+    (plan, reports, inputs, summary)
+}
+
+/// A plan that the lint objects to is not committed. Returns the objections in words.
+async fn refuse(shared: &Shared, plan: &Plan) -> Result<Option<String>, StoreError> {
+    let objections = {
+        let brain = shared.brain();
+        lint::lint(&brain.snapshot, plan)
+    };
+    let confirmed = shared.take_confirmation();
+    let standing: Vec<String> = objections
+        .iter()
+        .filter(|objection| !(confirmed && matches!(objection, lint::Objection::Blast { .. })))
+        .map(ToString::to_string)
+        .collect();
+    if standing.is_empty() {
+        return Ok(None);
+    }
+    let message = standing.join("; ");
+    let told = Event {
+        kind: Kind::PassPaused,
+        service: None,
+        instance: None,
+        deployment: None,
+        message: message.clone(),
+    };
+    if shared.is_new_trouble(&message) {
+        shared.store.append_events(vec![told], plan.at).await?;
+    }
+    Ok(Some(message))
+}
+
+fn journal(
+    shared: &Shared,
+    plan: &Plan,
+    reports: &BTreeMap<ServiceKey, Report>,
+    inputs: BTreeMap<ServiceKey, Input>,
+) -> Vec<JournalEntry> {
+    inputs
+        .into_iter()
+        .filter_map(|(key, input)| {
+            let decision = plan.decisions.iter().find(|d| d.key == key).cloned();
+            if decision.is_none() && !shared.may_journal(&key, plan.at) {
+                return None;
+            }
+            let world = serde_json::to_vec(&input).ok()?;
+            let report = reports.get(&key)?.clone();
+            let world_digest = model::Digest::of_bytes(&world);
+            Some(JournalEntry { key, at: plan.at, world_digest, world, decision, report })
+        })
+        .collect()
+}
+
+/// Hands out what was committed: to every node its whole assignment, to the edges the whole table.
+pub(crate) fn publish(shared: &Shared, decided: &BTreeSet<ServiceKey>) {
+    let brain = shared.brain();
+    if let Some(cause) = &brain.incomplete {
+        tracing::error!(%cause, "a service row does not say whose it is; nothing is published, so nothing is lost");
+        return;
+    }
+    let cluster = &brain.snapshot.cluster;
+    shared.assignments.send_if_modified(|assignments| {
+        let mut changed = false;
+        for node in cluster.nodes.keys() {
+            let stamp = Stamp {
+                term: brain.snapshot.term,
+                holder: brain.snapshot.holder.clone(),
+                generation: cluster.generation,
+            };
+            let before = assignments.get(node);
+            if before.is_some_and(|before| before.stamp == stamp) {
+                continue;
+            }
+            let next = match before {
+                Some(before) if !decided.is_empty() => amend(before, &brain, node, stamp, decided),
+                Some(_) | None => {
+                    let worlds = brain.worlds().map(|world| &**world);
+                    compose::assignment(shared.store.cluster_id(), node, stamp, worlds)
+                }
+            };
+            assignments.insert(node.clone(), Arc::new(next));
+            changed = true;
+        }
+        changed
+    });
+    shared.routes.send_if_modified(|table| {
+        if table.revision == cluster.route_revision && shared.routes_published() {
+            return false;
+        }
+        *table = Arc::new(routes(table, &brain, decided));
+        true
+    });
+}
+
+/// The assignment before, with the decided services' parts replaced: the cost follows the change.
+fn amend(
+    before: &Assignment,
+    brain: &Brain,
+    node: &NodeId,
+    stamp: Stamp,
+    decided: &BTreeSet<ServiceKey>,
+) -> Assignment {
+    let mut next = Assignment { stamp, ..before.clone() };
+    for key in decided {
+        let assigned: Result<Vec<Arc<Assigned>>, ServiceKey> = match brain.world(key) {
+            Some(world) => compose::assigned(world, node),
+            None => Ok(Vec::new()),
+        };
+        next.instances.retain(|id, _| id.service != *key);
+        next.held.remove(key);
+        match assigned {
+            Ok(assigned) => next.instances.extend(assigned.into_iter().map(|a| (a.id.clone(), a))),
+            Err(held) => {
+                next.held.insert(held);
+            }
+        }
+    }
+    next
+}
+
+fn routes(before: &RouteTable, brain: &Brain, decided: &BTreeSet<ServiceKey>) -> RouteTable {
+    let revision = brain.snapshot.cluster.route_revision;
+    if decided.is_empty() || before.services.is_empty() {
+        return compose::route_table(revision, brain.worlds().map(|world| &**world));
+    }
+    let mut next = RouteTable { revision, ..before.clone() };
+    for key in decided {
+        match brain.world(key).and_then(|world| world.plan.route.clone()) {
+            Some(route) => next.services.insert(key.clone(), route),
+            None => next.services.remove(key),
+        };
+    }
+    next
+}
+
+impl Shared {
+    fn note_changed(&self, changed: &Changed) {
+        // Plans are committed by this loop alone, which has taken them in already.
+        if let Changed::Intents(keys) = changed {
+            self.pending().keys.extend(keys.iter().cloned());
+        }
+    }
+
+    fn note_all_changed(&self) {
+        self.pending().all = true;
+    }
+
+    /// A plan that came too late: what it stood on is read again.
+    fn note_stale(&self, plan: &Plan, error: &CommitError) {
+        let mut pending = self.pending();
+        match error {
+            CommitError::StaleGeneration { .. } | CommitError::StaleRoutes { .. } => pending.all = true,
+            _ => pending.keys.extend(plan.decisions.iter().map(|d| d.key.clone())),
+        }
+    }
+}
