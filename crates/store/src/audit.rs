@@ -94,7 +94,7 @@ impl Line {
 
     fn record(self) -> Result<AuditRecord, StoreError> {
         let detail = serde_json::from_str(&self.detail)
-            .map_err(|error| StoreError::unreadable(format!("audit row {}", self.seq), error))?;
+            .map_err(|error| StoreError::damaged(format!("audit row {}", self.seq), &error))?;
         let Self { seq, at, actor, action, subject, detail: _, prev, hash } = self;
         Ok(AuditRecord { seq, at, entry: AuditEntry { actor, action, subject, detail }, prev, hash })
     }

@@ -79,7 +79,7 @@ impl Before {
 
 fn phase(word: &str) -> Result<Phase, StoreError> {
     serde_json::from_value(word.into())
-        .map_err(|error| StoreError::unreadable("the phase of a deployment", error))
+        .map_err(|error| StoreError::damaged("the phase of a deployment", &error))
 }
 
 /// Whether one event leads from one phase to the other; staying is no step.

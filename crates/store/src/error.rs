@@ -39,6 +39,18 @@ impl StoreError {
     pub(crate) fn unreadable(subject: impl Into<String>, cause: impl ToString) -> Self {
         Self::Unreadable { subject: subject.into(), cause: cause.to_string() }
     }
+
+    /// Says where JSON is damaged, not what stands there: serde_json quotes values, and one may be a secret.
+    pub(crate) fn damaged(subject: impl Into<String>, error: &serde_json::Error) -> Self {
+        use serde_json::error::Category;
+        let cause = match error.classify() {
+            Category::Eof => "its JSON ends too early",
+            Category::Syntax => "it is not JSON",
+            Category::Data => "it is JSON of something else, or of another version",
+            Category::Io => "it could not be read",
+        };
+        Self::unreadable(subject, format!("{cause} (line {}, column {})", error.line(), error.column()))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

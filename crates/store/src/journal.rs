@@ -105,7 +105,7 @@ pub(crate) async fn append(tx: &mut Tx, entries: &[Packed]) -> Result<Option<u64
 
 fn line(mut row: Row) -> Result<JournalLine, StoreError> {
     let seq = row.int()?;
-    let unreadable = |error| StoreError::unreadable(format!("journal line {seq}"), error);
+    let unreadable = |error: serde_json::Error| StoreError::damaged(format!("journal line {seq}"), &error);
     Ok(JournalLine {
         seq,
         key: row.parse("the service of a journal line")?,

@@ -59,7 +59,7 @@ pub(crate) fn read(row: &mut Row) -> Result<(ReleaseDigest, Release), StoreError
     if Digest::of_bytes(content.as_bytes()) != digest {
         return Err(StoreError::unreadable(subject(), "its content does not have its digest"));
     }
-    let release = serde_json::from_str(&content).map_err(|error| StoreError::unreadable(subject(), error))?;
+    let release = serde_json::from_str(&content).map_err(|error| StoreError::damaged(subject(), &error))?;
     Ok((digest, release))
 }
 

@@ -247,7 +247,7 @@ impl Row {
         &mut self,
         what: &'static str,
     ) -> Result<T, StoreError> {
-        serde_json::from_str(&self.text()?).map_err(|error| StoreError::unreadable(what, error))
+        serde_json::from_str(&self.text()?).map_err(|error| StoreError::damaged(what, &error))
     }
 }
 

@@ -239,11 +239,6 @@ fn refuse_network_filesystem(path: &Path) -> Result<(), OpenError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Where it cannot be told, opening the file will say more.
     let Ok(found) = rustix::fs::statfs(folder) else { return Ok(()) };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "magic numbers are 32 bits, sign-extended by some kernels"
-    )]
     let magic = found.f_type as u32;
     match KINDS.into_iter().find(|(known, _)| *known == magic) {
         Some((_, kind)) => Err(OpenError::NetworkFilesystem { path: path.into(), kind }),

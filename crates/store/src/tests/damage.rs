@@ -74,6 +74,14 @@ async fn an_unreadable_service_is_an_error_and_not_absent() {
 }
 
 #[tokio::test]
+async fn what_stands_in_a_damaged_row_is_not_repeated() {
+    let loaded =
+        after("UPDATE services SET service = '\"hunter2\"' WHERE key = 'default/api'").await;
+    let told = format!("{loaded:?}");
+    assert!(told.contains("Unreadable") && !told.contains("hunter2"), "{told}");
+}
+
+#[tokio::test]
 async fn nothing_of_an_unreadable_service_is_pruned() {
     let disk = Disk::new();
     let store = disk.open().await;
