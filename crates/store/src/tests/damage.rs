@@ -75,8 +75,7 @@ async fn an_unreadable_service_is_an_error_and_not_absent() {
 
 #[tokio::test]
 async fn what_stands_in_a_damaged_row_is_not_repeated() {
-    let loaded =
-        after("UPDATE services SET service = '\"hunter2\"' WHERE key = 'default/api'").await;
+    let loaded = after("UPDATE services SET service = '\"hunter2\"' WHERE key = 'default/api'").await;
     let told = format!("{loaded:?}");
     assert!(told.contains("Unreadable") && !told.contains("hunter2"), "{told}");
 }
