@@ -94,12 +94,11 @@ async fn nothing_of_an_unreadable_service_is_pruned() {
     )]);
     unneeded.services[0].releases.push(release(3));
     let _ = store.commit_intents(None, unneeded).await.unwrap();
+    disk.run("INSERT INTO meta (name, value) SELECT 'whole plan', plan FROM services").await;
     disk.run("UPDATE services SET plan = 'junk' WHERE key = 'default/api'").await;
     let pruned = store.prune(AT, &crate::Retention::default()).await.unwrap();
     assert_eq!(pruned, crate::Pruned::default());
-    disk.run("UPDATE services SET plan = '{\"seq\":1,\"placements\":{},\"route\":null,\"next_incarnation\":0,\
-              \"rollout\":{\"progress\":0,\"progressed_at\":0,\"held_since\":null}}' WHERE key = 'default/api'")
-        .await;
+    disk.run("UPDATE services SET plan = (SELECT value FROM meta WHERE name = 'whole plan')").await;
     assert_eq!(
         store.prune(AT, &crate::Retention::default()).await.unwrap().releases,
         1,
