@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub stopping: Notify,
     pub assignments: watch::Sender<BTreeMap<NodeId, Arc<Assignment>>>,
     pub routes: watch::Sender<Arc<RouteTable>>,
+    /// Where people reach the edge, for the URLs of services.
+    pub edge_address: watch::Sender<Option<SocketAddr>>,
     /// Uploads read, collection writes: nothing is collected that is just being taken in.
     pub intake: tokio::sync::RwLock<()>,
     brain: Mutex<Brain>,
@@ -92,7 +95,7 @@ pub(crate) struct Pending {
 impl Control {
     /// Reads everything and begins to plan. Nothing is decided about an instance before its node has reported.
     pub async fn start(store: Store, config: Config, clock: Clock) -> Result<Self, StartError> {
-        let path = config.data.join("artifacts");
+        let path = config.data.join("blobs");
         let blobs = Blobs::open(&path).map_err(|source| StartError::Blobs { path, source })?;
         let term = store.acquire_term(&config.holder, model::Term(0)).await?;
         let counters = store.counters().await?;
@@ -107,6 +110,7 @@ impl Control {
             stopping: Notify::new(),
             assignments: watch::Sender::new(BTreeMap::new()),
             routes: watch::Sender::new(Arc::default()),
+            edge_address: watch::Sender::new(None),
             intake: tokio::sync::RwLock::new(()),
             brain: Mutex::new(brain),
             pending: Mutex::new(Pending::default()),
@@ -121,6 +125,14 @@ impl Control {
 
     pub fn feeds(&self) -> Feeds {
         Feeds { assignments: self.0.assignments.subscribe(), routes: self.0.routes.subscribe() }
+    }
+
+    pub fn edge_is_at(&self, address: SocketAddr) {
+        self.0.edge_address.send_replace(Some(address));
+    }
+
+    pub fn edge_address(&self) -> Option<SocketAddr> {
+        *self.0.edge_address.borrow()
     }
 
     pub fn store(&self) -> &Store {

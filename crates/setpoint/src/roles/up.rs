@@ -1,0 +1,155 @@
+//! `setpoint up`: everything on one machine, in the foreground. `setpoint server` is the same without the edge.
+
+use std::{future::Future, net::SocketAddr, path::PathBuf, time::Duration};
+
+use edge::Edge;
+use model::{EdgeId, NodeId};
+use node::{Node, Workloads};
+use server::Control;
+use store::{DataLock, Store};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use super::{
+    clock::Clock,
+    content::StoredContent,
+    data::{DataDir, random_hex},
+    logs::NodeLogs,
+    wire::{self, Wires},
+};
+
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub data: PathBuf,
+    pub api: SocketAddr,
+    /// Where the edge of this process listens; `None`: it runs apart.
+    pub edge: Option<SocketAddr>,
+    pub pass_every: Duration,
+    /// Host names besides loopback's under which the API answers.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// All parts, running. They end by [`Running::end`]; when it is dropped instead, workloads live on.
+pub struct Running {
+    pub control: Control,
+    pub api: SocketAddr,
+    pub edge: Option<SocketAddr>,
+    pub token: String,
+    data: DataDir,
+    node: Node,
+    stop: watch::Sender<bool>,
+    servers: Vec<JoinHandle<()>>,
+    wires: Wires,
+    store: Store,
+    _lock: DataLock,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("api", &self.api).field("edge", &self.edge).finish_non_exhaustive()
+    }
+}
+
+/// Starts every part. On return API and edge listen, and what was declared before is being held.
+pub async fn start(options: Options) -> Result<Running, Error> {
+    let data = DataDir::open(&options.data)?;
+    let lock = DataLock::acquire(data.path())?;
+    let token = data.token()?;
+    let listener = listen("API", "--api", options.api).await?;
+    let api = listener.local_addr()?;
+    let (stop, stopping) = watch::channel(false);
+    let edge = match options.edge {
+        None => None,
+        Some(address) => Some(Edge::bind(edge_config(address)?).await?),
+    };
+    let edge_address = edge.as_ref().map(|(edge, _)| edge.local_addr());
+
+    let store = Store::open(&data.store()).await?;
+    let clock = Clock::start(store.max_time().await?);
+    let local: NodeId = "local".parse()?;
+    let control = Control::start(store.clone(), control_config(&data, &local, &options)?, clock.for_server()).await?;
+    let mut wires = Wires::new();
+    let node = start_node(&data, &store, &local, clock).await?;
+    let mut servers = Vec::new();
+    if let Some((edge, server)) = edge {
+        wire::edge(&mut wires, &control, &node, &edge, clock);
+        servers.push(tokio::spawn(server.run(until(stopping.clone()))));
+        control.edge_is_at(edge.local_addr());
+    }
+    wire::node(&mut wires, &control, &node, &local);
+    let router = server::api::router(
+        control.clone(),
+        server::api::Config::new(token.clone(), options.allowed_hosts, NodeLogs::new(node.clone())),
+    );
+    servers.push(tokio::spawn(async move {
+        if let Err(error) = server::api::serve(listener, router, until(stopping)).await {
+            tracing::error!(%error, "the API ended");
+        }
+    }));
+    data.write("api", &format!("http://{api}\n"), 0o600)?;
+    Ok(Running { control, api, edge: edge_address, token, data, node, stop, servers, wires, store, _lock: lock })
+}
+
+impl Running {
+    /// Ends in order: nothing new is decided, requests in flight are answered, then the workloads end or are left
+    /// to be adopted.
+    pub async fn end(self, workloads: Workloads) {
+        let Self { control, data, node, stop, servers, mut wires, store, .. } = self;
+        control.stop();
+        data.remove("api");
+        let _ = stop.send(true);
+        for server in servers {
+            if let Err(error) = server.await {
+                tracing::warn!(%error, "a listener ended badly");
+            }
+        }
+        node.shutdown(workloads).await;
+        wires.shutdown().await;
+        store.close().await;
+    }
+}
+
+async fn start_node(data: &DataDir, store: &Store, id: &NodeId, clock: Clock) -> Result<Node, Error> {
+    let exe = std::env::current_exe()?;
+    let config = node::Config::new(data.path(), store.cluster_id().clone(), id.clone(), exe);
+    let content = std::sync::Arc::new(StoredContent::new(store.clone()));
+    Ok(Node::start(config, content, std::sync::Arc::new(clock)).await?)
+}
+
+fn control_config(data: &DataDir, node: &NodeId, options: &Options) -> Result<server::Config, Error> {
+    Ok(server::Config {
+        data: data.path().into(),
+        nodes: vec![node.clone()],
+        holder: random_hex::<16>()?.parse()?,
+        pass_every: options.pass_every,
+    })
+}
+
+fn edge_config(listen: SocketAddr) -> Result<edge::Config, Error> {
+    let id: EdgeId = "local".parse()?;
+    Ok(edge::Config { listen, id, boot: random_hex::<16>()?.parse()?, limits: edge::Limits::default() })
+}
+
+async fn listen(what: &str, flag: &str, address: SocketAddr) -> Result<TcpListener, Error> {
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "the {what} does not listen on {address} without TLS: anyone on the way could read the token. \
+             Use a loopback address with {flag}, and a tunnel to reach it"
+        )
+        .into());
+    }
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("{address} is taken by another program: stop it, or choose another address with {flag}").into()
+        }
+        _ => format!("cannot listen on {address}: {error}; choose another address with {flag}").into(),
+    })
+}
+
+fn until(mut stopping: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        // A closed channel is the end as well.
+        let _ = stopping.wait_for(|stop| *stop).await;
+    }
+}
