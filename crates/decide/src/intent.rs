@@ -91,6 +91,8 @@ type Result = std::result::Result<Outcome, Refused>;
 /// An intent in the making.
 struct Draft<'a> {
     world: &'a World,
+    /// The service is declared anew while an earlier one of its name is on its way out.
+    revives: bool,
     service: Service,
     releases: Vec<Release>,
     deployments: Vec<Deployment>,
@@ -100,7 +102,16 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn new(world: &'a World, service: Service, now: Timestamp) -> Self {
-        Self { world, service, releases: Vec::new(), deployments: Vec::new(), events: Vec::new(), now }
+        let revives = world.service.known().is_some_and(|s| s.deleted.is_some());
+        Self {
+            world,
+            revives,
+            service,
+            releases: Vec::new(),
+            deployments: Vec::new(),
+            events: Vec::new(),
+            now,
+        }
     }
 
     fn event(&mut self, kind: EventKind, deployment: Option<DeploymentId>, message: String) {
@@ -123,7 +134,8 @@ impl<'a> Draft<'a> {
     fn deploy(&mut self, release: ReleaseDigest, cause: Cause, message: &str) {
         let number = self.world.next_deployment;
         self.cancel_open(&format!("#{number} took its place"));
-        let previous = self.world.active_deployment().map(|active| active.release);
+        // What was deleted does not come back, however the new declaration fares.
+        let previous = self.world.active_deployment().filter(|_| !self.revives).map(|active| active.release);
         let deployment = begin(&self.world.key, number, release, previous, cause, message.into(), self.now);
         let told =
             format!("deployment {} (#{number}, {cause}) of release {}", deployment.id, release.short());

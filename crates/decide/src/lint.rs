@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use model::{
     InstanceId, ServiceKey,
     deployment::next,
-    instance::{Placement, Stage},
+    instance::{Placement, RetireReason, Stage},
     observation::State,
     plan::{Decision, Plan},
 };
@@ -87,6 +87,8 @@ fn placement(world: &World, before: &Placement, decision: &Decision) -> Option<O
         | (Stage::Removing { .. }, Stage::Run | Stage::Kept | Stage::Retiring { .. }) => {
             Some(Objection::StageWentBack(id))
         }
+        // A lost node answers no request whatever the routes say.
+        (Stage::Run | Stage::Kept, Stage::Removing { why: RetireReason::NodeLost, .. }) => None,
         (Stage::Run | Stage::Kept, Stage::Removing { .. }) if was_routed(world, &id) => {
             Some(Objection::StillRouted(id))
         }
@@ -149,8 +151,7 @@ fn routes(world: &World, decision: &Decision) -> Vec<Objection> {
 fn too_many(world: &World, decision: &Decision) -> Option<Objection> {
     let service = decision.service.as_ref().or(world.service.known())?;
     let live = |placements: &std::collections::BTreeMap<InstanceId, Placement>| {
-        u32::try_from(placements.values().filter(|p| !matches!(p.stage, Stage::Kept)).count())
-            .unwrap_or(u32::MAX)
+        u32::try_from(placements.values().filter(|p| p.stage.is_run()).count()).unwrap_or(u32::MAX)
     };
     let (before, after) = (live(&world.plan.placements), live(&decision.plan.placements));
     let limit = service.wanted_replicas().max(1) + service.spec.deploy.parallelism.max(1);

@@ -34,6 +34,8 @@ impl Deployment {
         if phase != self.phase {
             if phase == Phase::Failed {
                 self.metadata.insert("failed_phase".into(), self.phase.to_string().into());
+            }
+            if matches!(phase, Phase::Failed | Phase::Cancelled) {
                 self.metadata.insert("failed_progress".into(), self.phase.progress().into());
             }
             self.phase = phase;

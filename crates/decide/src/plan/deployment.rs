@@ -12,6 +12,7 @@ use model::{
 };
 
 use super::{classify::Readiness, work::Work};
+use crate::world::EDGE_LOST_AFTER;
 
 /// Advances the open deployment by what is seen, before anything is changed in this pass.
 pub fn step(work: &mut Work<'_>, report: &mut StepReport) {
@@ -72,7 +73,11 @@ fn failure(work: &mut Work<'_>, open: &Deployment) -> Option<String> {
         return Some("its release is no longer the target".into());
     }
     let deadline = work.service.spec.deploy.deadline;
-    let fails_at = work.plan.rollout.progressed_at + deadline;
+    let mut fails_at = work.plan.rollout.progressed_at + deadline;
+    // What nobody has told of may long have come further, as after Setpoint was away: it has its time once more.
+    if work.current().iter().any(|(_, readiness)| *readiness == Readiness::Unknown) {
+        fails_at = fails_at + deadline;
+    }
     if work.plan.rollout.held_since.is_some() {
         return None;
     }
@@ -140,8 +145,14 @@ fn routes_are_the_target(work: &Work<'_>) -> bool {
     }
 }
 
-fn edges_serve(work: &Work<'_>) -> bool {
+/// Where no edge has reported yet, as after a restart, each has its time to do so; then there is none.
+fn edges_serve(work: &mut Work<'_>) -> bool {
     let Some(route) = &work.plan.route else { return true };
+    if work.world.edges.is_empty() {
+        let none_is_there = work.plan.rollout.progressed_at + EDGE_LOST_AFTER;
+        work.wake(none_is_there);
+        return work.now >= none_is_there;
+    }
     work.world.edges.values().all(|edge| edge.silent || edge.served >= route.revision)
 }
 

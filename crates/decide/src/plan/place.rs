@@ -30,7 +30,8 @@ struct Score {
 pub fn step(work: &mut Work<'_>) -> StepReport {
     let mut report = StepReport::default();
     let Some(release) = work.target() else { return report };
-    let because = if work.open().is_some() { PlaceReason::Rollout } else { PlaceReason::Missing };
+    let replaces = work.open().is_some() || !work.outdated().is_empty();
+    let because = if replaces { PlaceReason::Rollout } else { PlaceReason::Missing };
     for _ in 0..work.starts {
         match best_node(work) {
             Ok(node) => report.changed.push(place(work, release, node, because)),

@@ -60,12 +60,17 @@ fn in_flight(work: &Work<'_>, id: &InstanceId) -> u64 {
 /// Whether and how its last requests have ended.
 fn drained(work: &Work<'_>, id: &InstanceId, revision: RouteRevision, until: Timestamp) -> Option<Drained> {
     let heard: Vec<_> = work.world.edges.values().filter(|edge| !edge.silent).collect();
-    let silent = heard.len() < work.world.edges.len();
     let routed_out = heard.iter().all(|edge| edge.served >= revision);
     let in_flight = in_flight(work, id);
+    // After a restart no edge has reported yet: that is not the same as nothing in flight.
+    if heard.is_empty() && work.world.edges.is_empty() {
+        return (work.now >= until + EDGE_LOST_AFTER).then_some(Drained::EdgeSilent);
+    }
+    let silent = heard.len() < work.world.edges.len();
     match (routed_out, in_flight) {
-        (true, 0) if silent => Some(Drained::EdgeSilent),
-        (true, 0) => Some(Drained::Empty),
+        // It counts as lost, yet may still be at its last requests.
+        (true, 0) if silent && work.now >= until => Some(Drained::EdgeSilent),
+        (true, 0) if !silent => Some(Drained::Empty),
         (true, in_flight) if work.now >= until => Some(Drained::Cut { in_flight }),
         // An edge that reports and yet never serves the new table must not hold a deployment for ever.
         (false, in_flight) if work.now >= until + EDGE_LOST_AFTER => Some(Drained::Cut { in_flight }),

@@ -3,6 +3,7 @@
 
 use model::{
     InstanceId,
+    deployment::Phase,
     instance::{RetireReason, Stage},
     plan::StepReport,
     reason::{Change, Waiting},
@@ -66,14 +67,24 @@ fn process(work: &mut Work<'_>, report: &mut StepReport) {
             outdated.min(work.service.spec.deploy.parallelism.saturating_sub(unserved))
         }
     };
-    let why = if wanted == 0 { unwanted(work) } else { RetireReason::Replaced };
     for id in first_to_go(work.outdated(), may_go) {
+        let why = if wanted == 0 { unwanted(work) } else { outdated_by(work, &id) };
         report.changed.extend(work.retire(&id, why));
     }
     for (placement, _) in work.outdated() {
         report.waiting.push(Waiting::Successor { instance: placement.id.clone() });
     }
     work.starts = starts(work, report);
+}
+
+/// Why an instance of another release or epoch goes.
+fn outdated_by(work: &Work<'_>, id: &InstanceId) -> RetireReason {
+    let release = work.plan.placements.get(id).map(|p| p.release);
+    let newest = work.each_deployment().filter(|d| Some(d.release) == release).max_by_key(|d| d.number);
+    match newest.map(|d| d.phase) {
+        Some(Phase::Failed | Phase::Cancelled) => RetireReason::Abandoned,
+        Some(_) | None => RetireReason::Replaced,
+    }
 }
 
 /// How many new instances may come now.
@@ -159,9 +170,15 @@ fn site(work: &mut Work<'_>, report: &mut StepReport) {
     }
 }
 
+/// A stopped site is served by nobody, and its folder stays: started again, it has the same name and is there.
 fn unwanted_site(work: &mut Work<'_>, report: &mut StepReport) {
     let why = unwanted(work);
     let everything = why == RetireReason::Deleted;
+    if why == RetireReason::Stopped
+        && let Some(shown) = work.plan.current.take()
+    {
+        keep(work, shown, report);
+    }
     let going: Vec<InstanceId> = work
         .placements()
         .filter(|p| p.stage.is_run() || (everything && matches!(p.stage, Stage::Kept)))
@@ -197,12 +214,17 @@ fn switch(work: &mut Work<'_>, to: InstanceId, report: &mut StepReport) {
     if work.plan.current.as_ref() == Some(&to) {
         return;
     }
-    if let Some(before) = work.plan.current.replace(to)
-        && let Some(placement) = work.plan.placements.get_mut(&before)
+    if let Some(before) = work.plan.current.replace(to) {
+        keep(work, before, report);
+    }
+}
+
+fn keep(work: &mut Work<'_>, id: InstanceId, report: &mut StepReport) {
+    if let Some(placement) = work.plan.placements.get_mut(&id)
         && placement.stage.is_run()
     {
         placement.stage = Stage::Kept;
-        work.classes.insert(before.clone(), Class::Kept);
-        report.changed.push(Change::Kept { instance: before });
+        work.classes.insert(id.clone(), Class::Kept);
+        report.changed.push(Change::Kept { instance: id });
     }
 }

@@ -48,7 +48,11 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Asks to be looked at again at this time; one that has come would hide those that are still to come.
     pub fn wake(&mut self, at: Timestamp) {
+        if at <= self.now {
+            return;
+        }
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
@@ -143,9 +147,14 @@ impl<'a> Work<'a> {
         count(self.current().iter().filter(|(_, readiness)| *readiness == Readiness::Ready))
     }
 
-    /// Everything that may still have a process, those on their way out among them.
+    /// Everything that may still have a process, those on their way out among them. What a lost node had is replaced
+    /// before the node can confirm anything.
     pub fn live(&self) -> u32 {
-        count(self.placements().filter(|p| !matches!(p.stage, Stage::Kept)))
+        count(self.placements().filter(|p| match p.stage {
+            Stage::Run | Stage::Retiring { .. } => true,
+            Stage::Removing { why, .. } => why != RetireReason::NodeLost,
+            Stage::Kept => false,
+        }))
     }
 
     /// Takes an instance out of the routes, to be stopped once nothing is in flight. Without routes there is nothing
@@ -157,6 +166,8 @@ impl<'a> Work<'a> {
             Some(_) if routed => self.next_revision(),
             // It took requests until it was found not ready, and may still be at them.
             Some(route) => route.revision,
+            // The same after a release without domains has taken the routes away.
+            None if self.has_domains(id) => self.cluster.route_revision,
             None => return self.withdraw(id, why, model::reason::Drained::Unrouted),
         };
         // The planted bug that the simulator must find: a stop before the route is out.
@@ -168,6 +179,11 @@ impl<'a> Work<'a> {
         placement.stage = Stage::Retiring { revision, since: now, why };
         self.classes.insert(id.clone(), Class::Leaving);
         Some(Change::RoutedOut { instance: id.clone(), revision, because: why })
+    }
+
+    fn has_domains(&self, id: &InstanceId) -> bool {
+        let release = self.plan.placements.get(id).and_then(|placement| self.release(&placement.release));
+        release.is_some_and(|release| !release.domains.is_empty())
     }
 
     /// Takes an instance out of the assignment: its node ends it.
