@@ -7,7 +7,9 @@ mod brain;
 mod control;
 mod intake;
 mod intents;
+mod janitor;
 mod reconcile;
+pub mod views;
 
 use std::sync::Arc;
 

@@ -1,0 +1,503 @@
+//! What the HTTP interface says and takes, as JSON. The server writes these types and the CLI reads the same ones.
+//!
+//! Owns: names and shapes that scripts rely on. Refuses to know: where the values come from. Readers pass over fields
+//! that they do not know, so that an older command reads a newer server; requests refuse them.
+
+use std::{collections::BTreeMap, fmt};
+
+use model::{
+    ArtifactDigest, DeploymentId, InstanceId, NodeId, ProjectName, ReleaseDigest, ServiceKey, ServiceName,
+    Timestamp, deployment::Phase, spec::Kind, status::ServiceState,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use crate::intents::{Applied, AppliedService, Declared, Planned};
+
+/// A point in time; RFC 3339 in UTC with milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(transparent)]
+pub struct Time(#[schemars(with = "String")] pub Timestamp);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let at: jiff::Timestamp = text.parse().map_err(serde::de::Error::custom)?;
+        let ms = u64::try_from(at.as_millisecond()).map_err(serde::de::Error::custom)?;
+        Ok(Self(Timestamp(ms)))
+    }
+}
+
+/// `GET /services`, and with one service `GET /services/{project}/{name}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Services {
+    pub services: Vec<Service>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Service {
+    pub project: ProjectName,
+    pub name: ServiceName,
+    /// `static` or `process`; null while the declaration cannot be read.
+    #[schemars(with = "Option<String>")]
+    pub kind: Option<Kind>,
+    /// `converged`, `progressing`, `degraded`, `failed`, `stopped` or `unknown`.
+    #[schemars(with = "String")]
+    pub state: ServiceState,
+    pub message: String,
+    /// Grows with each change of the declaration or of what was asked for; also the `ETag`.
+    pub generation: u64,
+    pub replicas: Replicas,
+    /// The open deployment, else the active one, else the latest.
+    pub deployment: Option<DeploymentBrief>,
+    pub urls: Vec<String>,
+    pub instances: Vec<Instance>,
+    /// Kept on the disk for a rollback; they do not serve.
+    #[serde(default)]
+    pub kept: Vec<Instance>,
+    /// Who may change the declaration: `api`, a repository, a control plane.
+    #[serde(default)]
+    pub owner: String,
+    /// Set while `scale` owns the number of replicas.
+    #[serde(default)]
+    pub scale: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Replicas {
+    pub desired: u32,
+    pub ready: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeploymentBrief {
+    pub id: DeploymentId,
+    pub number: u64,
+    #[schemars(with = "String")]
+    pub phase: Phase,
+    /// Percent.
+    pub progress: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Instance {
+    #[schemars(with = "String")]
+    pub id: InstanceId,
+    pub ordinal: u32,
+    pub node: NodeId,
+    /// `pending`, `installing`, `starting`, `running`, `backing_off`, `failed`, `retiring`, `stopping`, `kept` or
+    /// `unknown`.
+    pub state: String,
+    pub ready: bool,
+    pub pid: Option<u32>,
+    /// `host:port` where it listens.
+    pub address: Option<String>,
+    pub deployment: Option<DeploymentId>,
+    pub restarts: u64,
+    #[schemars(with = "String")]
+    pub release: ReleaseDigest,
+    #[serde(default)]
+    pub message: String,
+    /// For a site: what `current` shows.
+    #[serde(default)]
+    pub current: bool,
+    /// For a site: the folder with its files.
+    #[serde(default)]
+    pub folder: Option<String>,
+    #[serde(default)]
+    pub started_at: Option<Time>,
+    /// How the last run ended, in words.
+    #[serde(default)]
+    pub last_exit: Option<String>,
+}
+
+/// `GET /services/{project}/{name}/spec`: the declaration itself, env values included.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Spec {
+    pub project: ProjectName,
+    pub name: ServiceName,
+    pub generation: u64,
+    #[schemars(with = "serde_json::Value")]
+    pub spec: model::spec::ServiceSpec,
+}
+
+/// `GET /services/{project}/{name}/deployments`, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Deployments {
+    pub deployments: Vec<Deployment>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Deployment {
+    pub id: DeploymentId,
+    pub project: ProjectName,
+    pub service: ServiceName,
+    pub number: u64,
+    /// `queued`, `building`, `active`, `failed`, `cancelled`, `superseded` or `rolled_back`.
+    pub status: String,
+    #[schemars(with = "String")]
+    pub phase: Phase,
+    pub progress: u8,
+    /// `apply`, `deploy`, `rollback` or `git`.
+    pub cause: String,
+    #[schemars(with = "String")]
+    pub release: ReleaseDigest,
+    pub started_at: Time,
+    pub phase_updated_at: Time,
+    pub ended_at: Option<Time>,
+    pub message: String,
+    pub metadata: BTreeMap<String, serde_json::Value>,
+}
+
+/// `GET /events`, oldest first; as server-sent events one `Event` each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Events {
+    pub events: Vec<Event>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    pub seq: u64,
+    pub at: Time,
+    /// Such as `deployment.active`.
+    pub kind: String,
+    pub project: Option<ProjectName>,
+    pub service: Option<ServiceName>,
+    #[schemars(with = "Option<String>")]
+    pub instance: Option<InstanceId>,
+    pub deployment: Option<DeploymentId>,
+    pub message: String,
+}
+
+/// `GET …/explain`: why something is as it is. The sentences are those that the planner stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Explanation {
+    /// A service, an instance or a deployment, by its id.
+    pub subject: String,
+    /// Its state and why, in one sentence.
+    pub summary: String,
+    /// When the reasons were found; null before the first pass.
+    pub at: Option<Time>,
+    /// What each step of the last pass decided, in order; steps with nothing to say are left out.
+    pub steps: Vec<Step>,
+    /// Until then the next pass decides the same, unless something changes; null: until something changes.
+    pub holds_until: Option<Time>,
+    /// Recorded passes that say something about it, newest first.
+    pub journal: Vec<JournalLine>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Step {
+    pub step: String,
+    pub changed: Vec<String>,
+    pub waiting: Vec<String>,
+}
+
+/// One recorded pass over a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JournalLine {
+    pub seq: u64,
+    pub at: Time,
+    /// Whether something was decided, or only waited for.
+    pub decided: bool,
+    pub steps: Vec<Step>,
+}
+
+/// `GET /journal/{seq}`; with `replay=true` also what the planner decides today from the recorded world.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Journal {
+    pub seq: u64,
+    pub at: Time,
+    pub project: ProjectName,
+    pub service: ServiceName,
+    pub steps: Vec<Step>,
+    pub holds_until: Option<Time>,
+    /// What was decided, as recorded; a changed declaration is named without its content.
+    pub decision: Option<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Replay {
+    /// Byte for byte what was recorded: the decision and the reasons.
+    pub identical: bool,
+    pub message: String,
+    pub steps: Vec<Step>,
+    pub decision: Option<serde_json::Value>,
+}
+
+/// `GET /drift`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Drifts {
+    pub drift: Vec<Drift>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Drift {
+    pub project: ProjectName,
+    pub service: ServiceName,
+    #[schemars(with = "String")]
+    pub instance: InstanceId,
+    pub path: String,
+    /// Null: it should not be there.
+    pub declared: Option<String>,
+    /// Null: it is not there.
+    pub observed: Option<String>,
+    pub since: Time,
+    pub by: Option<String>,
+}
+
+/// `POST /artifacts`, `GET /artifacts/{digest}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Artifact {
+    #[schemars(with = "String")]
+    pub digest: ArtifactDigest,
+    pub files: u64,
+    /// Unpacked.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Nodes {
+    pub nodes: Vec<Node>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Node {
+    pub id: NodeId,
+    /// `up`, `draining`, `silent` or `lost`.
+    pub state: String,
+    /// Of its last observation; null before the first.
+    pub observed_at: Option<Time>,
+    /// Whether it has looked at everything since it started.
+    pub complete: bool,
+    /// Instances placed there.
+    pub instances: u32,
+    /// What was found there and belongs to nobody.
+    pub strangers: Vec<Stranger>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stranger {
+    pub what: String,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Audit {
+    pub audit: Vec<AuditRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditRow {
+    pub seq: u64,
+    pub at: Time,
+    pub actor: String,
+    pub action: String,
+    pub subject: String,
+    pub detail: serde_json::Value,
+    pub hash: String,
+}
+
+/// `GET /audit/verify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditVerified {
+    pub intact: bool,
+    /// Rows that follow one from the other, from the first on.
+    pub rows: u64,
+    pub message: String,
+}
+
+/// Answer of `POST /plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plans {
+    pub services: Vec<Planned>,
+}
+
+/// Answer of `POST /reconcile`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Reconciled {
+    /// False for a dry run.
+    pub triggered: bool,
+    pub message: String,
+    /// For a dry run: what a pass would do now, service by service.
+    #[serde(default)]
+    pub services: Vec<WouldDo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WouldDo {
+    pub project: ProjectName,
+    pub name: ServiceName,
+    pub changes: bool,
+    pub steps: Vec<Step>,
+}
+
+/// RFC 9457, with what a script and a person need besides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Problem {
+    /// A relative reference to the page about `code`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    pub detail: String,
+    /// A stable word.
+    pub code: String,
+    /// Where in the request, if it is one place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// The same as `detail`.
+    pub message: String,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// Every fault, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Fault>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Fault {
+    pub code: String,
+    pub field: Option<String>,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+/// Body of `POST /apply` and `POST /plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    pub services: Vec<Declared>,
+    /// Projects of which everything else is deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prune: Vec<ProjectName>,
+}
+
+/// Body of `POST /services/{project}/{name}/deploy`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Deploy {
+    /// As `POST /artifacts` gave it; without it what is declared is deployed again.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub artifact: Option<ArtifactDigest>,
+}
+
+/// Body of `POST /services/{project}/{name}/rollback`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// The deployment to go back to; without it the one that was active before.
+    #[serde(default)]
+    pub to: Option<DeploymentId>,
+}
+
+/// Body of `POST /services/{project}/{name}/scale`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    pub replicas: u64,
+}
+
+/// Body of `POST /reconcile`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reconcile {
+    /// Only for a dry run: this service alone.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub service: Option<ServiceKey>,
+    /// Carry out a pass that removes much.
+    #[serde(default)]
+    pub confirm: bool,
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `GET /api/monitoring/health`; instances of every kind count as containers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MonitoringHealth {
+    pub containers: ContainerCounts,
+    pub zombies: u64,
+    pub is_leader: bool,
+    pub timestamp: Time,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ContainerCounts {
+    pub total: u64,
+    pub healthy: u64,
+    pub unhealthy: u64,
+    pub stopped: u64,
+}
+
+/// `GET /api/monitoring/stats`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MonitoringStats {
+    pub last_reconciliation_time: Option<Time>,
+    /// Milliseconds.
+    pub reconciliation_duration: u64,
+    pub reconciliation_errors: u64,
+    pub active_projects: u64,
+    pub running_containers: u64,
+    pub stopped_containers: u64,
+    pub zombie_containers: u64,
+    pub deployments_in_progress: u64,
+    pub deployments_stuck: u64,
+    /// Milliseconds, over the known deployments that became active; 0 without any.
+    pub average_deployment_time: u64,
+    pub unhealthy_containers: u64,
+    pub broken_symlinks: u64,
+    pub missing_deployments: u64,
+}
+
+/// `GET /api/monitoring/deployments/stuck`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StuckDeployments {
+    pub deployments: Vec<Deployment>,
+}
+
+/// Answer of `POST /api/monitoring/reconcile/trigger`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Triggered {
+    pub success: bool,
+    pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_survives_its_text_form() {
+        let time = Time(Timestamp(1_795_253_400_250));
+        let text = serde_json::to_string(&time).unwrap();
+        assert_eq!(text, "\"2026-11-21T09:30:00.250Z\"");
+        assert_eq!(serde_json::from_str::<Time>(&text).unwrap(), time);
+        assert!(serde_json::from_str::<Time>("\"yesterday\"").is_err());
+    }
+
+    #[test]
+    fn requests_refuse_what_they_do_not_know() {
+        assert!(serde_json::from_str::<Scale>(r#"{"replicas":2,"replica":3}"#).is_err());
+        assert!(serde_json::from_str::<Apply>(r#"{"services":[],"force":true}"#).is_err());
+        assert!(serde_json::from_str::<Deploy>("{}").is_ok());
+    }
+}
