@@ -20,7 +20,7 @@ use model::{
 use store::{Loaded, Store, StoreError};
 use tokio::sync::{Notify, watch};
 
-use crate::{Brain, Clock, PassStats, brain, reconcile};
+use crate::{Brain, Clock, PassStats, brain, janitor, reconcile};
 
 /// Reasons that change without a decision are written down at most this often per service.
 const JOURNAL_PAUSE: model::Millis = model::Millis::secs(1);
@@ -119,6 +119,7 @@ impl Control {
         reconcile::publish(&shared, &BTreeSet::new());
         shared.pending().routes_published = true;
         tokio::spawn(reconcile::run(Arc::clone(&shared), config.pass_every));
+        tokio::spawn(janitor::run(Arc::clone(&shared)));
         shared.wake.notify_one();
         Ok(Self(shared))
     }

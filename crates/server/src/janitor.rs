@@ -1,0 +1,55 @@
+//! What is no longer needed goes: old journal lines, events and answers, releases beyond `retain`, and contents that
+//! no release reaches. Kept is what can be reached, never what is young or much.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use model::{Digest, Millis};
+use store::{Retention, StoreError};
+
+use crate::control::Shared;
+
+const EVERY: Duration = Duration::from_secs(600);
+/// An upload may wait this long for the apply that names it.
+const UPLOAD_GRACE: Millis = Millis::mins(60);
+
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(EVERY);
+    loop {
+        tick.tick().await;
+        if let Err(error) = sweep(&shared).await {
+            tracing::warn!(%error, "cleaning up failed; it is tried again in {EVERY:?}");
+        }
+    }
+}
+
+async fn sweep(shared: &Shared) -> Result<(), StoreError> {
+    let now = (shared.clock)();
+    shared.store.prune(now, &Retention::default()).await?;
+    let _nothing_is_taken_in = shared.intake.write().await;
+    for digest in shared.store.artifacts_unused(now - UPLOAD_GRACE).await? {
+        shared.store.delete_artifact(&digest).await?;
+    }
+    let keep = contents(shared).await?;
+    let blobs = shared.blobs.clone();
+    match tokio::task::spawn_blocking(move || blobs.gc(&keep, false)).await {
+        Ok(Ok(0)) | Err(_) => {}
+        Ok(Ok(bytes)) => tracing::info!(bytes, "contents that no release reaches were removed"),
+        Ok(Err(error)) => tracing::warn!(%error, "contents were not collected"),
+    }
+    Ok(())
+}
+
+/// Every content that an artifact in the store names. One that cannot be read ends the sweep: its contents would
+/// look unreachable.
+async fn contents(shared: &Shared) -> Result<BTreeSet<Digest>, StoreError> {
+    let now = (shared.clock)();
+    let mut keep = BTreeSet::new();
+    let mut artifacts = shared.store.artifacts_in_use().await?;
+    artifacts.extend(shared.store.artifacts_unused(now + Millis::secs(1)).await?);
+    for digest in artifacts {
+        let missing = || StoreError::Failed { cause: format!("artifact {} went while it was read", digest.short()) };
+        let artifact = shared.store.artifact(&digest).await?.ok_or_else(missing)?;
+        keep.extend(artifact.files.values().map(|file| file.digest));
+    }
+    Ok(keep)
+}
