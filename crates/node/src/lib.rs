@@ -1,1 +1,28 @@
-//! (to come)
+//! The agent: holds a node at its assignment.
+//!
+//! Owns: the ledger of what was accepted, the runtimes for processes and sites, probes, logs, and the observation.
+//! Refuses to know: services, deployments and databases; what should happen is decided by `decide::node::step`, and
+//! what runs is named by an assignment.
+
+mod agent;
+mod clock;
+mod config;
+mod content_source;
+mod handle;
+mod instance;
+mod ledger;
+mod logs;
+mod probe;
+mod process;
+mod publish;
+mod site;
+mod timers;
+mod watching;
+
+pub use agent::{EndpointSink, Workloads};
+pub use clock::{BootClock, Clock};
+pub use config::{Config, LogLimits};
+pub use content_source::{ContentSource, Unavailable};
+pub use handle::{Node, StartError};
+pub use ledger::{AssignError, Error as LedgerError};
+pub use logs::Error as LogError;

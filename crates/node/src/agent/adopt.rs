@@ -1,0 +1,320 @@
+//! The start: what the ledger names is looked for, and what lives is taken over as it is.
+
+use std::sync::Arc;
+
+use decide::{health::Health, node::Install};
+use model::{
+    BootId, InstanceId, Knowledge, Timestamp,
+    assignment::Assigned,
+    event::Kind,
+    observation::{Exit, ExitStatus, Stranger},
+};
+use sys::PidFd;
+
+use super::{Agent, Command, Context, Event, Outside};
+use crate::{
+    StartError,
+    clock::Clock,
+    config::Config,
+    content_source::ContentSource,
+    instance::{Instance, Run},
+    ledger::{self, Acceptor, Claim, Folder, Identity, State, files},
+    logs::Kept,
+    process::{live::Origin, ports::Ports, render, start::Surroundings},
+    publish::Publisher,
+    timers::Timers,
+    watching::Watching,
+};
+
+impl Agent {
+    /// Reads the ledger and adopts what lives. Blocks; must run within the async runtime, which watches the pidfds.
+    pub fn open(
+        config: Config,
+        content: Arc<dyn ContentSource>,
+        clock: Arc<dyn Clock>,
+        commands: tokio::sync::mpsc::Receiver<Command>,
+    ) -> Result<(Self, Acceptor, Arc<Context>), StartError> {
+        let instances = config.data.join("instances");
+        ledger::make_private(&instances)?;
+        let acceptor = Acceptor::open(&config.data)?;
+        let boot: BootId = sys::clock::boot_id()
+            .map_err(StartError::Kernel)?
+            .parse()
+            .map_err(|_| StartError::Kernel(std::io::ErrorKind::InvalidData.into()))?;
+        let publisher = Publisher::open(&config.data, config.node.clone(), boot.clone(), clock.now())?;
+        let (tell, events) = tokio::sync::mpsc::channel::<Event>(super::QUEUE);
+        let cx = Arc::new(Context {
+            surroundings: Surroundings {
+                boot,
+                host: config.host.clone(),
+                setpoint: config.setpoint_exe.clone(),
+                inherited: render::inherited(),
+            },
+            outside: Outside::default(),
+            kept: Kept::new(&config.data, config.logs),
+            files: tokio::sync::Semaphore::new(super::FILE_OPERATIONS),
+            blobs: content::Blobs::open(&config.blobs)?,
+            events: tell.clone(),
+            content,
+            clock,
+            config,
+        });
+        let mut agent = Self {
+            ports: Ports::new(&cx.config.host, cx.config.port_range.clone()),
+            accepted: acceptor.held().map(|held| held.stamp.clone()),
+            watching: Watching::start(tell),
+            places: Default::default(),
+            instances: Default::default(),
+            unclaimed: Default::default(),
+            strange: Vec::new(),
+            timers: Timers::default(),
+            publisher,
+            log_cuts: Default::default(),
+            looking_at_files: false,
+            file_looks: Arc::default(),
+            looking_at_logs: false,
+            events,
+            commands,
+            ending: None,
+            cx: cx.clone(),
+        };
+        agent.read_ledger(&boot_before(&cx))?;
+        Ok((agent, acceptor, cx))
+    }
+
+    fn read_ledger(&mut self, boot_before: &BootBefore) -> Result<(), StartError> {
+        if let Some(stamp) = self.accepted.clone() {
+            self.publisher.accepted(stamp);
+        }
+        let (folders, strange) = ledger::list(&self.cx.instances())?;
+        self.strange = strange
+            .into_iter()
+            .map(|path| Stranger {
+                what: path.display().to_string(),
+                message: "it lies among the instances' folders and has no instance's name".into(),
+            })
+            .collect();
+        for (id, folder) in folders {
+            self.read_folder(id, folder, boot_before);
+        }
+        self.tell_strangers();
+        let ids: Vec<_> = self.instances.keys().cloned().collect();
+        for id in &ids {
+            self.watch_site(id);
+            self.compare(id, &[], true);
+            self.touch(id);
+        }
+        Ok(())
+    }
+
+    fn read_folder(&mut self, id: InstanceId, folder: Folder, boot_before: &BootBefore) {
+        match folder.claim() {
+            Claim::Assigned(assigned) if assigned.id == id => {
+                self.adopt(Arc::new(*assigned), folder, true, boot_before);
+            }
+            Claim::Withdrawn(assigned) if assigned.id == id => {
+                self.adopt(Arc::new(*assigned), folder, false, boot_before);
+            }
+            Claim::Assigned(_) | Claim::Withdrawn(_) => {
+                self.report_unclaimed(id, "its ledger names another instance".into());
+            }
+            Claim::Unclaimed => {
+                self.report_unclaimed(id, "no accepted assignment covers its folder".into());
+            }
+            Claim::Unreadable(error) => self.report_unclaimed(id, error.to_string()),
+        }
+    }
+
+    fn report_unclaimed(&mut self, id: InstanceId, message: String) {
+        let stranger = Stranger { what: format!("instance {id}"), message };
+        self.unclaimed.insert(id, stranger);
+    }
+
+    pub(super) fn tell_strangers(&mut self) {
+        let strangers: Vec<_> = self.strange.iter().chain(self.unclaimed.values()).cloned().collect();
+        for stranger in &strangers {
+            if !self.publisher.knows_stranger(stranger) {
+                self.cx.outside.event(model::event::Event {
+                    kind: Kind::StrangerFound,
+                    service: None,
+                    instance: None,
+                    deployment: None,
+                    message: format!("{}: {}; it is left alone", stranger.what, stranger.message),
+                });
+            }
+        }
+        self.publisher.strangers(strangers);
+    }
+
+    /// A folder whose claim was lost and whose instance an assignment names.
+    pub(super) fn adopt_again(&mut self, assigned: Arc<Assigned>) {
+        let folder = Folder::new(&self.cx.instances(), &assigned.id);
+        if let Err(error) = folder.write_assigned(&assigned) {
+            tracing::warn!(instance = %assigned.id, %error, "the assignment is held in memory alone");
+        }
+        let id = assigned.id.clone();
+        self.adopt(assigned, folder, true, &BootBefore::Same);
+        self.watch_site(&id);
+        self.compare(&id, &[], true);
+    }
+
+    fn adopt(&mut self, assigned: Arc<Assigned>, folder: Folder, wanted: bool, boot_before: &BootBefore) {
+        let now = self.cx.now();
+        let mut instance = Instance::new(assigned, folder, &self.cx.config.sites);
+        instance.wanted = wanted;
+        let state = instance.folder.state(now);
+        let identity = instance.folder.identity(now);
+        take_over(&self.cx, &mut instance, state, identity, boot_before, now);
+        if let Some(port) = instance.state.port {
+            self.ports.note(port, &instance.id);
+        }
+        self.instances.insert(instance.id.clone(), instance);
+    }
+
+    /// What could not be read is read again: once its file is readable (or moved away), it is known.
+    pub(super) fn read_unknown_again(&mut self) {
+        let unknown: Vec<_> = self
+            .instances
+            .values()
+            .filter(|instance| matches!(instance.run, Run::Unknown { .. }) && instance.busy.is_none())
+            .map(|instance| instance.id.clone())
+            .collect();
+        let now = self.cx.now();
+        for id in unknown {
+            let Some(instance) = self.instances.get_mut(&id) else { continue };
+            let state = instance.folder.state(now);
+            let identity = instance.folder.identity(now);
+            if !state.is_unknown() && !identity.is_unknown() {
+                take_over(&self.cx, instance, state, identity, &BootBefore::Same, now);
+            }
+        }
+        let unclaimed: Vec<_> = self.unclaimed.keys().cloned().collect();
+        for id in unclaimed {
+            let folder = Folder::new(&self.cx.instances(), &id);
+            if !folder.path().is_dir() {
+                self.unclaimed.remove(&id);
+            } else if matches!(folder.claim(), Claim::Assigned(_) | Claim::Withdrawn(_)) {
+                self.unclaimed.remove(&id);
+                self.read_folder(id, folder, &BootBefore::Same);
+            }
+        }
+        self.tell_strangers();
+    }
+}
+
+/// Whether this is the boot in which the ledger was last written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BootBefore {
+    Same,
+    /// Nothing that it names lives, and files that were not synced may be torn.
+    Other,
+    /// Not known: what is torn stays unknown.
+    Unknown,
+}
+
+fn boot_before(cx: &Context) -> BootBefore {
+    let path = cx.config.data.join("boot.json");
+    let before = match files::read::<BootId>(&path) {
+        Ok(Some(boot)) if boot == cx.surroundings.boot => return BootBefore::Same,
+        Ok(Some(_)) => BootBefore::Other,
+        Ok(None) | Err(_) => BootBefore::Unknown,
+    };
+    if let Err(error) = files::write(&path, &cx.surroundings.boot, files::Durable::Yes) {
+        tracing::warn!(%error, "the boot is not written down; after a power loss torn files count as unknown");
+    }
+    before
+}
+
+/// Brings what the files say into the instance.
+fn take_over(
+    cx: &Arc<Context>,
+    instance: &mut Instance,
+    state: Knowledge<State>,
+    identity: Knowledge<Identity>,
+    boot_before: &BootBefore,
+    now: Timestamp,
+) {
+    let other_boot = *boot_before == BootBefore::Other;
+    match state {
+        Knowledge::Known(state) => instance.state = state,
+        Knowledge::Absent => {}
+        // Torn by a power loss: the assignment's floor of attempts stands in for it.
+        Knowledge::Unknown { .. } if other_boot || instance.site.is_some() => {}
+        Knowledge::Unknown { since, cause } => return unknown(instance, since, cause),
+    }
+    instance.install = if instance.state.installed { Install::Whole } else { Install::Absent };
+    if instance.site.is_some() {
+        return;
+    }
+    match identity {
+        Knowledge::Absent => {}
+        Knowledge::Unknown { .. } if other_boot => ended(instance, None, now),
+        Knowledge::Unknown { since, cause } => unknown(instance, since, cause),
+        Knowledge::Known(identity) if identity.boot != cx.surroundings.boot => {
+            ended(instance, Some(identity.run), now);
+        }
+        Knowledge::Known(identity) => match find(&identity) {
+            Ok(Some(pidfd)) => adopted(cx, instance, pidfd, &identity, now),
+            Ok(None) => {
+                // Its group may have outlived it, and would hold its port.
+                let _ = sys::pidfd::kill_group(&identity.of_kernel());
+                ended(instance, Some(identity.run), now);
+            }
+            Err(error) => unknown(instance, now, error.to_string()),
+        },
+    }
+}
+
+fn unknown(instance: &mut Instance, since: Timestamp, cause: String) {
+    instance.install = Install::Whole;
+    instance.run = Run::Unknown { since, cause };
+}
+
+/// The process, if it is certainly the one meant and has not ended. Opened first, compared after: then no other can
+/// have taken its pid in between.
+fn find(identity: &Identity) -> std::io::Result<Option<PidFd>> {
+    let pidfd = match PidFd::open(identity.pid) {
+        Ok(pidfd) => pidfd,
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let there = sys::proc::stat(identity.pid)?.filter(|stat| stat.start == identity.start);
+    match there {
+        Some(stat) if !stat.zombie => Ok(Some(pidfd)),
+        Some(_) => {
+            // Ours from within this very process, and nobody else will.
+            let _ = pidfd.reap();
+            Ok(None)
+        }
+        None => Ok(None),
+    }
+}
+
+fn adopted(cx: &Arc<Context>, instance: &mut Instance, pidfd: PidFd, identity: &Identity, now: Timestamp) {
+    let began = instance.state.started_at.unwrap_or(now);
+    let health = Health::adopted(&instance.assigned.content.health, began, instance.state.ready, now);
+    instance.state.runs = instance.state.runs.max(identity.run);
+    // An orderly end was begun and did not come to its end: it lives, so it is simply running.
+    instance.state.ended_by_us = false;
+    match super::operate::watch(cx, instance, pidfd, identity.of_kernel(), identity.run, Origin::Adopted) {
+        Ok(live) => {
+            instance.run = Run::Alive { live, health };
+            let message = format!("{} runs on with pid {}", instance.id, identity.pid);
+            cx.say(instance, Kind::InstanceAdopted, message);
+        }
+        Err(error) => unknown(instance, now, format!("it cannot be watched: {error}")),
+    }
+}
+
+/// It ended: as it was seen to end, or, if nobody saw it, as nobody knows.
+fn ended(instance: &mut Instance, run: Option<u64>, now: Timestamp) {
+    let seen = instance.state.last_exit.clone().filter(|_| run.is_some() && instance.state.ended_run == run);
+    if instance.state.ended_by_us {
+        instance.run = Run::NotStarted;
+        return;
+    }
+    let exit = seen.unwrap_or(Exit { at: now, status: ExitStatus::Unknown });
+    instance.state.last_exit = Some(exit.clone());
+    instance.state.ended_run = run;
+    instance.run = Run::Ended { started: instance.state.started_at, exit };
+}

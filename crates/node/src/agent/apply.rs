@@ -1,0 +1,95 @@
+//! An accepted assignment, brought into memory and onto the disk. Its stamp is durable already.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use model::{
+    InstanceId,
+    assignment::{Assigned, Assignment},
+};
+
+use super::Agent;
+use crate::{instance::Instance, ledger::Folder};
+
+impl Agent {
+    pub(super) fn apply(&mut self, assignment: &Assignment) {
+        self.accepted = Some(assignment.stamp.clone());
+        self.publisher.accepted(assignment.stamp.clone());
+        let mut touched: BTreeSet<InstanceId> = BTreeSet::new();
+        for (id, assigned) in &assignment.instances {
+            if self.take(id, assigned) {
+                touched.insert(id.clone());
+            }
+        }
+        for (id, instance) in &mut self.instances {
+            let held = assignment.held.contains(&id.service);
+            if instance.wanted && !held && !assignment.instances.contains_key(id) {
+                withdraw(instance);
+                touched.insert(id.clone());
+            }
+        }
+        for id in &touched {
+            self.touch(id);
+        }
+        self.sync_later();
+    }
+
+    /// Whether anything about the instance has changed.
+    fn take(&mut self, id: &InstanceId, assigned: &Arc<Assigned>) -> bool {
+        if let Some(instance) = self.instances.get_mut(id) {
+            return change(instance, assigned);
+        }
+        if self.unclaimed.remove(id).is_some() {
+            // The ledger was lost; the assignment counts as one.
+            self.tell_strangers();
+            self.adopt_again(assigned.clone());
+            return true;
+        }
+        let folder = Folder::new(&self.cx.instances(), id);
+        let instance = Instance::new(assigned.clone(), folder, &self.cx.config.sites);
+        self.instances.insert(id.clone(), instance);
+        true
+    }
+
+    /// All of the ledger's new files at once, off the way of everything else.
+    fn sync_later(&self) {
+        let folder = self.cx.instances();
+        tokio::task::spawn_blocking(move || {
+            let synced = std::fs::File::open(&folder).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
+            if let Err(error) = synced {
+                tracing::warn!(%error, "the ledger could not be synced");
+            }
+        });
+    }
+}
+
+fn change(instance: &mut Instance, assigned: &Arc<Assigned>) -> bool {
+    if instance.wanted && (Arc::ptr_eq(&instance.assigned, assigned) || instance.assigned == *assigned) {
+        return false;
+    }
+    if instance.assigned.release != assigned.release {
+        // An instance never changes its release: whoever says so means another instance.
+        tracing::error!(instance = %instance.id, "assigned with another release than before; it keeps what it has");
+        return false;
+    }
+    instance.assigned = assigned.clone();
+    instance.wanted = true;
+    if !assigned.current {
+        instance.state.switched = false;
+    }
+    instance.hurry.notify_waiters();
+    if instance.folder.path().is_dir()
+        && let Err(error) = instance.folder.write_assigned(assigned)
+    {
+        tracing::warn!(instance = %instance.id, %error, "the assignment is held in memory alone");
+    }
+    true
+}
+
+/// Its going is written down before it is begun.
+fn withdraw(instance: &mut Instance) {
+    instance.wanted = false;
+    instance.hurry.notify_waiters();
+    if let Err(error) = instance.folder.withdraw() {
+        tracing::warn!(instance = %instance.id, %error, "its removal is held in memory alone");
+    }
+}

@@ -1,0 +1,224 @@
+//! Compares what is there with what is declared: whole every so often, and where something may have changed.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use content::place::Depth;
+use model::{InstanceId, artifact::RelPath, drift::Drift, event::Kind};
+
+use super::{Agent, Context, Event};
+use crate::{
+    instance::Instance,
+    ledger::Folder,
+    process::files,
+    site::{self, View},
+};
+
+impl Agent {
+    /// Compares an instance at these paths, or whole. One at a time: what is asked for meanwhile comes after.
+    pub(super) fn compare(&mut self, id: &InstanceId, paths: &[PathBuf], whole: bool) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let nothing = instance.site.is_none() && instance.assigned.content.files.is_empty();
+        if nothing || !instance.wanted || !instance.state.installed {
+            return;
+        }
+        instance.check.whole |= whole;
+        instance.check.paths.extend(paths.iter().cloned());
+        if !instance.check.running && instance.busy.is_none() {
+            Self::begin_compare(&self.cx, instance);
+        }
+    }
+
+    fn begin_compare(cx: &Arc<Context>, instance: &mut Instance) {
+        // A look at a part says nothing about what differs elsewhere.
+        let whole = std::mem::take(&mut instance.check.whole) || !instance.drift.is_empty();
+        let paths = std::mem::take(&mut instance.check.paths);
+        instance.check.running = true;
+        let (cx, id) = (cx.clone(), instance.id.clone());
+        let (assigned, site, folder) =
+            (instance.assigned.clone(), instance.site.clone(), instance.folder.clone());
+        let port = instance.state.port;
+        tokio::spawn(async move {
+            let _permit = cx.files.acquire().await;
+            let inner = cx.clone();
+            let compared = tokio::task::spawn_blocking(move || match &site {
+                Some(site) => {
+                    let depth = if whole { Depth::Whole } else { Depth::Only(&paths) };
+                    look_at_site(&inner, &assigned, site, depth)
+                }
+                None => look_at_process(&inner, &assigned, port, &folder),
+            });
+            let view = compared.await.unwrap_or_else(|error| Err(error.to_string()));
+            let _ = cx.events.send(Event::Compared { id, view }).await;
+        });
+    }
+
+    pub(super) fn compared(&mut self, id: &InstanceId, view: Result<View, String>) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.check.running = false;
+        instance.check.done = true;
+        match view {
+            // Something is being done there; its own outcome says how it is.
+            _ if instance.busy.is_some() => {}
+            Ok(view) => {
+                let gone = view.differences.iter().any(|difference| difference.observed.is_none());
+                self.see(id, view);
+                if gone {
+                    self.watch_site(id);
+                }
+            }
+            Err(error) => {
+                // Unknown is not damaged: what was known stays.
+                tracing::warn!(instance = %id, %error, "it cannot be compared with what is declared");
+            }
+        }
+        self.touch(id);
+        self.compare_again(id);
+    }
+
+    fn compare_again(&mut self, id: &InstanceId) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if (instance.check.whole || !instance.check.paths.is_empty()) && instance.busy.is_none() {
+            Self::begin_compare(&self.cx, instance);
+        }
+    }
+
+    /// Takes what was found: drift begins, goes on, or is over.
+    pub(super) fn see(&mut self, id: &InstanceId, view: View) {
+        let now = self.cx.now();
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.current = view.current && (instance.state.switched || !lacks_links(&view));
+        instance.state.switched |= instance.current && instance.assigned.current;
+        instance.check.done = true;
+        let policy = &instance.assigned.drift;
+        let found: Vec<_> =
+            view.differences.into_iter().filter(|found| !is_excused(instance, found)).collect();
+        let correctable = found.iter().any(|found| found.ours && site::corrects(policy, &found.path));
+        let mut before = std::mem::take(&mut instance.drift);
+        for found in found {
+            let known = before.remove(&found.path);
+            if known.is_none() {
+                let message = describe(&found);
+                self.cx.say(instance, Kind::DriftFound, message);
+            }
+            let since = known.map_or(now, |drift| drift.since);
+            let since = instance.state.drift_since.get(&found.path).copied().unwrap_or(since);
+            let drift = Drift {
+                path: found.path.clone(),
+                declared: found.declared,
+                observed: found.observed,
+                since,
+                by: None,
+            };
+            instance.drift.insert(found.path, drift);
+        }
+        for path in before.keys() {
+            self.cx.say(instance, Kind::DriftCorrected, format!("{path} of {id} is as declared again"));
+        }
+        instance.correctable = correctable;
+        let since: BTreeMap<_, _> = instance.drift.values().map(|d| (d.path.clone(), d.since)).collect();
+        if since != instance.state.drift_since {
+            instance.state.drift_since = since;
+            if instance.busy.is_none() {
+                Self::remember(instance);
+            }
+        }
+    }
+
+    /// Rendered files are looked at cheaply and often, and hashed when the look has changed.
+    pub(super) fn look_at_files(&mut self) {
+        if std::mem::replace(&mut self.looking_at_files, true) {
+            return;
+        }
+        let with_files = self.instances.values().filter(|instance| {
+            instance.site.is_none() && instance.state.installed && !instance.assigned.content.files.is_empty()
+        });
+        let targets: Vec<(InstanceId, PathBuf, Vec<RelPath>)> = with_files
+            .map(|i| (i.id.clone(), i.folder.work(), i.assigned.content.files.keys().cloned().collect()))
+            .collect();
+        let (looks, events) = (self.file_looks.clone(), self.cx.events.clone());
+        tokio::spawn(async move {
+            let looked = tokio::task::spawn_blocking(move || changed_looks(&looks, targets));
+            let changed = looked.await.unwrap_or_default();
+            let _ = events.send(Event::FilesLooked { changed }).await;
+        });
+    }
+
+    pub(super) fn files_looked(&mut self, changed: &[InstanceId]) {
+        self.looking_at_files = false;
+        for id in changed {
+            self.compare(id, &[], true);
+        }
+    }
+}
+
+type Looks = std::sync::Mutex<BTreeMap<InstanceId, files::Look>>;
+
+fn changed_looks(looks: &Looks, targets: Vec<(InstanceId, PathBuf, Vec<RelPath>)>) -> Vec<InstanceId> {
+    let mut before = looks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut after = BTreeMap::new();
+    let mut changed = Vec::new();
+    for (id, folder, names) in targets {
+        let look = files::look(&folder, &names);
+        if before.get(&id) != Some(&look) {
+            changed.push(id.clone());
+        }
+        after.insert(id, look);
+    }
+    *before = after;
+    changed
+}
+
+/// Ignored, or not yet switched to: then its absence is work to do and no drift.
+fn is_excused(instance: &Instance, found: &site::Difference) -> bool {
+    let link = found.path == "site/current" || found.path.starts_with("webroot/");
+    site::is_ignored(&instance.assigned.drift, &found.path)
+        || (link && !(instance.assigned.current && instance.state.switched))
+}
+
+/// The first switch is done when the webroot has its links too.
+fn lacks_links(view: &View) -> bool {
+    view.differences.iter().any(|found| found.ours && found.path.starts_with("webroot/"))
+}
+
+fn describe(found: &site::Difference) -> String {
+    let observed = found.observed.as_deref().unwrap_or("missing");
+    let declared = found.declared.as_deref().unwrap_or("nothing");
+    format!("{} is {observed}, declared is {declared}", found.path)
+}
+
+fn look_at_site(
+    cx: &Context,
+    assigned: &model::assignment::Assigned,
+    site: &site::Site,
+    depth: Depth<'_>,
+) -> Result<View, String> {
+    let digest = assigned.content.artifact().ok_or("it has no content")?;
+    let artifact = cx.content.artifact(&digest).map_err(|error| error.to_string())?;
+    let view = site.check(&artifact, assigned.current, depth).map_err(|error| error.to_string())?;
+    // Where a part differs, the whole is looked at, so that a view is always of the whole.
+    if matches!(depth, Depth::Only(_)) && !view.differences.is_empty() {
+        return site.check(&artifact, assigned.current, Depth::Whole).map_err(|error| error.to_string());
+    }
+    Ok(view)
+}
+
+fn look_at_process(
+    cx: &Context,
+    assigned: &model::assignment::Assigned,
+    port: Option<u16>,
+    folder: &Folder,
+) -> Result<View, String> {
+    let rendered = cx.surroundings.files(&assigned.id, &assigned.content, port);
+    Ok(view_of_files(folder, &rendered.map_err(|error| error.to_string())?))
+}
+
+pub(super) fn view_of_files(folder: &Folder, rendered: &BTreeMap<RelPath, Vec<u8>>) -> View {
+    let differences =
+        files::compare(&folder.work(), rendered).into_iter().map(|difference| site::Difference {
+            path: format!("files/{}", difference.file),
+            declared: Some(difference.declared),
+            observed: difference.observed,
+            ours: true,
+        });
+    View { differences: differences.collect(), current: false }
+}

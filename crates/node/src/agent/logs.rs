@@ -1,0 +1,65 @@
+//! Finds an instance's output, and keeps it from growing without bound.
+
+use std::path::PathBuf;
+
+use model::InstanceId;
+
+use super::{Agent, Event};
+use crate::{ledger::Folder, logs};
+
+/// Where an instance's output is.
+#[derive(Debug, Clone)]
+pub struct LogSource {
+    /// Oldest first; the last one is written.
+    pub files: Vec<PathBuf>,
+    /// Bytes taken off the front of the last one since the node started.
+    pub discarded: u64,
+    /// Whether more may come.
+    pub open: bool,
+}
+
+impl Agent {
+    pub(super) fn log_source(&self, id: &InstanceId) -> Option<LogSource> {
+        let folder = Folder::new(&self.cx.instances(), id);
+        if folder.log().exists() {
+            let files = logs::all(&folder.log(), self.cx.config.logs.files);
+            let discarded = self.log_cuts.get(id).copied().unwrap_or_default();
+            return Some(LogSource { files, discarded, open: self.instances.contains_key(id) });
+        }
+        let kept = self.cx.kept.path(id);
+        if kept.exists() {
+            return Some(LogSource { files: vec![kept], discarded: 0, open: false });
+        }
+        // It has not written anything yet.
+        self.instances.contains_key(id).then(|| LogSource {
+            files: vec![folder.log()],
+            discarded: 0,
+            open: true,
+        })
+    }
+
+    pub(super) fn look_at_logs(&mut self) {
+        if std::mem::replace(&mut self.looking_at_logs, true) {
+            return;
+        }
+        let targets: Vec<_> = self
+            .instances
+            .values()
+            .filter(|instance| instance.live().is_some())
+            .map(|instance| (instance.id.clone(), instance.folder.log()))
+            .collect();
+        let (limits, events) = (self.cx.config.logs, self.cx.events.clone());
+        tokio::task::spawn_blocking(move || {
+            for (id, path) in targets {
+                match logs::cut(&path, limits.bytes, limits.files) {
+                    Ok(Some(logs::Cut(bytes))) => {
+                        let _ = events.blocking_send(Event::LogCut { id, bytes });
+                    }
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(instance = %id, %error, "its output could not be cut"),
+                }
+            }
+            let _ = events.blocking_send(Event::LogsLooked);
+        });
+    }
+}

@@ -1,0 +1,318 @@
+//! One task owns the node's state. Whatever happens comes to it as an event; for the instances that it touches,
+//! `decide::node::step` says what to do, a task of its own does it, and its end is an event again.
+
+mod adopt;
+mod apply;
+mod compare;
+mod hints;
+mod logs;
+mod operate;
+mod probing;
+mod tell;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use content::Blobs;
+use decide::health::Purpose;
+use model::{
+    InstanceId, Timestamp,
+    assignment::{Assignment, Stamp},
+    observation::{Copied, ExitStatus, Stranger},
+    spec::Check,
+};
+use sys::PidFd;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+pub use self::logs::LogSource;
+pub use self::tell::{EndpointSink, Outside};
+use crate::{
+    clock::Clock,
+    config::Config,
+    content_source::ContentSource,
+    instance::Instance,
+    logs::Kept,
+    process::{
+        ports::Ports,
+        start::{self, Prepared, Surroundings},
+    },
+    publish::Publisher,
+    site,
+    timers::Timers,
+    watching::Watching,
+};
+
+/// Events waiting for the agent. Senders wait when it is full.
+const QUEUE: usize = 4096;
+/// Events taken before anything else is looked at.
+const BATCH: usize = 256;
+/// Operations on files at once: more would only make the disk seek.
+const FILE_OPERATIONS: usize = 4;
+
+/// What callers ask for.
+pub enum Command {
+    Apply(Arc<Assignment>, oneshot::Sender<()>),
+    Look(oneshot::Sender<()>),
+    Log(InstanceId, oneshot::Sender<Option<LogSource>>),
+    Shutdown(Workloads, oneshot::Sender<()>),
+}
+
+/// What becomes of the workloads when the node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workloads {
+    /// They are ended in order; the next start of Setpoint starts them without counting an attempt.
+    Stop,
+    /// They run on and are adopted at the next start.
+    Keep,
+}
+
+/// What happened.
+pub(crate) enum Event {
+    Ended {
+        id: InstanceId,
+        run: u64,
+        status: ExitStatus,
+    },
+    Probed {
+        id: InstanceId,
+        run: u64,
+        check: Check,
+        purposes: Vec<Purpose>,
+        result: Result<(), String>,
+        at: Timestamp,
+    },
+    Copied {
+        id: InstanceId,
+        copied: Copied,
+    },
+    Done {
+        id: InstanceId,
+        outcome: Outcome,
+    },
+    Compared {
+        id: InstanceId,
+        view: Result<site::View, String>,
+    },
+    /// These paths may have changed.
+    Hint {
+        paths: Vec<PathBuf>,
+        everything: bool,
+    },
+    /// So many bytes were taken off the front of an output file.
+    LogCut {
+        id: InstanceId,
+        bytes: u64,
+    },
+    FilesLooked {
+        changed: Vec<InstanceId>,
+    },
+    LogsLooked,
+}
+
+/// How an operation ended. Failures are sentences for people.
+pub(crate) enum Outcome {
+    Installed(Result<Option<site::View>, String>),
+    Updated(Result<site::View, String>),
+    Started(Result<(PidFd, sys::Identity, Arc<Prepared>, Timestamp), StartFailure>),
+    Deleted(Result<(), String>),
+    /// Ended because the node ends.
+    Stopped(Result<(), String>),
+}
+
+#[derive(Debug)]
+pub(crate) struct StartFailure {
+    pub message: String,
+}
+
+impl From<start::Error> for StartFailure {
+    fn from(error: start::Error) -> Self {
+        Self { message: error.to_string() }
+    }
+}
+
+/// What tasks need of the node; shared and unchanging.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub config: Config,
+    pub clock: Arc<dyn Clock>,
+    pub content: Arc<dyn ContentSource>,
+    pub blobs: Blobs,
+    pub surroundings: Surroundings,
+    pub outside: Outside,
+    pub kept: Kept,
+    pub files: Semaphore,
+    pub events: mpsc::Sender<Event>,
+}
+
+impl Context {
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub fn instances(&self) -> PathBuf {
+        self.config.data.join("instances")
+    }
+}
+
+pub(crate) struct Agent {
+    cx: Arc<Context>,
+    instances: BTreeMap<InstanceId, Instance>,
+    /// Folders that no assignment is known to cover: reported, never removed.
+    unclaimed: BTreeMap<InstanceId, Stranger>,
+    strange: Vec<Stranger>,
+    accepted: Option<Stamp>,
+    timers: Timers,
+    ports: Ports,
+    publisher: Publisher,
+    watching: Watching,
+    /// Which sites a watched folder belongs to.
+    places: BTreeMap<PathBuf, std::collections::BTreeSet<InstanceId>>,
+    log_cuts: BTreeMap<InstanceId, u64>,
+    looking_at_files: bool,
+    file_looks: Arc<std::sync::Mutex<BTreeMap<InstanceId, crate::process::files::Look>>>,
+    looking_at_logs: bool,
+    events: mpsc::Receiver<Event>,
+    commands: mpsc::Receiver<Command>,
+    ending: Option<(Workloads, oneshot::Sender<()>)>,
+}
+
+impl Agent {
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// Runs until it is shut down or nobody holds the node any more. Workloads live on unless told otherwise.
+    pub async fn run(mut self) {
+        let mut full = every(self.cx.config.check_interval);
+        let mut files = every(self.cx.config.files_interval);
+        let mut logs = every(self.cx.config.logs.interval);
+        let mut life = every(self.cx.config.sign_of_life);
+        loop {
+            self.ring_timers();
+            self.judge_completeness();
+            if self.publisher.wait().is_some_and(|wait| wait.is_zero()) {
+                self.publisher.publish(self.cx.now());
+            }
+            if self.is_over() {
+                break;
+            }
+            let wake = self.wake_in();
+            tokio::select! {
+                biased;
+                Some(event) = self.events.recv() => self.take_events(event),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => break,
+                },
+                () = tokio::time::sleep(wake) => {}
+                _ = full.tick() => self.full_pass(),
+                _ = files.tick() => self.look_at_files(),
+                _ = logs.tick() => self.look_at_logs(),
+                _ = life.tick() => self.publisher.touch(),
+            }
+        }
+        self.end();
+    }
+
+    fn take_events(&mut self, first: Event) {
+        self.handle(first);
+        for _ in 1..BATCH {
+            match self.events.try_recv() {
+                Ok(event) => self.handle(event),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Ended { id, run, status } => self.ended(&id, run, status),
+            Event::Probed { id, run, check, purposes, result, at } => {
+                self.probed(&id, run, &check, &purposes, result, at);
+            }
+            Event::Copied { id, copied } => self.copied(&id, copied),
+            Event::Done { id, outcome } => self.done(&id, outcome),
+            Event::Compared { id, view } => self.compared(&id, view),
+            Event::Hint { paths, everything } => self.hinted(&paths, everything),
+            Event::LogCut { id, bytes } => *self.log_cuts.entry(id).or_default() += bytes,
+            Event::FilesLooked { changed } => self.files_looked(&changed),
+            Event::LogsLooked => self.looking_at_logs = false,
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Apply(assignment, done) => {
+                self.apply(&assignment);
+                let _ = done.send(());
+            }
+            Command::Look(done) => {
+                self.full_pass();
+                let _ = done.send(());
+            }
+            Command::Log(id, answer) => {
+                let _ = answer.send(self.log_source(&id));
+            }
+            Command::Shutdown(workloads, done) => self.shut_down(workloads, done),
+        }
+    }
+
+    fn ring_timers(&mut self) {
+        let now = self.cx.now();
+        while let Some(id) = self.timers.pop(now) {
+            self.touch(&id);
+        }
+    }
+
+    fn wake_in(&self) -> Duration {
+        let now = self.cx.now();
+        let timer = self.timers.next().map(|at| at.since(now).as_duration());
+        let longest = Duration::from_secs(60);
+        timer.into_iter().chain(self.publisher.wait()).min().unwrap_or(longest).min(longest)
+    }
+
+    /// Asks what to do about one instance, says how it is, and begins what is to be done.
+    fn touch(&mut self, id: &InstanceId) {
+        let now = self.cx.now();
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if self.ending.is_some() {
+            return Self::rest(&self.cx, instance, &mut self.publisher, now);
+        }
+        let step = instance.step(now);
+        let wake = [step.wake_at, Self::probe(&self.cx, instance, now)].into_iter().flatten().min();
+        instance.wake_at = wake;
+        self.timers.set(id, wake);
+        Self::tell(&self.cx, instance, &step, &mut self.publisher, now);
+        self.operate(id, step.operation, now);
+    }
+
+    /// While the node ends, nothing more is begun; what is there is still told.
+    fn rest(cx: &Context, instance: &mut Instance, publisher: &mut Publisher, now: Timestamp) {
+        let step = instance.step(now);
+        Self::tell(cx, instance, &step, publisher, now);
+    }
+
+    /// Incomplete until every instance of the ledger has been looked at once.
+    fn judge_completeness(&mut self) {
+        if !self.publisher.is_complete()
+            && self.instances.values().all(|i| i.site.is_none() || i.check.done || i.busy.is_some())
+        {
+            self.publisher.complete(true);
+        }
+    }
+
+    fn full_pass(&mut self) {
+        self.read_unknown_again();
+        let ids: Vec<_> = self.instances.keys().cloned().collect();
+        for id in &ids {
+            self.compare(id, &[], true);
+            self.touch(id);
+        }
+        self.publisher.touch();
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}

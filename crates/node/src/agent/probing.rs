@@ -1,0 +1,115 @@
+//! Probes of living processes: never two of one check at a time.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use decide::health::Purpose;
+use model::{
+    InstanceId, Timestamp,
+    spec::{Check, Probe},
+};
+
+use super::{Agent, Context, Event};
+use crate::{
+    instance::{Instance, Run},
+    probe::{self, Patience, Target},
+    process::{lookup, render::Names},
+};
+
+impl Agent {
+    /// Begins what is due, and says when the next is.
+    pub(super) fn probe(cx: &Arc<Context>, instance: &mut Instance, now: Timestamp) -> Option<Timestamp> {
+        let Run::Alive { live, health } = &instance.run else { return None };
+        if instance.busy.is_some_and(|busy| matches!(busy, decide::node::Busy::Stopping { .. })) {
+            return None;
+        }
+        let spec = &instance.assigned.content.health;
+        let (due, next) = health.due(spec, now);
+        let run = live.run;
+        // A start is waited for as it happens; a ready process that refuses is news at once.
+        let patience = if health.ready { Duration::ZERO } else { Probe::INTERVAL_UNTIL_READY.as_duration() };
+        for due in due {
+            if instance.probing.contains(&due.check) {
+                continue;
+            }
+            let prepared = target(cx, instance, &due.check)
+                .and_then(|target| Ok((target, command(cx, instance, &due.check)?)));
+            instance.probing.push(due.check.clone());
+            let (cx, id) = (cx.clone(), instance.id.clone());
+            tokio::spawn(async move {
+                let result = match prepared {
+                    Ok((target, command)) => {
+                        probe::probe(&target, &due.check, command, due.timeout, Patience(patience)).await
+                    }
+                    Err(error) => Err(error),
+                };
+                // Counted from its begin: the next is due an interval later, however long this one waited.
+                let probed =
+                    Event::Probed { id, run, check: due.check, purposes: due.purposes, result, at: now };
+                let _ = cx.events.send(probed).await;
+            });
+        }
+        next
+    }
+
+    pub(super) fn probed(
+        &mut self,
+        id: &InstanceId,
+        run: u64,
+        check: &Check,
+        purposes: &[Purpose],
+        result: Result<(), String>,
+        at: Timestamp,
+    ) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.probing.retain(|probing| probing != check);
+        if let Run::Alive { live, health } = &mut instance.run
+            && live.run == run
+            && live.exit_status().is_none()
+        {
+            // What it says is true at its end, but a failure's time is its begin.
+            let at = if result.is_ok() { self.cx.clock.now() } else { at };
+            let before = (health.ready, health.started);
+            *health = health.after(&instance.assigned.content.health, purposes, result, at);
+            if before != (health.ready, health.started) {
+                instance.state.ready = health.ready;
+                instance.state.port_moves = 0;
+                Self::remember(instance);
+            }
+        }
+        self.touch(id);
+    }
+}
+
+fn target(cx: &Context, instance: &Instance, check: &Check) -> Result<Target, String> {
+    let mut target = Target {
+        host: cx.config.host.clone(),
+        port: instance.state.port,
+        cwd: instance.folder.work(),
+        env: BTreeMap::new(),
+        user: None,
+    };
+    if let (Check::Exec(_), Some(process)) = (check, instance.process()) {
+        let inherited = &cx.surroundings.inherited;
+        target.env = names(cx, instance).environment(inherited).map_err(|error| error.to_string())?;
+        let user =
+            process.user.as_deref().map(lookup::user).transpose().map_err(|error| error.to_string())?;
+        target.user = user.flatten().map(|user| (user.credentials.uid, user.credentials.gid));
+    }
+    Ok(target)
+}
+
+fn names<'a>(cx: &'a Context, instance: &'a Instance) -> Names<'a> {
+    Names {
+        id: &instance.id,
+        host: &cx.config.host,
+        port: instance.state.port,
+        setpoint: &cx.config.setpoint_exe,
+        env: &instance.assigned.content.env,
+    }
+}
+
+fn command(cx: &Context, instance: &Instance, check: &Check) -> Result<Vec<String>, String> {
+    let Check::Exec(words) = check else { return Ok(Vec::new()) };
+    let names = names(cx, instance);
+    words.iter().map(|word| names.render("health", word).map_err(|error| error.to_string())).collect()
+}

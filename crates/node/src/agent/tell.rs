@@ -1,0 +1,172 @@
+//! What the node says to others: the observation, the edge's overlay, and events for people.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use model::{
+    Timestamp,
+    event::{Event, Kind},
+    observation::{InstanceReport, State},
+    route::{EndpointEvent, EndpointHealth},
+};
+use tokio::sync::mpsc;
+
+use super::{Agent, Context};
+use crate::{instance::Instance, publish::Publisher};
+
+/// Called in the moment something is known; it must not block.
+pub type EndpointSink = Arc<dyn Fn(EndpointEvent) + Send + Sync>;
+
+/// Events kept for a reader that is slow or has not come yet; beyond that the oldest are dropped.
+const EVENTS: usize = 10_000;
+
+/// Who listens.
+#[derive(Default)]
+pub struct Outside {
+    sinks: Mutex<Vec<EndpointSink>>,
+    events: Mutex<Events>,
+}
+
+#[derive(Default)]
+struct Events {
+    early: VecDeque<Event>,
+    reader: Option<mpsc::Sender<Event>>,
+}
+
+impl fmt::Debug for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outside").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Outside {
+    pub fn add_sink(&self, sink: EndpointSink) {
+        lock(&self.sinks).push(sink);
+    }
+
+    pub fn endpoint(&self, event: EndpointEvent) {
+        let sinks = lock(&self.sinks).clone();
+        for sink in sinks {
+            sink(event.clone());
+        }
+    }
+
+    /// The reader of events, instead of the one before. What happened before the first comes is not lost.
+    pub fn read_events(&self) -> mpsc::Receiver<Event> {
+        let (tell, reader) = mpsc::channel(EVENTS);
+        let mut events = lock(&self.events);
+        for event in events.early.drain(..) {
+            let _ = tell.try_send(event);
+        }
+        events.reader = Some(tell);
+        reader
+    }
+
+    pub fn event(&self, event: Event) {
+        tracing::info!(kind = event.kind.word(), instance = ?event.instance, "{}", event.message);
+        let mut events = lock(&self.events);
+        let unread = match &events.reader {
+            Some(reader) => match reader.try_send(event) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Closed(event)) => event,
+                Err(mpsc::error::TrySendError::Full(event)) => {
+                    tracing::warn!(
+                        kind = event.kind.word(),
+                        "nobody reads events fast enough; this one is dropped"
+                    );
+                    return;
+                }
+            },
+            None => event,
+        };
+        events.reader = None;
+        if events.early.len() == EVENTS {
+            events.early.pop_front();
+        }
+        events.early.push_back(unread);
+    }
+}
+
+impl Context {
+    pub fn say(&self, instance: &Instance, kind: Kind, message: impl Into<String>) {
+        self.outside.event(Event {
+            kind,
+            service: Some(instance.id.service.clone()),
+            instance: Some(instance.id.clone()),
+            deployment: Some(instance.assigned.deployment.clone()),
+            message: message.into(),
+        });
+    }
+
+    pub fn say_endpoint(&self, instance: &Instance, health: EndpointHealth) {
+        if let Some(address) = instance.address(&self.config.host) {
+            self.outside.endpoint(EndpointEvent { instance: instance.id.clone(), address, health });
+        }
+    }
+}
+
+impl Agent {
+    /// Puts the instance's report into the observation, and says what has changed since the one before.
+    pub(super) fn tell(
+        cx: &Context,
+        instance: &mut Instance,
+        step: &decide::node::Step,
+        publisher: &mut Publisher,
+        now: Timestamp,
+    ) {
+        let report = instance.report(step, &cx.config.host, now);
+        if instance.report.as_deref() == Some(&report) {
+            return;
+        }
+        let before = instance.report.take();
+        Self::tell_readiness(cx, instance, before.as_deref(), &report);
+        Self::tell_failure(cx, instance, before.as_deref(), &report);
+        let report = Arc::new(report);
+        instance.report = Some(report.clone());
+        publisher.put(report);
+    }
+
+    fn tell_readiness(
+        cx: &Context,
+        instance: &mut Instance,
+        before: Option<&InstanceReport>,
+        now: &InstanceReport,
+    ) {
+        let was = before.is_some_and(|report| report.ready);
+        if was == now.ready {
+            return;
+        }
+        if instance.process().is_some() {
+            cx.say_endpoint(instance, if now.ready { EndpointHealth::Ready } else { EndpointHealth::Down });
+        }
+        if now.ready {
+            cx.say(instance, Kind::InstanceReady, format!("{} is ready", instance.id));
+        } else if matches!(now.state, State::Running | State::Starting) && !now.message.is_empty() {
+            cx.say(instance, Kind::InstanceUnready, format!("{} is not ready: {}", instance.id, now.message));
+        }
+    }
+
+    fn tell_failure(
+        cx: &Context,
+        instance: &Instance,
+        before: Option<&InstanceReport>,
+        now: &InstanceReport,
+    ) {
+        if now.state.is_failed() && !before.is_some_and(|report| report.state.is_failed()) {
+            let id = &instance.id;
+            let service = &id.service;
+            let message = format!(
+                "{id} has failed after {} restarts: {}; its last output: `setpoint logs {service} --instance {id} --tail 100`",
+                now.attempts.total, now.message
+            );
+            cx.say(instance, Kind::InstanceFailed, message);
+        }
+    }
+}

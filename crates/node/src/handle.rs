@@ -1,0 +1,171 @@
+//! The node as others hold it: a handle to the agent's task.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{InstanceId, assignment::Assignment, event::Event, observation::Observation};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use crate::{
+    agent::{Agent, Command, Context, EndpointSink, LogSource, Workloads},
+    clock::Clock,
+    config::Config,
+    content_source::ContentSource,
+    ledger::{self, Acceptor, AssignError},
+    logs::{self, Follow},
+};
+
+/// Commands waiting for the agent.
+const COMMANDS: usize = 64;
+/// Between looks for new output, for those who follow it.
+const FOLLOW: Duration = Duration::from_millis(100);
+/// Chunks of output waiting for a slow follower.
+const CHUNKS: usize = 16;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the node's ledger cannot be read, so nothing is touched: {0}")]
+    Ledger(#[from] ledger::Error),
+    #[error("the stored contents: {0}")]
+    Blobs(#[from] content::blobs::Error),
+    #[error("the kernel does not tell its boot id: {0}; is /proc mounted?")]
+    Kernel(std::io::Error),
+}
+
+/// A running node. When the last clone goes, the agent ends and its workloads live on.
+#[derive(Clone)]
+pub struct Node {
+    commands: mpsc::Sender<Command>,
+    acceptor: Arc<Mutex<Option<Acceptor>>>,
+    observations: watch::Receiver<Arc<Observation>>,
+    cx: Arc<Context>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("node", &self.cx.config.node).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Reads the ledger and adopts what lives; then observes, and holds what was accepted last.
+    pub async fn start(
+        config: Config,
+        content: Arc<dyn ContentSource>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (agent, acceptor, cx) = Agent::open(config, content, clock, receiver)?;
+        let observations = agent.publisher().receiver();
+        tokio::spawn(agent.run());
+        Ok(Self { commands, acceptor: Arc::new(Mutex::new(Some(acceptor))), observations, cx })
+    }
+
+    /// Takes an assignment, or refuses it without effects. On return its stamp is durable and its instances are in
+    /// the node's hands; what becomes of them is observed.
+    pub async fn assign(&self, assignment: Arc<Assignment>) -> Result<decide::ledger::Accepted, AssignError> {
+        let mut place = self.acceptor.lock().await;
+        let mut acceptor = place.take().ok_or(AssignError::Ended)?;
+        let (cx, offered) = (self.cx.clone(), assignment.clone());
+        let accepted = tokio::task::spawn_blocking(move || {
+            let decision = acceptor.accept(&cx.config.cluster, &cx.config.node, &offered);
+            (acceptor, decision)
+        });
+        let (acceptor, decision) = accepted.await.map_err(|_| AssignError::Ended)?;
+        *place = Some(acceptor);
+        let decision = decision?;
+        if decision.act {
+            // Still under the lock: assignments reach the agent in the order in which they were accepted.
+            self.ask(|done| Command::Apply(assignment, done)).await.ok_or(AssignError::Ended)?;
+        }
+        Ok(decision.accepted)
+    }
+
+    /// What the node sees: always the newest, whole.
+    pub fn observations(&self) -> watch::Receiver<Arc<Observation>> {
+        self.observations.clone()
+    }
+
+    /// Calls `sink` the moment an address stops or begins to take requests.
+    pub fn endpoint_events(&self, sink: EndpointSink) {
+        self.cx.outside.add_sink(sink);
+    }
+
+    /// What happened, for people. One reader at a time; what happened before the first is kept for it.
+    pub fn events(&self) -> mpsc::Receiver<Event> {
+        self.cx.outside.read_events()
+    }
+
+    /// The last lines of an instance's output, raw; also of one that failed and is gone.
+    pub async fn logs(&self, instance: &InstanceId, lines: usize) -> Result<Vec<u8>, logs::Error> {
+        let source = self.log_source(instance).await?;
+        let read = tokio::task::spawn_blocking(move || logs::tail(&source.files, lines));
+        read.await.map_err(|_| logs::Error::Ended)?
+    }
+
+    /// The last lines, and then what is written from now on, in chunks; ends when the instance is gone.
+    pub async fn follow_logs(
+        &self,
+        instance: &InstanceId,
+        lines: usize,
+    ) -> Result<mpsc::Receiver<Vec<u8>>, logs::Error> {
+        let source = self.log_source(instance).await?;
+        let Some(path) = source.files.last().cloned() else {
+            return Err(logs::Error::Unknown(instance.clone()));
+        };
+        // Placed at the end first: what comes between this and the last lines is then read twice rather than never.
+        let mut follow = Follow::from_end(path, source.discarded);
+        let (tell, chunks) = mpsc::channel(CHUNKS);
+        let _ = tell.send(self.logs(instance, lines).await?).await;
+        let (node, id) = (self.clone(), instance.clone());
+        tokio::spawn(async move {
+            while let Ok(source) = node.log_source(&id).await {
+                if node.pass_on(&mut follow, &source, &tell).await.is_none() || !source.open {
+                    return;
+                }
+                tokio::time::sleep(FOLLOW).await;
+            }
+        });
+        Ok(chunks)
+    }
+
+    async fn pass_on(
+        &self,
+        follow: &mut Follow,
+        source: &LogSource,
+        tell: &mpsc::Sender<Vec<u8>>,
+    ) -> Option<()> {
+        loop {
+            if tell.is_closed() {
+                return None;
+            }
+            let chunk = follow.read(source.discarded).ok()?;
+            if chunk.is_empty() {
+                return Some(());
+            }
+            tell.send(chunk).await.ok()?;
+        }
+    }
+
+    async fn log_source(&self, instance: &InstanceId) -> Result<LogSource, logs::Error> {
+        let found = self.ask(|answer| Command::Log(instance.clone(), answer)).await;
+        found.ok_or(logs::Error::Ended)?.ok_or_else(|| logs::Error::Unknown(instance.clone()))
+    }
+
+    /// Looks at everything now. What is found is observed.
+    pub async fn look(&self) {
+        let _ = self.ask(Command::Look).await;
+    }
+
+    /// Ends the node. With `Stop`, returns when every workload has ended.
+    pub async fn shutdown(&self, workloads: Workloads) {
+        // No assignment is taken any more, and one under way is waited for.
+        self.acceptor.lock().await.take();
+        let _ = self.ask(|done| Command::Shutdown(workloads, done)).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(command(answer)).await.ok()?;
+        answered.await.ok()
+    }
+}

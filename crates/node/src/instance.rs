@@ -1,0 +1,173 @@
+//! One instance in the agent's memory, and what is said of it: to `decide` and in the observation.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use decide::{
+    health::Health,
+    node::{self, Busy, Install, Local, Step},
+};
+use model::{
+    InstanceId, Timestamp,
+    assignment::Assigned,
+    drift::Drift,
+    observation::{Copied, Exit, InstanceReport},
+    spec::{Check, Port, Process, Workload},
+};
+use tokio::sync::Notify;
+
+use crate::{
+    ledger::{Folder, State},
+    process::{Live, start::Prepared},
+    site::{self, Site},
+};
+
+#[derive(Debug)]
+pub struct Instance {
+    pub id: InstanceId,
+    /// What was assigned last.
+    pub assigned: Arc<Assigned>,
+    /// False: it shall go.
+    pub wanted: bool,
+    pub folder: Folder,
+    pub state: State,
+    pub install: Install,
+    pub run: Run,
+    pub busy: Option<Busy>,
+    pub site: Option<Site>,
+    pub drift: BTreeMap<String, Drift>,
+    /// Drifted paths that may be put back: ours, and not ignored.
+    pub correctable: bool,
+    pub current: bool,
+    pub copied: Option<Copied>,
+    pub check: Checking,
+    pub probing: Vec<Check>,
+    pub prepared: Option<Arc<Prepared>>,
+    /// Operations in a row that failed: each pauses longer before the next.
+    pub failures: u32,
+    /// What the last failed operation said.
+    pub trouble: Option<String>,
+    /// Ends the pause after a failure.
+    pub hurry: Arc<Notify>,
+    pub report: Option<Arc<InstanceReport>>,
+    pub wake_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+pub enum Run {
+    NotStarted,
+    Alive { live: Live, health: Health },
+    Ended { started: Option<Timestamp>, exit: Exit },
+    Unknown { since: Timestamp, cause: String },
+}
+
+/// Where comparing it with what is declared stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checking {
+    pub running: bool,
+    /// Asked for meanwhile: these paths, or all when `whole`.
+    pub paths: std::collections::BTreeSet<PathBuf>,
+    pub whole: bool,
+    /// It has been compared at least once.
+    pub done: bool,
+}
+
+impl Instance {
+    pub fn new(assigned: Arc<Assigned>, folder: Folder, sites: &std::path::Path) -> Self {
+        Self {
+            id: assigned.id.clone(),
+            wanted: true,
+            site: Site::of(sites, &assigned),
+            state: State::default(),
+            install: Install::Absent,
+            run: Run::NotStarted,
+            busy: None,
+            drift: BTreeMap::new(),
+            correctable: false,
+            current: false,
+            copied: None,
+            check: Checking::default(),
+            probing: Vec::new(),
+            prepared: None,
+            failures: 0,
+            trouble: None,
+            hurry: Arc::default(),
+            report: None,
+            wake_at: None,
+            assigned,
+            folder,
+        }
+    }
+
+    pub fn process(&self) -> Option<&Process> {
+        match &self.assigned.content.workload {
+            Workload::Process(process) => Some(process),
+            Workload::Site(_) => None,
+        }
+    }
+
+    pub fn address(&self, host: &str) -> Option<String> {
+        self.state.port.map(|port| format!("{host}:{port}"))
+    }
+
+    pub fn has_dynamic_port(&self) -> bool {
+        self.assigned.content.port == Some(Port::Dynamic)
+    }
+
+    pub fn live(&self) -> Option<&Live> {
+        match &self.run {
+            Run::Alive { live, .. } => Some(live),
+            Run::NotStarted | Run::Ended { .. } | Run::Unknown { .. } => None,
+        }
+    }
+
+    pub fn step(&self, now: Timestamp) -> Step {
+        let local = Local {
+            id: self.id.clone(),
+            install: self.install.clone(),
+            run: match &self.run {
+                Run::NotStarted => node::Run::NotStarted,
+                Run::Alive { health, .. } => node::Run::Alive { health: health.clone() },
+                Run::Ended { started, exit } => node::Run::Ended { started: *started, exit: exit.clone() },
+                Run::Unknown { since, .. } => node::Run::Unknown { since: *since },
+            },
+            attempts: self.state.attempts.clone(),
+            drifted: self.correctable,
+            // Led elsewhere by hand after it was switched, it is drift, and the drift policy decides.
+            current: self.current
+                || (self.state.switched && !site::corrects(&self.assigned.drift, "site/current")),
+            busy: self.busy,
+        };
+        node::step(self.wanted.then_some(&*self.assigned), &local, now)
+    }
+
+    /// The report that a step gives, against the one before it.
+    pub fn report(&self, step: &Step, host: &str, now: Timestamp) -> InstanceReport {
+        let before = self.report.as_deref();
+        let same = before.filter(|report| report.ready == step.ready);
+        InstanceReport {
+            id: self.id.clone(),
+            release: self.assigned.release,
+            state: step.state.clone(),
+            ready: step.ready,
+            ready_since: same.map_or(now, |report| report.ready_since),
+            pid: self.live().map(|live| live.identity.pid),
+            address: self.address(host),
+            folder: self.site.as_ref().map(|site| site.folder().display().to_string()),
+            current: self.current,
+            started_at: self.state.started_at,
+            attempts: self.state.attempts.clone(),
+            last_exit: self.state.last_exit.clone(),
+            message: self.message(step),
+            copied: self.copied,
+            drift: self.drift.values().cloned().collect(),
+        }
+    }
+
+    fn message(&self, step: &Step) -> String {
+        match (&self.run, &self.trouble) {
+            (Run::Unknown { cause, .. }, _) => format!("{}: {cause}", step.message),
+            (_, Some(trouble)) if step.message.is_empty() => trouble.clone(),
+            _ => step.message.clone(),
+        }
+    }
+}

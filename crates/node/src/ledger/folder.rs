@@ -1,0 +1,195 @@
+//! One instance's folder: what was assigned, what must be remembered, who its process is.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use model::{
+    BootId, InstanceId, Knowledge, Timestamp, assignment::Assigned, instance::Attempts, observation::Exit,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Error,
+    files::{self, Durable},
+};
+
+/// What must be remembered of an instance beyond the agent's life.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Its files are placed and it has its port.
+    pub installed: bool,
+    pub attempts: Attempts,
+    pub port: Option<u16>,
+    /// Ports in a row that somebody else turned out to hold.
+    pub port_moves: u32,
+    /// Counts the starts of its process.
+    pub runs: u64,
+    pub started_at: Option<Timestamp>,
+    pub ready: bool,
+    /// The run whose end `last_exit` is.
+    pub ended_run: Option<u64>,
+    pub last_exit: Option<Exit>,
+    /// Setpoint ended it in order: the next start is no attempt.
+    pub ended_by_us: bool,
+    /// For a site: `current` has been switched to it, so that a `current` elsewhere is drift.
+    pub switched: bool,
+    /// Since when each drifted path differs.
+    pub drift_since: BTreeMap<String, Timestamp>,
+}
+
+/// Who an instance's process is. Void in another boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub boot: BootId,
+    pub pid: u32,
+    pub start: u64,
+    pub run: u64,
+}
+
+impl Identity {
+    pub fn of_kernel(&self) -> sys::Identity {
+        sys::Identity { pid: self.pid, start: self.start }
+    }
+}
+
+/// Whether the folder's instance was assigned when last written.
+#[derive(Debug)]
+pub enum Claim {
+    Assigned(Box<Assigned>),
+    /// It shall go; its going was begun or is about to.
+    Withdrawn(Box<Assigned>),
+    /// No accepted assignment is known to cover it.
+    Unclaimed,
+    Unreadable(Error),
+}
+
+/// The folder `instances/<id>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder(PathBuf);
+
+const ASSIGNED: &str = "assigned.json";
+const WITHDRAWN: &str = "withdrawn.json";
+
+impl Folder {
+    pub fn new(instances: &Path, id: &InstanceId) -> Self {
+        Self(instances.join(id.to_string()))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Its working directory, where its rendered files lie.
+    pub fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log").join("output.log")
+    }
+
+    /// Makes the folder with its claim in it, so that none without one is ever ours.
+    pub fn create(&self, assigned: &Assigned) -> Result<(), Error> {
+        if self.0.is_dir() {
+            return self.write_assigned(assigned).and_then(|()| self.make_subfolders());
+        }
+        let name = self.0.file_name().unwrap_or_default().to_string_lossy();
+        let unfinished = self.0.with_file_name(format!(".new-{name}"));
+        let fresh = Self(unfinished.clone());
+        remove_tree(&unfinished)?;
+        make_private(&unfinished)?;
+        fresh.write_assigned(assigned)?;
+        fresh.make_subfolders()?;
+        fs::rename(&unfinished, &self.0).map_err(Error::at(&self.0))
+    }
+
+    fn make_subfolders(&self) -> Result<(), Error> {
+        make_private(&self.work())?;
+        make_private(&self.0.join("log"))
+    }
+
+    pub fn write_assigned(&self, assigned: &Assigned) -> Result<(), Error> {
+        files::write(&self.0.join(ASSIGNED), assigned, Durable::No)?;
+        match fs::remove_file(self.0.join(WITHDRAWN)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::at(&self.0)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// From now on its going survives our death.
+    pub fn withdraw(&self) -> Result<(), Error> {
+        match fs::rename(self.0.join(ASSIGNED), self.0.join(WITHDRAWN)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::at(&self.0)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn claim(&self) -> Claim {
+        match (files::read(&self.0.join(ASSIGNED)), files::read(&self.0.join(WITHDRAWN))) {
+            (Ok(Some(assigned)), _) => Claim::Assigned(assigned),
+            (Ok(None), Ok(Some(assigned))) => Claim::Withdrawn(assigned),
+            (Ok(None), Ok(None)) => Claim::Unclaimed,
+            (Err(error), _) | (_, Err(error)) => Claim::Unreadable(error),
+        }
+    }
+
+    pub fn write_state(&self, state: &State) -> Result<(), Error> {
+        files::write(&self.0.join("state.json"), state, Durable::No)
+    }
+
+    pub fn state(&self, now: Timestamp) -> Knowledge<State> {
+        files::know(&self.0.join("state.json"), now)
+    }
+
+    /// No fsync: a power loss changes the boot id, and with it the identity is void.
+    pub fn write_identity(&self, identity: &Identity) -> Result<(), Error> {
+        files::write(&self.0.join("identity.json"), identity, Durable::No)
+    }
+
+    pub fn identity(&self, now: Timestamp) -> Knowledge<Identity> {
+        files::know(&self.0.join("identity.json"), now)
+    }
+
+    /// Out of its name first: a crash in between leaves nothing that looks like an instance.
+    pub fn remove(&self) -> Result<(), Error> {
+        let name = self.0.file_name().unwrap_or_default().to_string_lossy();
+        let going = self.0.with_file_name(format!(".gone-{name}"));
+        remove_tree(&going)?;
+        match fs::rename(&self.0, &going) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(Error::at(&self.0))?,
+        }
+        remove_tree(&going)
+    }
+}
+
+/// The folders below `instances`, by id; what has no instance's name is left alone and named. What crashes have left
+/// is removed.
+pub fn list(instances: &Path) -> Result<(Vec<(InstanceId, Folder)>, Vec<PathBuf>), Error> {
+    let (mut found, mut strange) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(instances).map_err(Error::at(instances))? {
+        let path = entry.map_err(Error::at(instances))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match name.parse::<InstanceId>() {
+            Ok(id) => found.push((id, Folder(path))),
+            Err(_) if name.starts_with(".new-") || name.starts_with(".gone-") => remove_tree(&path)?,
+            Err(_) => strange.push(path),
+        }
+    }
+    Ok((found, strange))
+}
+
+pub fn make_private(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::at(path))
+}
+
+fn remove_tree(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::at(path)(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,12 @@
+//! Output of workloads: one file per instance, appended to by the workload itself.
+//!
+//! Owns: reading the end of it, following it, cutting it when it is long, keeping that of what failed.
+//! Refuses to know: what is in it. It is stored raw; whoever prints it escapes it.
+
+mod keep;
+mod read;
+mod rotate;
+
+pub use keep::Kept;
+pub use read::{Error, Follow, tail};
+pub use rotate::{Cut, all, cut};

@@ -1,0 +1,196 @@
+//! The site runtime: a deployment's folder, `current` beside it, and the links of a webroot.
+//!
+//! Owns: where they are, and what about them is drift. Refuses to know how files are copied, compared and put back
+//! (`content`) and when they shall be.
+
+use std::path::{Path, PathBuf};
+
+use content::{
+    Blobs, Progress, links,
+    place::{self, Damage, Depth},
+    webroot::Webroot,
+};
+use model::{
+    artifact::Artifact,
+    assignment::Assigned,
+    drift::ignores,
+    spec::{DriftMode, DriftPolicy, Workload},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Place(#[from] place::Error),
+    #[error(transparent)]
+    Link(#[from] links::Error),
+    #[error(transparent)]
+    Content(#[from] crate::content_source::Unavailable),
+    #[error(transparent)]
+    Blobs(#[from] content::blobs::Error),
+    #[error("the service has no content yet: `setpoint deploy` gives it some")]
+    NoContent,
+}
+
+/// Where one site instance is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// `<sites>/<project>/<service>`.
+    pub parent: PathBuf,
+    /// `deployment-<id>`.
+    pub name: String,
+    pub webroot: Option<PathBuf>,
+}
+
+/// What was found of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    pub differences: Vec<Difference>,
+    /// `current` points here.
+    pub current: bool,
+}
+
+/// One difference, named as drift names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    pub path: String,
+    pub declared: Option<String>,
+    pub observed: Option<String>,
+    /// False: something that is not ours stands in the way, and is left alone.
+    pub ours: bool,
+}
+
+/// What an update does.
+#[derive(Debug, Clone)]
+pub struct Update {
+    pub drift: DriftPolicy,
+    /// `current` and the webroot shall point here.
+    pub current: bool,
+    /// They did before, so that a change there is drift and the drift policy decides.
+    pub switched: bool,
+}
+
+impl Site {
+    /// `None`: the instance is no site.
+    pub fn of(sites: &Path, assigned: &Assigned) -> Option<Self> {
+        let Workload::Site(site) = &assigned.content.workload else { return None };
+        let service = &assigned.id.service;
+        Some(Self {
+            parent: sites.join(service.project.as_str()).join(service.name.as_str()),
+            name: format!("deployment-{}", assigned.deployment),
+            webroot: site.webroot.as_ref().map(PathBuf::from),
+        })
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.parent.join(&self.name)
+    }
+
+    fn link(&self) -> PathBuf {
+        self.parent.join("current")
+    }
+
+    fn webroot(&self) -> Option<Webroot<'_>> {
+        self.webroot.as_deref().map(|folder| Webroot { folder, site: &self.parent })
+    }
+
+    pub fn install(
+        &self,
+        blobs: &Blobs,
+        artifact: &Artifact,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
+        Ok(place::stage(blobs, artifact, &self.parent, &self.name, progress)?)
+    }
+
+    /// Compares with what is declared. `links` asks for `current` and the webroot too.
+    pub fn check(&self, artifact: &Artifact, links: bool, depth: Depth<'_>) -> Result<View, Error> {
+        let damage = place::check(&self.folder(), artifact, depth)?;
+        let mut differences: Vec<_> = damage.iter().map(of_damage).collect();
+        let link = links::read(&self.link())?;
+        let current = link == links::LinkState::To(PathBuf::from(&self.name));
+        if links {
+            if !current {
+                differences.push(of_link("site/current".into(), Some(self.name.clone()), &link, true));
+            }
+            differences.extend(self.check_webroot(artifact)?);
+        }
+        Ok(View { differences, current })
+    }
+
+    fn check_webroot(&self, artifact: &Artifact) -> Result<Vec<Difference>, Error> {
+        let Some(webroot) = self.webroot() else { return Ok(Vec::new()) };
+        let found = webroot.check(artifact)?.into_iter().map(|difference| {
+            let path = format!("webroot/{}", difference.entry.to_string_lossy());
+            let declared = difference.declared.as_ref().map(|target| target.display().to_string());
+            of_link(path, declared, &difference.observed, !difference.is_conflict(&webroot))
+        });
+        Ok(found.collect())
+    }
+
+    /// Puts back what the policy lets it, and switches. The folder is whole before anything points to it.
+    pub fn update(&self, blobs: &Blobs, artifact: &Artifact, update: &Update) -> Result<View, Error> {
+        if update.drift.mode == DriftMode::Correct {
+            self.repair(blobs, artifact, &update.drift)?;
+        }
+        let may = |path: &str| !update.switched || corrects(&update.drift, path);
+        if update.current {
+            if may("site/current") {
+                links::switch(&self.link(), &self.name)?;
+            }
+            if let Some(webroot) = self.webroot().filter(|_| may("webroot/*")) {
+                webroot.apply(artifact)?;
+            }
+        }
+        self.check(artifact, update.current, Depth::Whole)
+    }
+
+    /// A few rounds: some damage hides other damage.
+    fn repair(&self, blobs: &Blobs, artifact: &Artifact, drift: &DriftPolicy) -> Result<(), Error> {
+        for _ in 0..4 {
+            let damage = place::check(&self.folder(), artifact, Depth::Whole)?;
+            let damage: Vec<_> = damage.into_iter().filter(|d| corrects(drift, &of_damage(d).path)).collect();
+            if damage.is_empty() {
+                break;
+            }
+            place::repair(blobs, &self.folder(), artifact, &damage)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the folder, and the links unless something else has taken them over.
+    pub fn remove(&self) -> Result<(), Error> {
+        if links::read(&self.link())? == links::LinkState::To(PathBuf::from(&self.name)) {
+            if let Some(webroot) = self.webroot() {
+                webroot.remove()?;
+            }
+            links::remove(&self.link())?;
+        }
+        place::remove(&self.parent, &self.name)?;
+        // The service's folder goes with its last deployment; what else is in it keeps it.
+        let _ = std::fs::remove_dir(&self.parent);
+        Ok(())
+    }
+}
+
+/// Whether the policy puts this path back.
+pub fn corrects(drift: &DriftPolicy, path: &str) -> bool {
+    drift.mode == DriftMode::Correct && !is_ignored(drift, path)
+}
+
+pub fn is_ignored(drift: &DriftPolicy, path: &str) -> bool {
+    drift.mode == DriftMode::Off || drift.ignore.iter().any(|pattern| ignores(pattern, path))
+}
+
+fn of_damage(damage: &Damage) -> Difference {
+    let path =
+        if damage.path.as_os_str().is_empty() { "site".into() } else { format!("site/{}", damage.shown()) };
+    Difference { path, declared: damage.declared(), observed: damage.observed(), ours: true }
+}
+
+fn of_link(path: String, declared: Option<String>, observed: &links::LinkState, ours: bool) -> Difference {
+    let observed = match observed {
+        links::LinkState::Absent => None,
+        links::LinkState::To(_) | links::LinkState::NotALink(_) => Some(observed.to_string()),
+    };
+    Difference { path, declared, observed, ours }
+}

@@ -1,0 +1,7 @@
+//! The node with real processes and folders.
+
+mod adopt;
+mod app;
+mod ledger;
+mod process;
+mod world;
