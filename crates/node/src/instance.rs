@@ -40,7 +40,8 @@ pub struct Instance {
     pub current: bool,
     pub copied: Option<Copied>,
     pub check: Checking,
-    pub probing: Vec<Check>,
+    /// Probes under way, by what they check.
+    pub probing: Vec<(Check, tokio::task::AbortHandle)>,
     pub prepared: Option<Arc<Prepared>>,
     /// Operations in a row that failed: each pauses longer before the next.
     pub failures: u32,
@@ -71,6 +72,12 @@ pub struct Checking {
     pub done: bool,
 }
 
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.stop_probing();
+    }
+}
+
 impl Instance {
     pub fn new(assigned: Arc<Assigned>, folder: Folder, sites: &std::path::Path) -> Self {
         Self {
@@ -95,6 +102,13 @@ impl Instance {
             wake_at: None,
             assigned,
             folder,
+        }
+    }
+
+    /// Probes of a run that is over say nothing about the next, and must not hold it up.
+    pub fn stop_probing(&mut self) {
+        for (_, probe) in self.probing.drain(..) {
+            probe.abort();
         }
     }
 

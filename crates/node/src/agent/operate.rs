@@ -80,6 +80,7 @@ impl Agent {
         instance.state.ready = false;
         instance.state.ended_by_us = false;
         instance.busy = Some(Busy::Starting);
+        instance.stop_probing();
         let job = Job::of(instance);
         let (cx, id) = (self.cx.clone(), id.clone());
         tokio::spawn(async move {
@@ -222,6 +223,7 @@ impl Agent {
         }
         let was_ready = health.ready;
         let exit = Exit { at: now, status };
+        instance.stop_probing();
         instance.state.ready = false;
         instance.state.ended_run = Some(run);
         instance.state.last_exit = Some(exit.clone());
@@ -286,7 +288,8 @@ impl Agent {
         self.publisher.remove(id);
         if let Some(instance) = again {
             // Assigned once more while it went: it begins anew.
-            let fresh = Instance::new(instance.assigned, instance.folder, &self.cx.config.sites);
+            let fresh =
+                Instance::new(instance.assigned.clone(), instance.folder.clone(), &self.cx.config.sites);
             self.instances.insert(id.clone(), fresh);
             self.touch(id);
         }

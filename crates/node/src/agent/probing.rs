@@ -28,14 +28,14 @@ impl Agent {
         // A start is waited for as it happens; a ready process that refuses is news at once.
         let patience = if health.ready { Duration::ZERO } else { Probe::INTERVAL_UNTIL_READY.as_duration() };
         for due in due {
-            if instance.probing.contains(&due.check) {
+            if instance.probing.iter().any(|(check, _)| *check == due.check) {
                 continue;
             }
             let prepared = target(cx, instance, &due.check)
                 .and_then(|target| Ok((target, command(cx, instance, &due.check)?)));
-            instance.probing.push(due.check.clone());
+            let check = due.check.clone();
             let (cx, id) = (cx.clone(), instance.id.clone());
-            tokio::spawn(async move {
+            let probing = tokio::spawn(async move {
                 let result = match prepared {
                     Ok((target, command)) => {
                         probe::probe(&target, &due.check, command, due.timeout, Patience(patience)).await
@@ -47,6 +47,7 @@ impl Agent {
                     Event::Probed { id, run, check: due.check, purposes: due.purposes, result, at: now };
                 let _ = cx.events.send(probed).await;
             });
+            instance.probing.push((check, probing.abort_handle()));
         }
         next
     }
@@ -61,11 +62,12 @@ impl Agent {
         at: Timestamp,
     ) {
         let Some(instance) = self.instances.get_mut(id) else { return };
-        instance.probing.retain(|probing| probing != check);
-        if let Run::Alive { live, health } = &mut instance.run
-            && live.run == run
-            && live.exit_status().is_none()
-        {
+        let Run::Alive { live, health } = &mut instance.run else { return };
+        if live.run != run {
+            return;
+        }
+        instance.probing.retain(|(probing, _)| probing != check);
+        if live.exit_status().is_none() {
             // What it says is true at its end, but a failure's time is its begin.
             let at = if result.is_ok() { self.cx.clock.now() } else { at };
             let before = (health.ready, health.started);

@@ -4,4 +4,5 @@ mod adopt;
 mod app;
 mod ledger;
 mod process;
+mod site;
 mod world;
