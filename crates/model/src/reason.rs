@@ -62,6 +62,13 @@ pub enum Change {
         instance: InstanceId,
         total: u64,
     },
+    /// It is restarted too often.
+    Alert {
+        instance: InstanceId,
+        restarts: usize,
+        within: Millis,
+        message: String,
+    },
     Purged,
 }
 
@@ -239,6 +246,9 @@ impl fmt::Display for Change {
             ),
             Self::AttemptsNoted { instance, total } => {
                 write!(f, "{instance} was restarted {total} times so far")
+            }
+            Self::Alert { instance, restarts, within, message } => {
+                write!(f, "{instance} was restarted {restarts} times within {within}: {message}")
             }
             Self::Purged => f.write_str("every node has confirmed; the record is gone"),
         }

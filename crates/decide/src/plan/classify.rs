@@ -4,11 +4,12 @@ use model::{
     instance::{Placement, Stage},
     observation::State,
     plan::StepReport,
-    reason::Waiting,
+    reason::{Change, Waiting},
     spec::Kind,
 };
 
 use super::work::Work;
+use crate::retry;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -39,18 +40,30 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
     for placement in work.plan.placements.values() {
         report.waiting.extend(waiting(work, placement));
     }
-    for placement in work.plan.placements.values_mut() {
-        let Some(seen) = work.world.report(&placement.id) else { continue };
-        let floor = placement.attempts.floor(&seen.attempts);
-        if floor != placement.attempts {
-            report.changed.push(model::reason::Change::AttemptsNoted {
-                instance: placement.id.clone(),
-                total: floor.total,
-            });
-            placement.attempts = floor;
-        }
-    }
+    note_attempts(work, &mut report);
     report
+}
+
+/// Takes the nodes' counts over as a floor; what is restarted too often is told once, when it becomes so.
+fn note_attempts(work: &mut Work<'_>, report: &mut StepReport) {
+    let (world, now) = (work.world, work.now);
+    for placement in work.plan.placements.values_mut() {
+        let Some(seen) = world.report(&placement.id) else { continue };
+        let floor = placement.attempts.floor(&seen.attempts);
+        if floor == placement.attempts {
+            continue;
+        }
+        let instance = placement.id.clone();
+        report.changed.push(Change::AttemptsNoted { instance: instance.clone(), total: floor.total });
+        let restarts = retry::recent_restarts(&floor, now);
+        if restarts > retry::ALERT_RESTARTS
+            && retry::recent_restarts(&placement.attempts, now) <= retry::ALERT_RESTARTS
+        {
+            let message = seen.message.clone();
+            report.changed.push(Change::Alert { instance, restarts, within: retry::ALERT_WINDOW, message });
+        }
+        placement.attempts = floor;
+    }
 }
 
 fn classify(work: &Work<'_>, placement: &Placement) -> Class {

@@ -26,6 +26,7 @@ fn event(key: &ServiceKey, change: &Change) -> Option<Event> {
             (Kind::DeploymentPhase, None, Some(deployment))
         }
         Change::DeploymentEnded { deployment, phase, .. } => (ended(*phase), None, Some(deployment)),
+        Change::Alert { instance, .. } => (Kind::RestartAlert, Some(instance), None),
         Change::Purged => (Kind::ServicePurged, None, None),
         Change::RoutesChanged { .. } | Change::AttemptsNoted { .. } => return None,
     };
