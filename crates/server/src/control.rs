@@ -11,7 +11,7 @@ use std::{
 use content::Blobs;
 use decide::world::World;
 use model::{
-    Holder, NodeId, ServiceKey, Timestamp,
+    Holder, NodeId, RouteRevision, ServiceKey, Timestamp,
     assignment::Assignment,
     event::Event,
     observation::Observation,
@@ -158,6 +158,19 @@ impl Control {
     pub fn hear(&self, report: EdgeReport) {
         self.0.brain().hear(report);
         self.0.wake.notify_one();
+    }
+
+    /// The route table once it is newer than `after`; `None` when it did not become so within `wait`.
+    pub async fn routes_after(&self, after: Option<RouteRevision>, wait: Duration) -> Option<Arc<RouteTable>> {
+        let mut routes = self.0.routes.subscribe();
+        let is_newer = |table: &Arc<RouteTable>| after.is_none_or(|after| table.revision > after);
+        let newer = tokio::time::timeout(wait, routes.wait_for(is_newer)).await;
+        newer.ok()?.ok().map(|table| Arc::clone(&table))
+    }
+
+    /// The report of an edge in another process, on our own clock: its time is its own.
+    pub fn hear_from_afar(&self, report: EdgeReport) {
+        self.hear(EdgeReport { at: self.now(), ..report });
     }
 
     /// What happened at a node, for the record.
