@@ -1,0 +1,296 @@
+//! What all requests share: the served table behind one pointer, and beside it, under a lock that no request
+//! takes, what tables come and go with.
+//!
+//! The order that *drained* rests on. A publication marks the leaving instances retired, stores the table,
+//! then raises `generation`. A request loads the table, counts itself in, then reads `generation`: if that has
+//! passed its table, it counts itself out and begins again. All of these are sequentially consistent, so
+//! either the request sees the new generation, or whoever reads the counts after the publication sees the
+//! request.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use model::{
+    InstanceId, RouteRevision, ServiceKey, Timestamp,
+    route::{Backend, EdgeReport, EndpointEvent, EndpointHealth, RouteTable, ServiceRoute},
+};
+use tokio::sync::watch;
+
+use crate::{
+    balance,
+    compiled::{Compiled, Endpoints, Serve, Service, Site, Weighted},
+    config::Config,
+    flight::{Flight, Ticket},
+    overlay::Overlay,
+    pool::Target,
+    stats::{ServiceStats, Stats},
+};
+
+#[derive(Debug)]
+pub struct State {
+    pub config: Config,
+    started: Instant,
+    table: ArcSwap<Compiled>,
+    generation: AtomicU64,
+    registry: Mutex<Registry>,
+    changed: watch::Sender<u64>,
+    pub unrouted: AtomicU64,
+    pub connections: AtomicU64,
+}
+
+/// Who is who across tables: an instance keeps its count, an endpoint its connections, a service its counters.
+#[derive(Debug, Default)]
+struct Registry {
+    served: Option<RouteRevision>,
+    flights: BTreeMap<InstanceId, Arc<Flight>>,
+    targets: BTreeMap<(InstanceId, String), Arc<Target>>,
+    stats: BTreeMap<ServiceKey, Arc<ServiceStats>>,
+    overlay: Overlay,
+}
+
+/// Where a request may go, counted in already.
+#[derive(Debug)]
+pub enum Admission {
+    /// No service has this host and path.
+    Unrouted,
+    /// The service has no endpoint that may be used, or none that was not tried.
+    Unavailable(Arc<Service>),
+    Proxy(Arc<Service>, Arc<Target>, Ticket),
+    /// With the length of the path prefix by which the site was found.
+    Files(Arc<Service>, Arc<Site>, usize, Ticket),
+}
+
+impl State {
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            started: Instant::now(),
+            table: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+            registry: Mutex::default(),
+            changed: watch::channel(0).0,
+            unrouted: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+        }
+    }
+
+    /// Milliseconds since the edge began, never 0.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Routes by the served table and counts the request in on what it chose.
+    pub fn admit(&self, host: &str, path: &str, tried: &[Arc<Target>]) -> Admission {
+        loop {
+            let table = self.snapshot();
+            let admission = self.choose(&table, host, path, tried);
+            if self.is_current(&table) {
+                return admission;
+            }
+        }
+    }
+
+    pub fn snapshot(&self) -> arc_swap::Guard<Arc<Compiled>> {
+        self.table.load()
+    }
+
+    /// Whether no newer table was published before whatever this caller did last.
+    pub fn is_current(&self, table: &Compiled) -> bool {
+        self.generation.load(Ordering::SeqCst) <= table.generation
+    }
+
+    fn choose(&self, table: &Compiled, host: &str, path: &str, tried: &[Arc<Target>]) -> Admission {
+        let Some(route) = table.route(host, path) else { return Admission::Unrouted };
+        let service = route.service.clone();
+        match &route.service.serve {
+            Serve::Proxy(endpoints) => match balance::pick(endpoints, tried, self.now()) {
+                Some(target) => Admission::Proxy(service, target.clone(), Ticket::take(&target.flight)),
+                None => Admission::Unavailable(service),
+            },
+            Serve::Files(site) => {
+                let prefix = if &*route.prefix == "/" { 0 } else { route.prefix.len() };
+                Admission::Files(service, site.clone(), prefix, Ticket::take(&site.flight))
+            }
+            Serve::Nothing => Admission::Unavailable(service),
+        }
+    }
+
+    pub fn publish(&self, table: &RouteTable) {
+        let mut registry = self.registry();
+        if registry.served.is_some_and(|served| table.revision <= served) {
+            tracing::debug!(revision = %table.revision, "a table not newer than the served one is ignored");
+            return;
+        }
+        let generation = self.generation.load(Ordering::SeqCst) + 1;
+        let compiled = registry.compile(table, generation, &self.changed);
+        registry.retire_what_left(table);
+        self.table.store(Arc::new(compiled));
+        self.generation.store(generation, Ordering::SeqCst);
+        registry.served = Some(table.revision);
+        registry.forget_drained();
+        drop(registry);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    pub fn endpoint_event(&self, event: &EndpointEvent) {
+        let mut registry = self.registry();
+        let down = match event.health {
+            EndpointHealth::Down => {
+                registry.overlay.down(event.instance.clone());
+                true
+            }
+            EndpointHealth::Ready => {
+                registry.overlay.lift(&event.instance);
+                false
+            }
+        };
+        if let Some(flight) = registry.flights.get(&event.instance) {
+            flight.set_down(down);
+        }
+        for target in registry.targets_of(&event.instance) {
+            // A process that died or came back has closed them; one that only is not ready loses nothing.
+            target.close_idle(false);
+            target.restore();
+        }
+    }
+
+    pub fn report(&self, at: Timestamp) -> EdgeReport {
+        let mut registry = self.registry();
+        registry.forget_drained();
+        let retired = registry.flights.iter().filter(|(_, flight)| flight.is_retired());
+        EdgeReport {
+            edge: self.config.id.clone(),
+            boot: self.config.boot.clone(),
+            at,
+            served: registry.served.unwrap_or_default(),
+            in_flight: retired
+                .map(|(id, flight)| (id.clone(), flight.count()))
+                .filter(|(_, n)| *n > 0)
+                .collect(),
+        }
+    }
+
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub fn stats(&self) -> Stats {
+        let registry = self.registry();
+        let in_flight = |key: &ServiceKey| {
+            registry.flights.values().filter(|f| f.instance.service == *key).map(|f| f.count()).sum()
+        };
+        Stats {
+            services: registry.stats.iter().map(|(key, s)| (key.clone(), s.read(in_flight(key)))).collect(),
+            unrouted: self.unrouted.load(Ordering::Relaxed),
+            connections: self.connections.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Registry {
+    fn compile(&mut self, table: &RouteTable, generation: u64, changed: &watch::Sender<u64>) -> Compiled {
+        let mut compiled = Compiled { generation, ..Compiled::default() };
+        for (key, route) in &table.services {
+            let service = Arc::new(self.service(key, route, changed));
+            for domain in &route.domains {
+                compiled.add(&domain.host, &domain.path, &service);
+            }
+        }
+        compiled
+    }
+
+    fn service(&mut self, key: &ServiceKey, route: &ServiceRoute, changed: &watch::Sender<u64>) -> Service {
+        let stats = self.stats.entry(key.clone()).or_default().clone();
+        let serve = match &route.backend {
+            Backend::Proxy { endpoints } => {
+                let all = endpoints.iter().map(|e| Weighted {
+                    weight: e.weight,
+                    target: self.target(&e.instance, &e.address, &stats, changed),
+                });
+                Serve::Proxy(Endpoints { all: all.collect(), turn: 0.into() })
+            }
+            Backend::Files { instance, folder, spa } => Serve::Files(Arc::new(Site {
+                flight: self.flight(instance, &stats, changed),
+                folder: folder.into(),
+                spa: *spa,
+            })),
+            Backend::Nothing => Serve::Nothing,
+        };
+        Service { key: key.clone(), stats, serve }
+    }
+
+    fn flight(
+        &mut self,
+        instance: &InstanceId,
+        stats: &Arc<ServiceStats>,
+        changed: &watch::Sender<u64>,
+    ) -> Arc<Flight> {
+        let new = || Arc::new(Flight::new(instance.clone(), stats.clone(), changed.clone()));
+        let flight = self.flights.entry(instance.clone()).or_insert_with(new);
+        flight.set_retired(false);
+        flight.set_down(self.overlay.is_down(instance));
+        flight.clone()
+    }
+
+    fn target(
+        &mut self,
+        instance: &InstanceId,
+        address: &str,
+        stats: &Arc<ServiceStats>,
+        changed: &watch::Sender<u64>,
+    ) -> Arc<Target> {
+        let flight = self.flight(instance, stats, changed);
+        let key = (instance.clone(), address.to_owned());
+        self.targets.entry(key).or_insert_with(|| Arc::new(Target::new(flight, address))).clone()
+    }
+
+    fn targets_of<'a>(&'a self, instance: &'a InstanceId) -> impl Iterator<Item = &'a Arc<Target>> {
+        let from = (instance.clone(), String::new());
+        self.targets.range(from..).take_while(move |((id, _), _)| id == instance).map(|(_, target)| target)
+    }
+
+    fn retire_what_left(&mut self, table: &RouteTable) {
+        let named: std::collections::BTreeSet<_> =
+            table.services.values().flat_map(|route| route.backend.instances()).collect();
+        let left = self.flights.values().filter(|f| !f.is_retired() && !named.contains(&f.instance));
+        for flight in left {
+            flight.set_retired(true);
+            self.overlay.lift(&flight.instance);
+        }
+        self.close_targets_not_in(table);
+        self.stats.retain(|key, _| table.services.contains_key(key));
+    }
+
+    fn close_targets_not_in(&mut self, table: &RouteTable) {
+        let mut named = std::collections::BTreeSet::new();
+        for route in table.services.values() {
+            if let Backend::Proxy { endpoints } = &route.backend {
+                named.extend(endpoints.iter().map(|e| (&e.instance, e.address.as_str())));
+            }
+        }
+        self.targets.retain(|(instance, address), target| {
+            let stays = named.contains(&(instance, address.as_str()));
+            if !stays {
+                target.close_idle(true);
+            }
+            stays
+        });
+    }
+
+    /// Only after the generation was raised: until then a request of the table before may still count itself
+    /// in, and its flight must be found.
+    fn forget_drained(&mut self) {
+        self.flights.retain(|_, flight| !flight.is_retired() || flight.count() > 0);
+    }
+}
