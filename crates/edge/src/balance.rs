@@ -56,7 +56,7 @@ mod tests {
     fn endpoints(weights: &[u32]) -> Endpoints {
         let target = |n: usize| {
             let instance = format!("default.api.{n}.1").parse().unwrap();
-            let flight = Arc::new(Flight::new(instance, Arc::default(), watch::channel(0).0));
+            let flight = Arc::new(Flight::new(instance, watch::channel(0).0));
             Arc::new(Target::new(flight, &format!("127.0.0.1:{}", 1000 + n)))
         };
         let all = weights.iter().enumerate().map(|(n, &weight)| Weighted { weight, target: target(n) });

@@ -12,12 +12,9 @@ use std::sync::{
 use model::InstanceId;
 use tokio::sync::watch;
 
-use crate::stats::ServiceStats;
-
 #[derive(Debug)]
 pub struct Flight {
     pub instance: InstanceId,
-    pub stats: Arc<ServiceStats>,
     count: AtomicU64,
     /// Not in the served table.
     retired: AtomicBool,
@@ -27,10 +24,9 @@ pub struct Flight {
 }
 
 impl Flight {
-    pub fn new(instance: InstanceId, stats: Arc<ServiceStats>, changed: watch::Sender<u64>) -> Self {
+    pub fn new(instance: InstanceId, changed: watch::Sender<u64>) -> Self {
         Self {
             instance,
-            stats,
             count: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             down: AtomicBool::new(false),

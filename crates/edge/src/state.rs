@@ -48,7 +48,10 @@ pub struct State {
 /// Who is who across tables: an instance keeps its count, an endpoint its connections, a service its counters.
 #[derive(Debug, Default)]
 struct Registry {
+    /// None before the first table.
     served: Option<RouteRevision>,
+    /// As served, with what was carried over.
+    table: RouteTable,
     flights: BTreeMap<InstanceId, Arc<Flight>>,
     targets: BTreeMap<(InstanceId, String), Arc<Target>>,
     stats: BTreeMap<ServiceKey, Arc<ServiceStats>>,
@@ -132,12 +135,14 @@ impl State {
             tracing::debug!(revision = %table.revision, "a table not newer than the served one is ignored");
             return;
         }
+        let table = &carry_over(table, &registry.table);
         let generation = self.generation.load(Ordering::SeqCst) + 1;
         let compiled = registry.compile(table, generation, &self.changed);
         registry.retire_what_left(table);
         self.table.store(Arc::new(compiled));
         self.generation.store(generation, Ordering::SeqCst);
         registry.served = Some(table.revision);
+        registry.table = table.clone();
         registry.forget_drained();
         drop(registry);
         self.changed.send_modify(|n| *n += 1);
@@ -187,15 +192,31 @@ impl State {
 
     pub fn stats(&self) -> Stats {
         let registry = self.registry();
-        let in_flight = |key: &ServiceKey| {
-            registry.flights.values().filter(|f| f.instance.service == *key).map(|f| f.count()).sum()
+        let mut in_flight = BTreeMap::<&ServiceKey, u64>::new();
+        for flight in registry.flights.values() {
+            *in_flight.entry(&flight.instance.service).or_default() += flight.count();
+        }
+        let read = |(key, stats): (&ServiceKey, &Arc<ServiceStats>)| {
+            (key.clone(), stats.read(in_flight.get(key).copied().unwrap_or(0)))
         };
         Stats {
-            services: registry.stats.iter().map(|(key, s)| (key.clone(), s.read(in_flight(key)))).collect(),
+            services: registry.stats.iter().map(read).collect(),
             unrouted: self.unrouted.load(Ordering::Relaxed),
             connections: self.connections.load(Ordering::Relaxed),
         }
     }
+}
+
+/// A table with the services that it holds taken from the one before: their declaration could not be read, and
+/// what cannot be read is not gone.
+pub fn carry_over(table: &RouteTable, before: &RouteTable) -> RouteTable {
+    let mut whole = table.clone();
+    for key in &table.held {
+        if let Some(kept) = before.services.get(key) {
+            whole.services.entry(key.clone()).or_insert_with(|| kept.clone());
+        }
+    }
+    whole
 }
 
 impl Registry {
@@ -216,12 +237,12 @@ impl Registry {
             Backend::Proxy { endpoints } => {
                 let all = endpoints.iter().map(|e| Weighted {
                     weight: e.weight,
-                    target: self.target(&e.instance, &e.address, &stats, changed),
+                    target: self.target(&e.instance, &e.address, changed),
                 });
                 Serve::Proxy(Endpoints { all: all.collect(), turn: 0.into() })
             }
             Backend::Files { instance, folder, spa } => Serve::Files(Arc::new(Site {
-                flight: self.flight(instance, &stats, changed),
+                flight: self.flight(instance, changed),
                 folder: folder.into(),
                 spa: *spa,
             })),
@@ -230,27 +251,16 @@ impl Registry {
         Service { key: key.clone(), stats, serve }
     }
 
-    fn flight(
-        &mut self,
-        instance: &InstanceId,
-        stats: &Arc<ServiceStats>,
-        changed: &watch::Sender<u64>,
-    ) -> Arc<Flight> {
-        let new = || Arc::new(Flight::new(instance.clone(), stats.clone(), changed.clone()));
+    fn flight(&mut self, instance: &InstanceId, changed: &watch::Sender<u64>) -> Arc<Flight> {
+        let new = || Arc::new(Flight::new(instance.clone(), changed.clone()));
         let flight = self.flights.entry(instance.clone()).or_insert_with(new);
         flight.set_retired(false);
         flight.set_down(self.overlay.is_down(instance));
         flight.clone()
     }
 
-    fn target(
-        &mut self,
-        instance: &InstanceId,
-        address: &str,
-        stats: &Arc<ServiceStats>,
-        changed: &watch::Sender<u64>,
-    ) -> Arc<Target> {
-        let flight = self.flight(instance, stats, changed);
+    fn target(&mut self, instance: &InstanceId, address: &str, changed: &watch::Sender<u64>) -> Arc<Target> {
+        let flight = self.flight(instance, changed);
         let key = (instance.clone(), address.to_owned());
         self.targets.entry(key).or_insert_with(|| Arc::new(Target::new(flight, address))).clone()
     }

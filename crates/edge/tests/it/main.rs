@@ -1,0 +1,5 @@
+//! The edge against real sockets: raw bytes in, tiny upstreams behind.
+
+mod drain;
+mod proxy;
+mod support;
