@@ -1,0 +1,174 @@
+//! `sim`: plays seeds, replays one, and prints the shortest story of what fails.
+
+#![expect(clippy::print_stdout, reason = "the answers of this command")]
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use sim::{Options, Outcome, Story};
+
+const USAGE: &str = "\
+sim [--seeds N] [--from S]      play N seeds (1000), beginning with S (0); each twice, which must come out the same
+sim --seed S [--trace]          play one seed; with --trace print all that happens
+sim --shrink --seed S           print the shortest story of this seed that still fails
+sim --soak                      play until something fails
+sim --must-fail [--seeds N]     find a planted bug: exit 0 if a seed fails, and print it; plans are not linted
+";
+
+/// Lines of the trace that are printed with a violation.
+const TAIL: usize = 40;
+
+struct Wanted {
+    seeds: u64,
+    from: u64,
+    seed: Option<u64>,
+    shrink: bool,
+    trace: bool,
+    must_fail: bool,
+    no_lint: bool,
+}
+
+fn main() -> ExitCode {
+    match wanted(std::env::args().skip(1)) {
+        Ok(wanted) => run(&wanted),
+        Err(message) => {
+            println!("{message}\n\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn wanted(mut args: impl Iterator<Item = String>) -> Result<Wanted, String> {
+    let mut wanted = Wanted {
+        seeds: 1_000,
+        from: 0,
+        seed: None,
+        shrink: false,
+        trace: false,
+        must_fail: false,
+        no_lint: false,
+    };
+    while let Some(arg) = args.next() {
+        let mut number = || {
+            let text = args.next().ok_or_else(|| format!("{arg} needs a number"))?;
+            text.parse::<u64>().map_err(|_| format!("{arg} needs a number, not `{text}`"))
+        };
+        match arg.as_str() {
+            "--seeds" => wanted.seeds = number()?,
+            "--from" => wanted.from = number()?,
+            "--seed" => wanted.seed = Some(number()?),
+            "--soak" => wanted.seeds = u64::MAX / 2,
+            "--shrink" => wanted.shrink = true,
+            "--trace" => wanted.trace = true,
+            "--must-fail" => wanted.must_fail = true,
+            "--no-lint" => wanted.no_lint = true,
+            other => return Err(format!("no such option: {other}")),
+        }
+    }
+    Ok(wanted)
+}
+
+fn run(wanted: &Wanted) -> ExitCode {
+    let options = Options { linted: !wanted.must_fail && !wanted.no_lint };
+    if let Some(seed) = wanted.seed {
+        return one(seed, wanted, &options);
+    }
+    let found = search(wanted, &options);
+    match (found, wanted.must_fail) {
+        (Some((seed, outcome)), true) => {
+            let violation = outcome.violation.map(|violation| violation.to_string()).unwrap_or_default();
+            println!("found by seed {seed}: {violation}");
+            ExitCode::SUCCESS
+        }
+        (None, true) => {
+            println!("no violation within {} seeds: the planted bug was not found", wanted.seeds);
+            ExitCode::FAILURE
+        }
+        (Some((seed, _)), false) => {
+            tell_shortest(seed, &options);
+            ExitCode::FAILURE
+        }
+        (None, false) => {
+            println!("{} seeds, no violation", wanted.seeds);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn one(seed: u64, wanted: &Wanted, options: &Options) -> ExitCode {
+    if wanted.shrink {
+        tell_shortest(seed, options);
+        return ExitCode::FAILURE;
+    }
+    let outcome = sim::run(seed, options);
+    if wanted.trace {
+        println!("{}", outcome.trace.join("\n"));
+    }
+    match outcome.violation {
+        Some(violation) => {
+            println!("seed {seed}: {violation}");
+            ExitCode::FAILURE
+        }
+        None => {
+            println!("seed {seed}: no violation, trace {:016x}", outcome.hash);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn tell_shortest(seed: u64, options: &Options) {
+    let (story, outcome) = sim::shrink(&Story::of(seed), options);
+    let Some(violation) = outcome.violation else {
+        println!("seed {seed}: no violation of its own; its two plays differed");
+        return;
+    };
+    println!("seed {seed} violates {violation}\n\nthe shortest story that still does:\n{story}");
+    println!("its end:\n{}", outcome.trace[outcome.trace.len().saturating_sub(TAIL)..].join("\n"));
+    println!("\nagain: cargo run -p sim -- --shrink --seed {seed}");
+}
+
+/// The first seed that fails, by the order of seeds as far as they were played.
+fn search(wanted: &Wanted, options: &Options) -> Option<(u64, Outcome)> {
+    let next = AtomicU64::new(wanted.from);
+    let end = wanted.from + wanted.seeds;
+    let stop = AtomicBool::new(false);
+    let found: Mutex<Option<(u64, Outcome)>> = Mutex::new(None);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    if let Some(outcome) = failing(seed, wanted, options) {
+                        stop.store(true, Ordering::Relaxed);
+                        let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        if found.as_ref().is_none_or(|(earlier, _)| seed < *earlier) {
+                            *found = Some((seed, outcome));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn failing(seed: u64, wanted: &Wanted, options: &Options) -> Option<Outcome> {
+    let outcome = sim::run(seed, options);
+    if outcome.violation.is_some() {
+        return Some(outcome);
+    }
+    let differs = !wanted.must_fail && sim::run(seed, options).hash != outcome.hash;
+    differs.then(|| {
+        println!("seed {seed}: two plays of one story differ: something is not deterministic");
+        outcome
+    })
+}

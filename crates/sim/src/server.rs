@@ -1,0 +1,235 @@
+//! The server: a snapshot in memory, the real planner, and nothing that outlives it but what the store has.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use decide::{
+    compose,
+    intent::{self, Outcome},
+    lint::{self, Objection},
+    plan::{self, Scope},
+    world::{Cluster, Snapshot, World},
+};
+use model::{
+    Generation, Holder, Knowledge, Millis, NodeId, RouteRevision, ServiceKey, Term, Timestamp,
+    assignment::{Assignment, Stamp},
+    node::{Node, NodeState},
+    observation::Observation,
+    plan::Plan,
+    route::{EdgeReport, RouteTable},
+    service::Owner,
+};
+
+use crate::{
+    node::{cluster_id, node_id},
+    shape::{Shape, name},
+    store::{Refused, Store},
+    story::Ask,
+};
+
+/// An observation older than this says nothing about now.
+pub const STALE_AFTER: Millis = Millis(10_000);
+/// The periodic pass, which also sends everything again.
+pub const PERIOD: Millis = Millis(1_000);
+
+#[derive(Default)]
+pub struct Server {
+    pub memory: Option<Memory>,
+    pub epoch: u64,
+}
+
+pub struct Memory {
+    term: Term,
+    holder: Holder,
+    generation: Generation,
+    revision: RouteRevision,
+    worlds: BTreeMap<ServiceKey, World>,
+    observation: Option<Arc<Observation>>,
+    edge: Option<EdgeReport>,
+    pub next_pass: Option<Timestamp>,
+    pub holds_until: Option<Timestamp>,
+}
+
+/// What a pass came to.
+pub enum Passed {
+    Nothing,
+    Committed(Plan),
+    Refused(Refused),
+    Objected(Vec<Objection>),
+}
+
+impl Server {
+    /// Loads everything; a new term begins.
+    pub fn start(&mut self, store: &mut Store, now: Timestamp) {
+        self.epoch += 1;
+        let holder: Holder = name(&format!("h{}-{}", self.epoch, now.0));
+        let term = store.lead(holder.clone());
+        self.memory = Some(Memory {
+            term,
+            holder,
+            generation: store.generation,
+            revision: store.revision,
+            worlds: store.worlds(),
+            observation: None,
+            edge: None,
+            next_pass: None,
+            holds_until: None,
+        });
+    }
+
+    pub fn crash(&mut self) {
+        self.memory = None;
+        self.epoch += 1;
+    }
+}
+
+impl Memory {
+    pub fn reload(&mut self, store: &Store) {
+        self.worlds = store.worlds();
+        self.generation = store.generation;
+        self.revision = store.revision;
+    }
+
+    /// A newer observation; an older one that comes late is dropped.
+    pub fn observe(&mut self, observation: Arc<Observation>) -> bool {
+        let newer = self.observation.as_ref().is_none_or(|before| before.sequence < observation.sequence);
+        if newer {
+            self.observation = Some(observation);
+        }
+        newer
+    }
+
+    pub fn hear(&mut self, report: EdgeReport) -> bool {
+        let newer = self.edge.as_ref().is_none_or(|before| before.at < report.at);
+        if newer {
+            self.edge = Some(report);
+        }
+        newer
+    }
+
+    pub fn snapshot(&self, unreadable: &BTreeSet<ServiceKey>, now: Timestamp) -> Snapshot {
+        let fresh = self.observation.iter().filter(|seen| now.since(seen.at) <= STALE_AFTER);
+        let observations: BTreeMap<NodeId, Arc<Observation>> =
+            fresh.map(|seen| (seen.node.clone(), Arc::clone(seen))).collect();
+        let worlds = self.worlds.iter().map(|(key, world)| {
+            let mut world = world.clone();
+            world.see(&observations);
+            world.hear(self.edge.iter(), now);
+            if unreadable.contains(key) {
+                let cause = "row 7 holds no JSON".into();
+                world.service = Knowledge::Unknown { since: now, cause };
+            }
+            (key.clone(), Arc::new(world))
+        });
+        Snapshot {
+            now,
+            term: self.term,
+            holder: self.holder.clone(),
+            cluster: self.cluster(observations.is_empty(), now),
+            worlds: worlds.collect(),
+        }
+    }
+
+    fn cluster(&self, is_silent: bool, now: Timestamp) -> Cluster {
+        let running =
+            self.worlds.values().flat_map(|w| w.plan.placements.values()).filter(|p| p.stage.is_run());
+        let running = u32::try_from(running.count()).unwrap_or(u32::MAX);
+        let state = if is_silent { NodeState::Silent { since: now } } else { NodeState::Up };
+        let node = Node { id: node_id(), state, reserved_ports: Vec::new() };
+        Cluster {
+            generation: self.generation,
+            route_revision: self.revision,
+            nodes: [(node_id(), node)].into(),
+            load: BTreeMap::new(),
+            running,
+        }
+    }
+
+    /// Load, plan, lint, commit.
+    pub fn pass(
+        &mut self,
+        store: &mut Store,
+        unreadable: &BTreeSet<ServiceKey>,
+        now: Timestamp,
+        linted: bool,
+    ) -> Passed {
+        let snapshot = self.snapshot(unreadable, now);
+        let (plan, reports) = plan::plan(&snapshot, Scope::All);
+        self.holds_until = reports.values().filter_map(|report| report.holds_until).min();
+        if plan.decisions.is_empty() {
+            return Passed::Nothing;
+        }
+        let objections = lint::lint(&snapshot, &plan);
+        if linted && !objections.is_empty() {
+            return Passed::Objected(objections);
+        }
+        match store.commit_plan(&plan) {
+            Ok(()) => {
+                self.reload(store);
+                Passed::Committed(plan)
+            }
+            Err(refused) => {
+                self.reload(store);
+                Passed::Refused(refused)
+            }
+        }
+    }
+
+    pub fn messages(&self, unreadable: &BTreeSet<ServiceKey>, now: Timestamp) -> (Assignment, RouteTable) {
+        let snapshot = self.snapshot(unreadable, now);
+        let worlds = || snapshot.worlds.values().map(|world| &**world);
+        let stamp = Stamp { term: self.term, holder: self.holder.clone(), generation: self.generation };
+        let assignment = compose::assignment(&cluster_id(), &node_id(), stamp, worlds());
+        (assignment, compose::route_table(self.revision, worlds()))
+    }
+
+    /// A user asks; the answer is durable before it is given.
+    pub fn ask(
+        &mut self,
+        store: &mut Store,
+        unreadable: &BTreeSet<ServiceKey>,
+        shape: &Shape,
+        ask: Ask,
+        now: Timestamp,
+    ) -> String {
+        let key = shape.key();
+        let mut world = self.worlds.get(&key).cloned().unwrap_or_else(|| store.world(&key));
+        if unreadable.contains(&key) {
+            world.service = Knowledge::Unknown { since: now, cause: "row 7 holds no JSON".into() };
+        }
+        let result = decided(&world, shape, ask, now);
+        let intent = match result {
+            Err(refused) => return format!("refused {}", refused.code()),
+            Ok(Outcome::Unchanged { message }) => return format!("unchanged {message}"),
+            Ok(Outcome::Changed(intent)) => intent,
+        };
+        let seen = world.service.known().map(|service| service.intent_seq);
+        let committed = store.commit_intent(&key, seen, &intent);
+        self.reload(store);
+        match committed {
+            Ok(()) => intent.message,
+            Err(refused) => format!("{refused:?}"),
+        }
+    }
+}
+
+fn decided(world: &World, shape: &Shape, ask: Ask, now: Timestamp) -> Result<Outcome, intent::Refused> {
+    match ask {
+        Ask::Apply { version, character, policy } => {
+            intent::apply(world, &shape.spec(version, character, policy), &Owner::Api, now)
+        }
+        Ask::Deploy => intent::deploy(world, None, now),
+        Ask::Rollback => intent::rollback(world, None, now),
+        Ask::Cancel => match world.open_deployment() {
+            Some(open) => intent::cancel(world, &open.id.clone(), now),
+            None => Ok(Outcome::Unchanged { message: "nothing is open".into() }),
+        },
+        Ask::Scale(replicas) => intent::scale(world, replicas.into(), now),
+        Ask::Stop => intent::stop(world, now),
+        Ask::Start => intent::start(world, now),
+        Ask::Restart => intent::restart(world, now),
+        Ask::Delete => intent::delete(world, &Owner::Api, now),
+    }
+}

@@ -1,0 +1,137 @@
+//! The store, as far as a simulation needs it: records, intents and plans committed onto what they were decided
+//! from, fenced by term and holder. Nothing that it has taken is ever lost.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use decide::{intent::Intent, world::World};
+use model::{
+    Generation, Holder, IntentSeq, Knowledge, RouteRevision, ServiceKey, Term,
+    plan::{Decision, Plan, ServicePlan},
+};
+
+#[derive(Debug, Default)]
+pub struct Store {
+    pub rows: BTreeMap<ServiceKey, Row>,
+    pub generation: Generation,
+    pub revision: RouteRevision,
+    pub term: Term,
+    pub holder: Option<Holder>,
+    /// Whether the next commit's answer is lost, and whether it was made.
+    pub next_unknown: Option<bool>,
+}
+
+/// A service's row outlives its record, for the counters.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub world: World,
+    pub intent: IntentSeq,
+    pub generation: Generation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// What it was decided from has moved, or somebody else leads.
+    Conflict,
+    /// No answer came.
+    Unknown,
+}
+
+impl Store {
+    /// A new holder begins a new term.
+    pub fn lead(&mut self, holder: Holder) -> Term {
+        self.term = self.term.next();
+        self.holder = Some(holder);
+        self.term
+    }
+
+    pub fn world(&self, key: &ServiceKey) -> World {
+        self.rows.get(key).map_or_else(|| empty(key.clone()), |row| row.world.clone())
+    }
+
+    /// The services that there are.
+    pub fn worlds(&self) -> BTreeMap<ServiceKey, World> {
+        let there = self.rows.iter().filter(|(_, row)| !row.world.service.is_absent());
+        there.map(|(key, row)| (key.clone(), row.world.clone())).collect()
+    }
+
+    pub fn commit_intent(
+        &mut self,
+        key: &ServiceKey,
+        seen: Option<IntentSeq>,
+        intent: &Intent,
+    ) -> Result<(), Refused> {
+        let stored = self.world(key);
+        if stored.service.known().map(|service| service.intent_seq) != seen {
+            return Err(Refused::Conflict);
+        }
+        if self.next_unknown == Some(false) {
+            self.next_unknown = None;
+            return Err(Refused::Unknown);
+        }
+        let row = self.rows.entry(key.clone()).or_insert_with(|| Row {
+            world: empty(key.clone()),
+            intent: IntentSeq(0),
+            generation: Generation(0),
+        });
+        let mut service = intent.service.clone();
+        service.intent_seq = service.intent_seq.max(row.intent.next());
+        service.generation = service.generation.max(row.generation);
+        row.intent = service.intent_seq;
+        row.generation = service.generation;
+        row.world.service = Knowledge::Known(service);
+        row.world.releases.extend(intent.releases.iter().map(|r| (r.digest(), Arc::new(r.clone()))));
+        for deployment in &intent.deployments {
+            row.world.next_deployment = row.world.next_deployment.max(deployment.number + 1);
+            match row.world.deployments.iter_mut().find(|d| d.id == deployment.id) {
+                Some(stored) => *stored = deployment.clone(),
+                None => row.world.deployments.push(deployment.clone()),
+            }
+        }
+        self.answer()
+    }
+
+    pub fn commit_plan(&mut self, plan: &Plan) -> Result<(), Refused> {
+        let leads = (self.term, self.holder.as_ref()) == (plan.term, Some(&plan.holder));
+        let next = plan.generation == self.generation.next() && plan.route_revision >= self.revision;
+        let stands = |d: &Decision| self.rows.get(&d.key).is_some_and(|row| row.world.parent() == d.parent);
+        if !leads || !next || !plan.decisions.iter().all(stands) {
+            return Err(Refused::Conflict);
+        }
+        if self.next_unknown == Some(false) {
+            self.next_unknown = None;
+            return Err(Refused::Unknown);
+        }
+        self.generation = plan.generation;
+        self.revision = plan.route_revision;
+        for decision in &plan.decisions {
+            if let Some(row) = self.rows.get_mut(&decision.key) {
+                row.world = row.world.after(decision);
+                if let Some(service) = row.world.service.known() {
+                    row.intent = row.intent.max(service.intent_seq);
+                    row.generation = row.generation.max(service.generation);
+                }
+            }
+        }
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<(), Refused> {
+        match self.next_unknown.take() {
+            Some(_) => Err(Refused::Unknown),
+            None => Ok(()),
+        }
+    }
+}
+
+fn empty(key: ServiceKey) -> World {
+    World {
+        key,
+        service: Knowledge::Absent,
+        plan: ServicePlan::default(),
+        releases: BTreeMap::new(),
+        deployments: Vec::new(),
+        next_deployment: 1,
+        seen: BTreeMap::new(),
+        edges: BTreeMap::new(),
+    }
+}

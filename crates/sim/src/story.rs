@@ -1,0 +1,270 @@
+//! What happens in a story, written down before it is played: who asks for what, what breaks, and when.
+
+use std::fmt;
+
+use model::Millis;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use crate::shape::{Character, Shape};
+
+/// When the faults heal; nothing is asked for after that.
+pub const HEALS: Millis = Millis(75_000);
+
+#[derive(Debug, Clone)]
+pub struct Story {
+    pub seed: u64,
+    pub shapes: Vec<Shape>,
+    pub inputs: Vec<Input>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    /// After the beginning.
+    pub at: Millis,
+    pub what: What,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    User { service: usize, asks: Ask },
+    Fault(Fault),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ask {
+    Apply { version: u32, character: Character, policy: u32 },
+    Deploy,
+    Rollback,
+    Cancel,
+    Scale(u32),
+    Stop,
+    Start,
+    Restart,
+    Delete,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Link {
+    ServerToNode,
+    NodeToServer,
+    ServerToEdge,
+    EdgeToServer,
+}
+
+impl Link {
+    pub const ALL: [Self; 4] =
+        [Self::ServerToNode, Self::NodeToServer, Self::ServerToEdge, Self::EdgeToServer];
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fault {
+    ServerCrash {
+        down: Millis,
+    },
+    /// At the server's next commit, before or after it is durable.
+    CrashAtCommit {
+        after: bool,
+        down: Millis,
+    },
+    /// The store does not answer the next commit, which it has made or not.
+    UnknownOutcome {
+        made: bool,
+    },
+    /// The agent alone: processes live on.
+    NodeCrash {
+        down: Millis,
+    },
+    /// The machine: processes and what was not synced are gone.
+    Reboot {
+        down: Millis,
+    },
+    LedgerLost,
+    EdgeRestart {
+        down: Millis,
+    },
+    /// The `nth` live process, by hand.
+    Kill {
+        nth: usize,
+    },
+    Sick {
+        nth: usize,
+        lasts: Millis,
+    },
+    Damage {
+        nth: usize,
+        kind: Damage,
+    },
+    Stranger,
+    Unreadable {
+        service: usize,
+        lasts: Millis,
+    },
+    Lossy {
+        link: Link,
+        drop: f64,
+        lasts: Millis,
+    },
+    Delayed {
+        link: Link,
+        up_to: Millis,
+        lasts: Millis,
+    },
+    Repeating {
+        link: Link,
+        lasts: Millis,
+    },
+    Cut {
+        link: Link,
+        lasts: Millis,
+    },
+}
+
+/// What a hand does to a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    File,
+    Folder,
+    Link,
+}
+
+impl Story {
+    pub fn of(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let shapes = shapes(&mut rng);
+        let mut inputs: Vec<Input> = (0..shapes.len())
+            .map(|service| Input {
+                at: Millis(10 + 200 * service as u64),
+                what: What::User {
+                    service,
+                    asks: Ask::Apply { version: 1, character: Character::Good, policy: 0 },
+                },
+            })
+            .collect();
+        let end = HEALS.0 - 3_000;
+        for _ in 0..rng.random_range(4..14) {
+            let at = Millis(rng.random_range(2_000..end));
+            let service = rng.random_range(0..shapes.len());
+            let asks = ask(&mut rng, shapes[service].is_site);
+            inputs.push(Input { at, what: What::User { service, asks } });
+        }
+        for _ in 0..rng.random_range(0..12) {
+            let at = Millis(rng.random_range(1_000..end));
+            let fault = fault(&mut rng, shapes.len());
+            inputs.push(Input { at, what: What::Fault(fault) });
+        }
+        inputs.sort_by_key(|input| input.at);
+        Self { seed, shapes, inputs }
+    }
+}
+
+fn shapes(rng: &mut StdRng) -> Vec<Shape> {
+    let web = Shape {
+        name: "web",
+        is_site: false,
+        replicas: rng.random_range(1..4),
+        recreate: false,
+        stop_first: false,
+        parallelism: rng.random_range(1..3),
+        fixed_port: None,
+        pause: rng.random_bool(0.2),
+        retain: 5,
+    };
+    let kind = rng.random_range(0..4);
+    let api = Shape {
+        name: "api",
+        recreate: kind == 0,
+        stop_first: kind == 1,
+        fixed_port: (kind == 2).then_some(8080),
+        replicas: if kind == 2 { 1 } else { rng.random_range(1..4) },
+        parallelism: rng.random_range(1..3),
+        pause: rng.random_bool(0.2),
+        ..web.clone()
+    };
+    let docs = Shape {
+        name: "docs",
+        is_site: true,
+        replicas: 1,
+        parallelism: 1,
+        pause: false,
+        retain: rng.random_range(0..3),
+        ..web.clone()
+    };
+    vec![web, api, docs]
+}
+
+fn ask(rng: &mut StdRng, is_site: bool) -> Ask {
+    match rng.random_range(0..20) {
+        0..=7 => Ask::Apply {
+            version: rng.random_range(1..6),
+            character: character(rng, is_site),
+            policy: rng.random_range(0..2),
+        },
+        8 => Ask::Deploy,
+        9..=10 => Ask::Rollback,
+        11..=12 => Ask::Cancel,
+        13..=14 => Ask::Scale(rng.random_range(0..5)),
+        15 => Ask::Stop,
+        16..=17 => Ask::Start,
+        18 => Ask::Restart,
+        _ => Ask::Delete,
+    }
+}
+
+fn character(rng: &mut StdRng, is_site: bool) -> Character {
+    match rng.random_range(0..10) {
+        _ if is_site => Character::Good,
+        0..=3 => Character::Good,
+        4 => Character::Slow,
+        5 => Character::Stubborn,
+        6 => Character::Never,
+        7 => Character::DiesReady,
+        _ => Character::Crash,
+    }
+}
+
+fn fault(rng: &mut StdRng, services: usize) -> Fault {
+    let down = Millis(rng.random_range(20..5_000));
+    let lasts = Millis(rng.random_range(500..14_000));
+    let nth = rng.random_range(0..8);
+    let link = Link::ALL[rng.random_range(0..Link::ALL.len())];
+    match rng.random_range(0..24) {
+        0..=1 => Fault::ServerCrash { down },
+        2..=3 => Fault::CrashAtCommit { after: rng.random_bool(0.5), down },
+        4 => Fault::UnknownOutcome { made: rng.random_bool(0.5) },
+        5..=8 => Fault::NodeCrash { down },
+        9 => Fault::Reboot { down },
+        10 => Fault::LedgerLost,
+        11 => Fault::EdgeRestart { down },
+        12..=13 => Fault::Kill { nth },
+        14 => Fault::Sick { nth, lasts },
+        15..=16 => {
+            let kinds = [Damage::File, Damage::Folder, Damage::Link];
+            Fault::Damage { nth, kind: kinds[rng.random_range(0..3)] }
+        }
+        17 => Fault::Stranger,
+        18 => Fault::Unreadable { service: rng.random_range(0..services), lasts },
+        19 => Fault::Lossy { link, drop: rng.random_range(0.1..0.9), lasts },
+        20..=21 => Fault::Delayed { link, up_to: Millis(rng.random_range(100..5_000)), lasts },
+        22 => Fault::Repeating { link, lasts },
+        _ => Fault::Cut { link, lasts },
+    }
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for shape in &self.shapes {
+            writeln!(f, "  {shape:?}")?;
+        }
+        for Input { at, what } in &self.inputs {
+            match what {
+                What::User { service, asks } => {
+                    let name = self.shapes.get(*service).map_or("?", |shape| shape.name);
+                    writeln!(f, "  {:>6}ms {name}: {asks:?}", at.0)?;
+                }
+                What::Fault(fault) => writeln!(f, "  {:>6}ms fault: {fault:?}", at.0)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,364 @@
+//! What must never happen, read from the world's truth: processes, requests, folders and the committed records;
+//! never from what the planner reports of itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use decide::status;
+use model::{
+    DeploymentId, Generation, InstanceId, Knowledge, Millis, ReleaseDigest, ServiceKey, Slot, Term,
+    Timestamp,
+    assignment::{Assigned, Stamp},
+    deployment::{Event as Step, Phase, next},
+    instance::Stage,
+    status::ServiceState,
+};
+
+use crate::{
+    edge::Edge,
+    machine::Machine,
+    shape::{ATTEMPTS, Character, DRAIN, Shape, WINDOW},
+    store::Store,
+};
+
+/// After a disturbance a service is held to nothing for this long: what was told of it may still be under way.
+const HOLD_OFF: Millis = Millis(20_000);
+/// Between the decision to start and the start.
+const START_SLACK: Millis = Millis(4_000);
+/// A state that says `converged` may be this old: the age of an observation, a probe's verdict, a message.
+const STATUS_SLACK: Millis = Millis(20_000);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// `I6` and so on, by the list of what must hold.
+    pub invariant: &'static str,
+    pub at: Timestamp,
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}ms: {}", self.invariant, self.at.since(crate::play::BEGINNING).0, self.message)
+    }
+}
+
+#[derive(Default)]
+pub struct Truth {
+    pub violation: Option<Violation>,
+    accepted: Option<(Term, Generation)>,
+    phases: BTreeMap<DeploymentId, Phase>,
+    /// Ready instances that a service never has fewer of, while only Setpoint acts on it.
+    guards: BTreeMap<ServiceKey, u32>,
+    disturbed: BTreeMap<ServiceKey, Timestamp>,
+    running: BTreeMap<ServiceKey, usize>,
+    retired: BTreeMap<InstanceId, Timestamp>,
+    starts: BTreeMap<Attempted, Vec<(Timestamp, InstanceId)>>,
+    asked: BTreeMap<ServiceKey, u64>,
+    /// Processes that no ledger knows since one was lost.
+    pub unowned: BTreeSet<u32>,
+    untrue_since: BTreeMap<ServiceKey, Timestamp>,
+    operations: BTreeMap<ServiceKey, u64>,
+}
+
+/// What restarts are counted by; a user's word begins anew.
+type Attempted = (ServiceKey, Slot, ReleaseDigest, u64);
+
+impl Truth {
+    pub fn fail(&mut self, invariant: &'static str, at: Timestamp, message: String) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation { invariant, at, message });
+        }
+    }
+
+    /// I2: what a node has accepted never goes back.
+    pub fn accepted(&mut self, now: Timestamp, stamp: &Stamp) {
+        let offered = (stamp.term, stamp.generation);
+        if let Some(held) = self.accepted
+            && (offered.0 < held.0 || offered.1 < held.1)
+        {
+            self.fail("I2", now, format!("accepted {offered:?} after {held:?}"));
+        }
+        self.accepted = Some(offered);
+    }
+
+    /// With the ledger goes what was accepted, and whose processes are whose.
+    pub fn ledger_lost(&mut self, now: Timestamp, machine: &Machine) {
+        self.accepted = None;
+        self.starts.clear();
+        self.unowned.extend(machine.live().map(|(pid, _)| pid));
+        let services: BTreeSet<ServiceKey> =
+            machine.live().map(|(_, process)| process.id.service.clone()).collect();
+        for service in services {
+            self.disturbed(now, &service);
+        }
+    }
+
+    /// Something else than Setpoint acted on a service.
+    pub fn disturbed(&mut self, now: Timestamp, service: &ServiceKey) {
+        self.guards.remove(service);
+        self.disturbed.insert(service.clone(), now);
+    }
+
+    pub fn asked(&mut self, service: &ServiceKey) {
+        *self.asked.entry(service.clone()).or_default() += 1;
+    }
+
+    pub fn operated(&mut self, service: &ServiceKey) {
+        *self.operations.entry(service.clone()).or_default() += 1;
+    }
+
+    pub fn operations_of(&self, service: &ServiceKey) -> u64 {
+        self.operations.get(service).copied().unwrap_or_default()
+    }
+
+    /// I15: restarts in a window are bounded, counted where they happen.
+    pub fn started(&mut self, now: Timestamp, id: &InstanceId, assigned: &Assigned) {
+        let era = self.asked.get(&id.service).copied().unwrap_or_default();
+        let key = (id.service.clone(), id.slot, assigned.release, era);
+        let starts = self.starts.entry(key).or_default();
+        starts.push((now, id.clone()));
+        let window_began = now - Millis(WINDOW.0 - START_SLACK.0);
+        let recent = starts.iter().filter(|(at, _)| *at > window_began);
+        let of_this = recent.clone().filter(|(_, other)| other == id).count();
+        let began_here =
+            starts.iter().find(|(_, other)| other == id).is_some_and(|(at, _)| *at > window_began);
+        let restarts = of_this - usize::from(began_here);
+        let allowed = ATTEMPTS as usize;
+        let in_slot = recent.count();
+        if restarts > allowed || in_slot > 2 * (allowed + 1) {
+            let message =
+                format!("{id} was restarted {restarts} times in a window, {in_slot} times in its slot");
+            self.fail("I15", now, message);
+        }
+    }
+
+    /// I18: a port has one owner.
+    pub fn port_taken(&mut self, now: Timestamp, id: &InstanceId, port: u16, by: &InstanceId) {
+        if self.unowned.is_empty() {
+            self.fail("I18", now, format!("{id} starts on port {port}, which {by} has"));
+        }
+    }
+
+    /// I18: an address leads to the instance that the table means.
+    pub fn misrouted(&mut self, now: Timestamp, meant: &InstanceId, found: &InstanceId) {
+        if self.unowned.is_empty() {
+            self.fail("I18", now, format!("a request for {meant} reached {found}"));
+        }
+    }
+
+    /// I6: what is told to end has no request, unless its drain time is over.
+    pub fn ended_with_requests(&mut self, now: Timestamp, id: &InstanceId, requests: usize) {
+        let drained_until = self.retired.get(id).map(|since| *since + DRAIN);
+        if drained_until.is_none_or(|until| now < until) {
+            self.fail("I6", now, format!("{id} was told to end with {requests} requests under way"));
+        }
+    }
+
+    /// What the records say after a commit: I7, I8, I17.
+    pub fn recorded(&mut self, now: Timestamp, store: &Store) {
+        for (key, row) in &store.rows {
+            self.deployments(now, key, row);
+            self.stages(now, key, row);
+        }
+    }
+
+    fn deployments(&mut self, now: Timestamp, key: &ServiceKey, row: &crate::store::Row) {
+        let deployments = &row.world.deployments;
+        for deployment in deployments {
+            let before = self.phases.insert(deployment.id.clone(), deployment.phase);
+            let legal = before
+                .is_none_or(|before| before == deployment.phase || may_follow(before, deployment.phase));
+            if !legal {
+                let message =
+                    format!("{key} #{} went from {before:?} to {}", deployment.number, deployment.phase);
+                self.fail("I8", now, message);
+            }
+        }
+        let count = |wanted: fn(Phase) -> bool| deployments.iter().filter(|d| wanted(d.phase)).count();
+        let (open, active) = (count(Phase::is_open), count(|phase| phase == Phase::Active));
+        if open > 1 || active > 1 {
+            self.fail("I7", now, format!("{key} has {open} open and {active} active deployments"));
+        }
+    }
+
+    fn stages(&mut self, now: Timestamp, key: &ServiceKey, row: &crate::store::Row) {
+        for placement in row.world.plan.placements.values() {
+            if matches!(placement.stage, Stage::Retiring { .. } | Stage::Removing { .. }) {
+                self.retired.entry(placement.id.clone()).or_insert(now);
+            }
+        }
+        let running = row.world.plan.placements.values().filter(|p| p.stage.is_run()).count();
+        let before = self.running.insert(key.clone(), running).unwrap_or_default();
+        let Knowledge::Known(service) = &row.world.service else { return };
+        let limit = service.wanted_replicas() + service.spec.deploy.parallelism;
+        if running > before && running > limit as usize {
+            self.fail("I17", now, format!("{key} shall run {running} instances, {limit} are allowed"));
+        }
+    }
+
+    /// After every step.
+    pub fn examine(&mut self, now: Timestamp, box_: &Seen<'_>) {
+        self.processes(now, box_);
+        self.links(now, box_);
+        if box_.edge.up {
+            for shape in box_.shapes.iter().filter(|shape| !shape.is_site) {
+                self.routable(now, shape, box_);
+            }
+        }
+    }
+
+    /// I17: no instance twice, and none that is not placed.
+    fn processes(&mut self, now: Timestamp, box_: &Seen<'_>) {
+        let mut seen: BTreeSet<&InstanceId> = BTreeSet::new();
+        for (pid, process) in box_.machine.live() {
+            let twice = !seen.insert(&process.id);
+            let row = box_.store.rows.get(&process.id.service);
+            let placed = row.is_some_and(|row| row.world.plan.placements.contains_key(&process.id));
+            if self.unowned.contains(&pid) {
+                continue;
+            }
+            if twice {
+                self.fail("I17", now, format!("{} lives twice", process.id));
+            }
+            if !placed {
+                self.fail("I17", now, format!("{} lives and is not placed", process.id));
+            }
+        }
+    }
+
+    /// I9: `current` resolves to a whole folder.
+    fn links(&mut self, now: Timestamp, box_: &Seen<'_>) {
+        for (service, folder) in &box_.machine.links {
+            let by_hand = box_.by_hand.contains(service);
+            let whole = box_.machine.folders.get(folder).is_some_and(|folder| folder.complete);
+            if !whole && !by_hand {
+                self.fail(
+                    "I9",
+                    now,
+                    format!("`current` of {service} points to {folder}, which is not whole"),
+                );
+            }
+        }
+    }
+
+    /// I6: while only Setpoint acts on a service, as many are ready and routed as are wanted.
+    fn routable(&mut self, now: Timestamp, shape: &Shape, box_: &Seen<'_>) {
+        let key = shape.key();
+        let Some(wanted) = box_.wanted(&key).filter(|wanted| *wanted > 0 && shape.is_start_first()) else {
+            self.guards.remove(&key);
+            return;
+        };
+        let routable = box_.routable(&key, now);
+        if let Some(guard) = self.guards.get_mut(&key) {
+            *guard = (*guard).min(wanted);
+            let floor = *guard;
+            if routable < floor {
+                self.fail("I6", now, format!("{key} has {routable} ready and routed, {floor} before"));
+            }
+        }
+        let quiet = self.disturbed.get(&key).is_none_or(|at| now.since(*at) > HOLD_OFF);
+        if routable >= wanted && quiet {
+            self.guards.insert(key, wanted);
+        }
+    }
+
+    /// I20: `converged` is not said for long of what is not.
+    pub fn said(&mut self, now: Timestamp, summary: &status::Summary, key: &ServiceKey, box_: &Seen<'_>) {
+        let untrue = summary.state == ServiceState::Converged && !box_.is_converged(key, now);
+        if !untrue {
+            self.untrue_since.remove(key);
+            return;
+        }
+        let since = *self.untrue_since.entry(key.clone()).or_insert(now);
+        if now.since(since) > STATUS_SLACK {
+            self.fail("I20", now, format!("{key} is said to be converged since {}", since.0));
+        }
+    }
+}
+
+fn may_follow(before: Phase, after: Phase) -> bool {
+    let events = [
+        Step::Reached(after),
+        Step::Succeeded,
+        Step::Failed,
+        Step::Cancelled,
+        Step::Superseded,
+        Step::RolledBack,
+    ];
+    events.into_iter().any(|event| next(before, event) == Ok(after))
+}
+
+/// The parts of the box that the truth is read from.
+pub struct Seen<'a> {
+    pub store: &'a Store,
+    pub machine: &'a Machine,
+    pub edge: &'a Edge,
+    pub shapes: &'a [Shape],
+    /// Sites that a hand has damaged and the node has not yet put back.
+    pub by_hand: &'a BTreeSet<ServiceKey>,
+}
+
+impl Seen<'_> {
+    pub fn service(&self, key: &ServiceKey) -> Option<&model::service::Service> {
+        self.store.rows.get(key)?.world.service.known()
+    }
+
+    pub fn wanted(&self, key: &ServiceKey) -> Option<u32> {
+        Some(self.service(key)?.wanted_replicas())
+    }
+
+    pub fn routable(&self, key: &ServiceKey, now: Timestamp) -> u32 {
+        let answers = |id: &InstanceId| {
+            self.machine.live().any(|(_, process)| process.id == *id && process.answers(now))
+        };
+        let endpoints = self.edge.endpoints(key);
+        u32::try_from(endpoints.iter().filter(|endpoint| answers(&endpoint.instance)).count())
+            .unwrap_or(u32::MAX)
+    }
+
+    /// Exactly the target lives, answers and takes the requests.
+    pub fn is_converged(&self, key: &ServiceKey, now: Timestamp) -> bool {
+        let Some(service) = self.service(key) else { return false };
+        let Some(row) = self.store.rows.get(key) else { return false };
+        if service.spec.kind() == model::spec::Kind::Site {
+            return self.site_is_converged(key, service, row);
+        }
+        // Strangers have no placement.
+        let placed = |id: &InstanceId| row.world.plan.placements.contains_key(id);
+        let live: Vec<_> = self.machine.live().filter(|(_, process)| placed(&process.id)).collect();
+        let sound =
+            live.iter().all(|(_, process)| Some(process.release) == service.target && process.answers(now));
+        let wanted = service.wanted_replicas();
+        sound && live.len() == wanted as usize && self.routable(key, now) == wanted
+    }
+
+    fn site_is_converged(
+        &self,
+        key: &ServiceKey,
+        service: &model::service::Service,
+        row: &crate::store::Row,
+    ) -> bool {
+        if service.wanted_replicas() == 0 {
+            return self.edge.folder(key).is_none();
+        }
+        let shown = row.world.plan.current.as_ref().and_then(|id| row.world.plan.placements.get(id));
+        let folder = shown.map(|p| format!("/sites/{}/deployment-{}", key.name, p.deployment));
+        let whole = |path: &String| self.machine.folders.get(path).is_some_and(|f| f.complete && !f.damaged);
+        shown.is_some_and(|p| Some(p.release) == service.target)
+            && folder.as_ref().is_some_and(whole)
+            && self.machine.links.get(key) == folder.as_ref()
+            && self.edge.folder(key) == folder.as_deref()
+    }
+
+    /// Whether the target can be reached at all: its release is sound and nobody has to be asked first.
+    pub fn can_converge(&self, key: &ServiceKey) -> bool {
+        let Some(service) = self.service(key) else { return false };
+        let Some(row) = self.store.rows.get(key) else { return false };
+        let Some(target) = service.target.filter(|_| service.wanted_replicas() > 0) else { return true };
+        let sound = row.world.releases.get(&target).is_some_and(|release| Character::of(release).is_sound());
+        let newest = row.world.deployment_of(&target);
+        sound && newest.is_none_or(|newest| newest.phase != Phase::Failed)
+    }
+}
