@@ -17,6 +17,7 @@ use model::{
     service::Owner,
     spec::ServiceSpec,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use store::{
     AuditEntry, CommitError, Expected, Floor, Idempotency, IntentCommit, IntentOutcome, ServiceIntent, StoreError,
@@ -35,10 +36,13 @@ const HISTORY: u32 = 200;
 pub struct Actor(pub String);
 
 /// A service as somebody wants it declared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Declared {
+    /// `project/name`.
+    #[schemars(with = "String")]
     pub key: ServiceKey,
+    #[schemars(with = "serde_json::Value")]
     pub spec: ServiceSpec,
 }
 
@@ -66,12 +70,12 @@ pub struct Terms {
 }
 
 /// What became of a request, service by service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Applied {
     pub services: Vec<AppliedService>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AppliedService {
     pub project: ProjectName,
     pub name: model::ServiceName,
@@ -83,7 +87,7 @@ pub struct AppliedService {
 }
 
 /// What would become of a service, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Planned {
     pub project: ProjectName,
     pub name: model::ServiceName,

@@ -3,6 +3,7 @@
 //! Owns: the reconcile loop, intake, the HTTP interface. Refuses to know: runtimes and proxies; it hands out
 //! assignments and a route table and takes observations and edge reports.
 
+pub mod api;
 mod brain;
 mod control;
 mod intake;

@@ -322,7 +322,7 @@ pub struct AuditVerified {
 }
 
 /// Answer of `POST /plan`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Plans {
     pub services: Vec<Planned>,
 }
@@ -379,7 +379,7 @@ pub struct Fault {
 }
 
 /// Body of `POST /apply` and `POST /plan`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Apply {
     pub services: Vec<Declared>,

@@ -1,0 +1,136 @@
+//! The whole: nodes, the audit trail, a pass on request, the manifest's schema.
+
+use axum::{Json, extract::State, http::StatusCode};
+use decide::{plan::plan_service, world::Cluster};
+use model::{ServiceKey, Timestamp, node::NodeState};
+use serde::Deserialize;
+use store::AuditError;
+
+use super::{
+    Api,
+    problem::Problem,
+    services::standing,
+    show,
+    take::{Asked, Write},
+};
+use crate::views::{self, Time};
+
+const PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1000;
+
+pub async fn nodes(State(api): State<Api>) -> Json<views::Nodes> {
+    let nodes = api.control.with_brain(|brain| {
+        let cluster = &brain.snapshot.cluster;
+        let shown = cluster.nodes.values().map(|node| {
+            let seen = brain.observation(&node.id);
+            views::Node {
+                id: node.id.clone(),
+                state: state_word(&node.state).into(),
+                observed_at: seen.map(|seen| Time(seen.at)),
+                complete: seen.is_some_and(|seen| seen.complete),
+                instances: cluster.load.get(&node.id).copied().unwrap_or_default(),
+                strangers: seen.map(|seen| seen.strangers.iter().map(stranger).collect()).unwrap_or_default(),
+            }
+        });
+        shown.collect()
+    });
+    Json(views::Nodes { nodes })
+}
+
+fn state_word(state: &NodeState) -> &'static str {
+    match state {
+        NodeState::Up => "up",
+        NodeState::Draining => "draining",
+        NodeState::Silent { .. } => "silent",
+        NodeState::Lost { .. } => "lost",
+    }
+}
+
+fn stranger(stranger: &model::observation::Stranger) -> views::Stranger {
+    views::Stranger { what: stranger.what.clone(), message: stranger.message.clone() }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct AuditAsked {
+    #[serde(default)]
+    after: u64,
+    limit: Option<u32>,
+}
+
+pub async fn audit(
+    State(api): State<Api>,
+    Asked(asked): Asked<AuditAsked>,
+) -> Result<Json<views::Audit>, Problem> {
+    let limit = asked.limit.unwrap_or(PAGE).min(MAX_PAGE);
+    let rows = api.control.store().audit_after(asked.after, limit).await?;
+    let audit = rows.into_iter().map(|row| views::AuditRow {
+        seq: row.seq,
+        at: Time(row.at),
+        actor: row.entry.actor,
+        action: row.entry.action,
+        subject: row.entry.subject,
+        detail: row.entry.detail,
+        hash: row.hash.to_string(),
+    });
+    Ok(Json(views::Audit { audit: audit.collect() }))
+}
+
+pub async fn verify_audit(State(api): State<Api>) -> Result<Json<views::AuditVerified>, Problem> {
+    let verified = match api.control.store().verify_audit().await {
+        Ok(rows) => views::AuditVerified {
+            intact: true,
+            rows,
+            message: format!("each of {rows} rows follows the one before"),
+        },
+        Err(error @ AuditError::ChainBroken { seq, .. }) => {
+            views::AuditVerified { intact: false, rows: seq.saturating_sub(1), message: error.to_string() }
+        }
+        Err(AuditError::Store(error)) => return Err(error.into()),
+    };
+    Ok(Json(verified))
+}
+
+pub async fn reconcile(
+    State(api): State<Api>,
+    Write(asked, _): Write<views::Reconcile>,
+) -> Result<(StatusCode, Json<views::Reconciled>), Problem> {
+    if let Some(key) = &asked.service {
+        standing(&api, key)?;
+    }
+    if asked.dry_run {
+        return Ok((StatusCode::OK, Json(dry_run(&api, asked.service.as_ref()))));
+    }
+    api.control.trigger(asked.confirm);
+    // A pass looks at everything: it costs nothing for what has not changed.
+    let message = "a pass over everything begins now".into();
+    Ok((StatusCode::ACCEPTED, Json(views::Reconciled { triggered: true, message, services: Vec::new() })))
+}
+
+/// What a pass would do now. Each service is planned by itself, as the loop does it.
+fn dry_run(api: &Api, only: Option<&ServiceKey>) -> views::Reconciled {
+    let (cluster, worlds): (Cluster, Vec<_>) = api.control.with_brain(|brain| {
+        let asked = brain.worlds().filter(|world| only.is_none_or(|key| world.key == *key));
+        (brain.snapshot.cluster.clone(), asked.cloned().collect())
+    });
+    let now: Timestamp = api.control.now();
+    let would = worlds.iter().map(|world| {
+        let (decision, report) = plan_service(world, &cluster, now);
+        views::WouldDo {
+            project: world.key.project.clone(),
+            name: world.key.name.clone(),
+            changes: decision.is_some(),
+            steps: show::steps(&report),
+        }
+    });
+    let services: Vec<views::WouldDo> = would.filter(|w| w.changes || !w.steps.is_empty()).collect();
+    let changing = services.iter().filter(|would| would.changes).count();
+    let message = match changing {
+        0 => "a pass would change nothing".into(),
+        changing => format!("a pass would change {changing} services"),
+    };
+    views::Reconciled { triggered: false, message, services }
+}
+
+pub async fn schema() -> Json<serde_json::Value> {
+    Json(model::manifest::schema())
+}

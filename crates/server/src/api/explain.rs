@@ -1,0 +1,328 @@
+//! Why something is as it is: the reasons that the planner stored, in its words. Nothing is made up afterwards; a
+//! replay runs the planner again on the world that was recorded.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use decide::{intent::Refused, status, world::World};
+use model::{
+    DeploymentId, InstanceId, ServiceKey, Timestamp,
+    deployment::Deployment,
+    plan::{Decision, Report, StepReport},
+    reason::{Change, Waiting},
+};
+use serde::Deserialize;
+use store::JournalLine;
+
+use super::{
+    Api,
+    problem::Problem,
+    show,
+    take::{Asked, Key, OfDeployment, OfInstance, OfPass},
+};
+use crate::{
+    Input, RequestError,
+    views::{self, Explanation, Time},
+};
+
+/// Recorded passes shown.
+const SHOWN: usize = 10;
+/// Recorded passes looked through for those that say something about one instance or deployment.
+const LOOKED_THROUGH: u32 = 200;
+
+/// What is explained: decides which reasons belong to it.
+enum Subject<'a> {
+    Service,
+    Instance(&'a InstanceId),
+    /// All reasons while it is open: the work is its.
+    Deployment {
+        id: &'a DeploymentId,
+        opened: Timestamp,
+        ended: Option<Timestamp>,
+    },
+}
+
+pub async fn service(State(api): State<Api>, Key(key): Key) -> Result<Json<Explanation>, Problem> {
+    let world = api.control.with_brain(|brain| brain.world(&key).cloned());
+    let summary = match &world {
+        Some(world) => summary(world),
+        None => "it is not declared".into(),
+    };
+    let explanation = explain(&api, &key, key.to_string(), summary, &Subject::Service).await?;
+    if world.is_none() && explanation.journal.is_empty() {
+        return Err(Refused::NotDeclared(key).into());
+    }
+    Ok(Json(explanation))
+}
+
+fn summary(world: &World) -> String {
+    let status::Summary { state, message, desired, ready } = status::summary(world);
+    let counted = format!("{state}, {ready} of {desired} ready");
+    if message.is_empty() { counted } else { format!("{counted}: {message}") }
+}
+
+pub async fn instance(
+    State(api): State<Api>,
+    OfInstance(id): OfInstance,
+) -> Result<Json<Explanation>, Problem> {
+    let world = api.control.with_brain(|brain| brain.world(&id.service).cloned());
+    let placed = world.as_ref().and_then(|world| Some((world, world.plan.placements.get(&id)?)));
+    let summary = match placed {
+        Some((world, placement)) => told(&show::instance(world, placement)),
+        None => "it is gone; what was decided about it is in the journal".into(),
+    };
+    let is_placed = placed.is_some();
+    let explanation = explain(&api, &id.service, id.to_string(), summary, &Subject::Instance(&id)).await?;
+    if !is_placed && explanation.journal.is_empty() {
+        let message = format!("no instance {id} is known");
+        return Err(
+            Problem::not_found("no_such_instance", message).help("`setpoint status SERVICE` lists them")
+        );
+    }
+    Ok(Json(explanation))
+}
+
+fn told(instance: &views::Instance) -> String {
+    let ready = if instance.ready { "ready" } else { "not ready" };
+    let mut told = format!("{} and {ready} at {}", instance.state, instance.node);
+    if instance.restarts > 0 {
+        told.push_str(&format!(", {} restarts", instance.restarts));
+    }
+    if let Some(exit) = &instance.last_exit {
+        told.push_str(&format!(", the last run ended with {exit}"));
+    }
+    if !instance.message.is_empty() {
+        told.push_str(&format!(": {}", instance.message));
+    }
+    told
+}
+
+pub async fn deployment(
+    State(api): State<Api>,
+    OfDeployment(id): OfDeployment,
+) -> Result<Json<Explanation>, Problem> {
+    let stored = api.control.store().deployment(&id).await?;
+    let found = stored.ok_or_else(|| RequestError::NoDeployment(id.clone()))?;
+    let subject = Subject::Deployment { id: &id, opened: found.started_at, ended: found.ended_at };
+    Ok(Json(explain(&api, &found.service, id.to_string(), outcome(&found), &subject).await?))
+}
+
+fn outcome(deployment: &Deployment) -> String {
+    let Deployment { number, phase, cause, service, message, .. } = deployment;
+    let progress = deployment.progress();
+    let told = format!("#{number} of {service}, by {cause}, is {phase} ({progress}%)");
+    if message.is_empty() { told } else { format!("{told}: {message}") }
+}
+
+async fn explain(
+    api: &Api,
+    key: &ServiceKey,
+    subject: String,
+    summary: String,
+    about: &Subject<'_>,
+) -> Result<Explanation, Problem> {
+    let latest =
+        api.control.with_brain(|brain| brain.latest(key).map(|latest| (latest.at, latest.report.clone())));
+    let lines = api.control.store().journal_of(key, LOOKED_THROUGH, None).await?;
+    // After a start, until the first pass, the last recorded reasons are the newest there are.
+    let latest = latest.or_else(|| lines.first().map(|line| (line.at, line.report.clone())));
+    let steps =
+        latest.as_ref().map(|(at, report)| show::steps(&only(report, *at, about))).unwrap_or_default();
+    Ok(Explanation {
+        subject,
+        summary,
+        at: latest.as_ref().map(|(at, _)| Time(*at)),
+        holds_until: latest.and_then(|(_, report)| report.holds_until).map(Time),
+        steps,
+        journal: journal(&lines, about),
+    })
+}
+
+fn journal(lines: &[JournalLine], about: &Subject<'_>) -> Vec<views::JournalLine> {
+    let shown = lines.iter().map(|line| views::JournalLine {
+        seq: line.seq,
+        at: Time(line.at),
+        decided: line.decision.is_some(),
+        steps: show::steps(&only(&line.report, line.at, about)),
+    });
+    shown.filter(|line| !line.steps.is_empty()).take(SHOWN).collect()
+}
+
+/// The part of a report that belongs to the subject.
+fn only(report: &Report, at: Timestamp, about: &Subject<'_>) -> Report {
+    let keep = |step: &StepReport| StepReport {
+        changed: step.changed.iter().filter(|change| about.has_change(change, at)).cloned().collect(),
+        waiting: step.waiting.iter().filter(|waiting| about.has_waiting(waiting, at)).cloned().collect(),
+    };
+    let Report { classify, lost, drift, rollout, place, routes, retire, holds_until } = report;
+    Report {
+        classify: keep(classify),
+        lost: keep(lost),
+        drift: keep(drift),
+        rollout: keep(rollout),
+        place: keep(place),
+        routes: keep(routes),
+        retire: keep(retire),
+        holds_until: *holds_until,
+    }
+}
+
+impl Subject<'_> {
+    fn has_change(&self, change: &Change, at: Timestamp) -> bool {
+        match self {
+            Self::Service => true,
+            Self::Instance(id) => instance_of_change(change) == Some(*id),
+            Self::Deployment { id, .. } => self.was_open(at) || deployment_of_change(change, id),
+        }
+    }
+
+    fn has_waiting(&self, waiting: &Waiting, at: Timestamp) -> bool {
+        match self {
+            Self::Service => true,
+            // What holds the whole service up holds each of its instances up.
+            Self::Instance(id) => instance_of_waiting(waiting).is_none_or(|of| of == *id),
+            Self::Deployment { id, .. } => {
+                self.was_open(at) || matches!(waiting, Waiting::Paused { deployment } if deployment == *id)
+            }
+        }
+    }
+
+    fn was_open(&self, at: Timestamp) -> bool {
+        match self {
+            Self::Deployment { opened, ended, .. } => *opened <= at && ended.is_none_or(|ended| at <= ended),
+            Self::Service | Self::Instance(_) => false,
+        }
+    }
+}
+
+fn instance_of_change(change: &Change) -> Option<&InstanceId> {
+    match change {
+        Change::Placed { instance, .. }
+        | Change::TakenUp { instance, .. }
+        | Change::Kept { instance }
+        | Change::RoutedOut { instance, .. }
+        | Change::Withdrawn { instance, .. }
+        | Change::Gone { instance }
+        | Change::AttemptsNoted { instance, .. }
+        | Change::Alert { instance, .. } => Some(instance),
+        Change::RoutesChanged { .. }
+        | Change::PhaseReached { .. }
+        | Change::DeploymentEnded { .. }
+        | Change::Restored { .. }
+        | Change::Purged => None,
+    }
+}
+
+fn deployment_of_change(change: &Change, id: &DeploymentId) -> bool {
+    match change {
+        Change::PhaseReached { deployment, .. } | Change::DeploymentEnded { deployment, .. } => {
+            deployment == id
+        }
+        Change::Restored { deployment, failed, .. } => deployment == id || failed == id,
+        Change::Placed { .. }
+        | Change::TakenUp { .. }
+        | Change::Kept { .. }
+        | Change::RoutedOut { .. }
+        | Change::Withdrawn { .. }
+        | Change::Gone { .. }
+        | Change::RoutesChanged { .. }
+        | Change::AttemptsNoted { .. }
+        | Change::Alert { .. }
+        | Change::Purged => false,
+    }
+}
+
+fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
+    match waiting {
+        Waiting::InstanceUnknown { instance }
+        | Waiting::Installing { instance }
+        | Waiting::NotReady { instance, .. }
+        | Waiting::BackingOff { instance, .. }
+        | Waiting::AttemptsSpent { instance, .. }
+        | Waiting::Successor { instance }
+        | Waiting::Drain { instance, .. }
+        | Waiting::NodeConfirms { instance }
+        | Waiting::SiteSwitch { instance }
+        | Waiting::Drift { instance, .. } => Some(instance),
+        Waiting::ServiceUnknown { .. }
+        | Waiting::NodeUnknown { .. }
+        | Waiting::NoRelease
+        | Waiting::Surge { .. }
+        | Waiting::Predecessors { .. }
+        | Waiting::NoNode { .. }
+        | Waiting::PortTaken { .. }
+        | Waiting::EdgesServe { .. }
+        | Waiting::Held { .. }
+        | Waiting::Paused { .. }
+        | Waiting::Confirmation { .. }
+        | Waiting::Deadline { .. } => None,
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct PassAsked {
+    #[serde(default)]
+    replay: bool,
+}
+
+pub async fn pass(
+    State(api): State<Api>,
+    OfPass(seq): OfPass,
+    Asked(PassAsked { replay }): Asked<PassAsked>,
+) -> Result<Json<views::Journal>, Problem> {
+    let stored = api.control.store().journal(seq).await?;
+    let missing = || {
+        Problem::not_found("no_such_pass", format!("pass {seq} was never recorded, or is no longer kept"))
+            .help("`setpoint explain SERVICE` lists the recorded passes")
+    };
+    let pass = stored.ok_or_else(missing)?;
+    let (line, world) = (pass.line, Arc::new(pass.world));
+    let replayed = if replay { Some(replay_of(&line, &world)?) } else { None };
+    Ok(Json(views::Journal {
+        seq: line.seq,
+        at: Time(line.at),
+        project: line.key.project.clone(),
+        service: line.key.name.clone(),
+        steps: show::steps(&line.report),
+        holds_until: line.report.holds_until.map(Time),
+        decision: line.decision.as_ref().map(without_content),
+        replay: replayed,
+    }))
+}
+
+/// Plans the recorded world again, at its time.
+fn replay_of(line: &JournalLine, world: &[u8]) -> Result<views::Replay, Problem> {
+    let unreadable = |_| {
+        let message =
+            format!("the world of pass {} was recorded by another version and cannot be replayed", line.seq);
+        Problem::new(axum::http::StatusCode::CONFLICT, "not_replayable", message)
+    };
+    let input: Input = serde_json::from_slice(world).map_err(unreadable)?;
+    let (decision, report) = decide::plan::plan_service(&input.world, &input.cluster, line.at);
+    let same_decision = bytes(&decision) == bytes(&line.decision);
+    let same_report = bytes(&report) == bytes(&line.report);
+    let message = match (same_decision, same_report) {
+        (true, true) => "the planner decides the same again, byte for byte",
+        (true, false) => "the planner decides the same for other reasons: it has changed since",
+        (false, _) => "the planner decides otherwise now: it has changed since",
+    };
+    Ok(views::Replay {
+        identical: same_decision && same_report,
+        message: message.into(),
+        steps: show::steps(&report),
+        decision: decision.as_ref().map(without_content),
+    })
+}
+
+fn bytes<T: serde::Serialize>(value: &T) -> Option<Vec<u8>> {
+    serde_json::to_vec(value).ok()
+}
+
+/// A decision as it is stored, without the declaration that it may carry: env values are nobody's business here.
+fn without_content(decision: &Decision) -> serde_json::Value {
+    let mut shown = serde_json::to_value(decision).unwrap_or_default();
+    if let Some(service) = shown.get_mut("service").and_then(serde_json::Value::as_object_mut) {
+        service.remove("spec");
+    }
+    shown
+}

@@ -1,0 +1,230 @@
+//! What every request passes before a handler sees it: the Host that it names, the site that it comes from, its
+//! token. And what every answer carries.
+//!
+//! Refuses to know: what is asked for, beyond which paths need no token.
+
+use std::net::IpAddr;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, uri::Authority},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use data_encoding::BASE64;
+use model::Digest;
+use subtle::ConstantTimeEq;
+
+use super::{Api, problem::Problem};
+
+/// The API's token: only its digest is held, and compared in constant time.
+#[derive(Clone)]
+pub struct Token(Digest);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Token {
+    pub fn new(token: &str) -> Self {
+        Self(Digest::of_bytes(token.as_bytes()))
+    }
+
+    fn is(&self, given: &[u8]) -> bool {
+        !given.is_empty() && self.0.as_bytes().ct_eq(Digest::of_bytes(given).as_bytes()).into()
+    }
+}
+
+/// Host names under which the API answers: loopback's, and those that the configuration names. Another page's
+/// name that was made to resolve to this machine is none of them.
+#[derive(Debug, Clone)]
+pub struct Hosts(Vec<String>);
+
+impl Hosts {
+    pub fn new(allowed: Vec<String>) -> Self {
+        Self(allowed.into_iter().map(|host| canonical(&host)).collect())
+    }
+
+    fn allow(&self, host: &str) -> bool {
+        let host = canonical(host);
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|ip| ip.is_loopback()) || self.0.contains(&host)
+    }
+}
+
+fn canonical(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+const OPEN: [&str; 2] = ["/health", "/ready"];
+
+/// The order matters: a forged name learns nothing, and nothing is read from a body before the token is known.
+pub async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let refused = refusal(&api, &request);
+    let (method, route) = (request.method().clone(), super::metrics::route_of(&request));
+    let response = match refused {
+        Some(problem) => problem,
+        None => next.run(request).await,
+    };
+    api.answers.count(&method, route, response.status());
+    with_headers(response)
+}
+
+/// The answer instead, when it may not pass.
+fn refusal(api: &Api, request: &Request) -> Option<Response> {
+    let host = match host_of(request.uri(), request.headers()) {
+        Ok(host) => host,
+        Err(problem) => return Some(problem.into_response()),
+    };
+    if !api.hosts.allow(host.host()) {
+        return Some(misdirected().into_response());
+    }
+    if is_cross_site(request.method(), request.headers(), &host) {
+        return Some(cross_site().into_response());
+    }
+    let path = request.uri().path();
+    if OPEN.contains(&path) || has_token(&api.token, path, request.headers()) {
+        return None;
+    }
+    Some(unauthorized(path))
+}
+
+fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Problem> {
+    let bad = |message: &str| Problem::bad_request("bad_host", message).field("Host");
+    let mut named = headers.get_all(header::HOST).iter();
+    let named = match (named.next(), named.next()) {
+        (Some(one), None) => one.to_str().ok().and_then(|text| text.parse::<Authority>().ok()),
+        (None, None) => return Err(bad("the Host header is missing")),
+        _ => return Err(bad("there are several Host headers")),
+    };
+    let named =
+        named.filter(|a| !a.as_str().contains('@')).ok_or_else(|| bad("the Host header is not a host"))?;
+    match uri.authority() {
+        Some(asked) if *asked != named => Err(bad("the request line and the Host header name two hosts")),
+        Some(_) | None => Ok(named),
+    }
+}
+
+fn misdirected() -> Problem {
+    Problem::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "unknown_host",
+        "the API does not answer under this host name",
+    )
+    .field("Host")
+    .help("use localhost or 127.0.0.1, or name the host in the settings (api.allowed_hosts)")
+}
+
+/// A browser says where a request comes from. A page of another site may send writes, but not have them carried out.
+fn is_cross_site(method: &Method, headers: &HeaderMap, host: &Authority) -> bool {
+    if method.is_safe() {
+        return false;
+    }
+    let fetched = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let foreign_fetch = fetched.is_some_and(|site| site != b"same-origin" && site != b"none");
+    let foreign_origin = headers.get_all(header::ORIGIN).iter().any(|origin| {
+        let from = origin.to_str().ok().and_then(|text| text.parse::<Uri>().ok());
+        from.as_ref().and_then(Uri::authority) != Some(host)
+    });
+    foreign_fetch || foreign_origin
+}
+
+fn cross_site() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "cross_site", "a page of another site may not change anything here")
+        .field("Origin")
+        .help("send the request from a program, or from a page of this address")
+}
+
+/// A bearer token everywhere. The pages of the documentation also take it as a password, because a browser can only
+/// ask for that; they change nothing.
+fn has_token(token: &Token, path: &str, headers: &HeaderMap) -> bool {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(given), None) = (given.next(), given.next()) else { return false };
+    let Some((scheme, value)) = split_scheme(given.as_bytes()) else { return false };
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return token.is(value);
+    }
+    scheme.eq_ignore_ascii_case(b"basic")
+        && is_page(path)
+        && password(value).is_some_and(|given| token.is(&given))
+}
+
+fn split_scheme(value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = value.iter().position(|b| *b == b' ')?;
+    Some((&value[..at], value[at..].trim_ascii()))
+}
+
+fn password(basic: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = BASE64.decode(basic).ok()?;
+    let at = decoded.iter().position(|b| *b == b':')?;
+    Some(decoded.split_off(at + 1))
+}
+
+fn is_page(path: &str) -> bool {
+    path == "/api/v1/openapi.json" || path == "/api/v1/docs" || path.starts_with("/api/v1/docs/")
+}
+
+fn unauthorized(path: &str) -> Response {
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "the token is missing or wrong")
+        .field("Authorization")
+        .help("send `Authorization: Bearer <token>`; the token is in the file `token` of the data folder");
+    let mut response = problem.into_response();
+    let challenge = response.headers_mut();
+    challenge.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"setpoint\""));
+    if is_page(path) {
+        challenge.append(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Basic realm=\"setpoint: token as password\""),
+        );
+    }
+    response
+}
+
+const HEADERS: [(&str, &str); 6] = [
+    (
+        "content-security-policy",
+        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+];
+
+fn with_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_host_names_are_answered() {
+        let hosts = Hosts::new(vec!["Setpoint.Example.".into()]);
+        for good in ["localhost", "LOCALHOST.", "127.0.0.1", "127.8.9.1", "[::1]", "setpoint.example"] {
+            assert!(hosts.allow(good), "{good}");
+        }
+        for bad in ["evil.example", "localhost.evil.example", "10.0.0.1", "[::2]", "", "127.0.0.1.nip.io"] {
+            assert!(!hosts.allow(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_whole_or_wrong() {
+        let token = Token::new("sp_secret");
+        assert!(token.is(b"sp_secret"));
+        for bad in ["", "sp_secre", "sp_secret ", "SP_SECRET"] {
+            assert!(!token.is(bad.as_bytes()), "{bad:?}");
+        }
+        assert!(!Token::new("").is(b""), "an empty token opens nothing");
+    }
+}

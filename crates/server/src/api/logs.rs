@@ -1,0 +1,242 @@
+//! Output of workloads, as plain text that streams: of one instance as it is, of several with their names before
+//! each line.
+//!
+//! Refuses to know: where output is kept. Its bytes are passed on unchanged; who prints them escapes them.
+
+use std::{collections::BTreeSet, convert::Infallible};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use futures_util::{
+    StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream, SelectAll},
+};
+use model::{InstanceId, ServiceKey, instance::Stage, reason::Change};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::{
+    Api,
+    problem::Problem,
+    serve::Stopping,
+    services::standing,
+    take::{Asked, Key},
+};
+
+const TAIL: usize = 100;
+const MAX_TAIL: usize = 10_000;
+/// A line without an end is passed on in pieces of this.
+const MAX_LINE: usize = 64 << 10;
+/// Instances of which output is shown at once.
+const MAX_INSTANCES: usize = 64;
+/// Recorded passes looked through for instances that are gone.
+const LOOKED_THROUGH: u32 = 200;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LogError {
+    #[error("no output of {0} is kept")]
+    Unknown(InstanceId),
+    #[error("the output of {0} cannot be read: {1}")]
+    Failed(InstanceId, String),
+}
+
+/// Where output is read from: the node of the instance.
+pub trait LogSource: Send + Sync + 'static {
+    /// The last lines, raw; also of an instance that failed and is gone.
+    fn tail(&self, instance: InstanceId, lines: usize) -> BoxFuture<'_, Result<Vec<u8>, LogError>>;
+
+    /// The last lines, and then what is written from now on; ends when the instance is gone.
+    fn follow(
+        &self,
+        instance: InstanceId,
+        lines: usize,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<Vec<u8>>, LogError>>;
+}
+
+#[derive(Debug, Deserialize)]
+pub struct LogsAsked {
+    instance: Option<InstanceId>,
+    tail: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+pub async fn logs(
+    State(api): State<Api>,
+    Key(key): Key,
+    stopping: Stopping,
+    Asked(asked): Asked<LogsAsked>,
+) -> Result<Response, Problem> {
+    let lines = asked.tail.unwrap_or(TAIL).min(MAX_TAIL);
+    let (ids, named) = match asked.instance {
+        Some(id) if id.service == key => (vec![id], false),
+        Some(id) => {
+            let message = format!("{id} is no instance of {key}");
+            return Err(Problem::unprocessable("other_service", message).field("instance"));
+        }
+        None => (instances(&api, &key).await?, true),
+    };
+    let body = match asked.follow {
+        true => followed(&api, ids, lines, named, stopping).await?,
+        false => Body::from(tails(&api, ids, lines, named).await?),
+    };
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, text)], body).into_response())
+}
+
+/// What is placed, with what the journal has placed lately: the output of what failed is kept longer than the instance.
+async fn instances(api: &Api, key: &ServiceKey) -> Result<Vec<InstanceId>, Problem> {
+    let world = standing(api, key);
+    let lines = api.control.store().journal_of(key, LOOKED_THROUGH, None).await?;
+    if lines.is_empty() {
+        // Never declared here: say so.
+        world.as_ref().map_err(Clone::clone)?;
+    }
+    let placements = world.iter().flat_map(|world| world.plan.placements.values());
+    let mut ids: BTreeSet<InstanceId> =
+        placements.filter(|p| !matches!(p.stage, Stage::Kept)).map(|p| p.id.clone()).collect();
+    for line in &lines {
+        if ids.len() >= MAX_INSTANCES {
+            break;
+        }
+        ids.extend(line.report.place.changed.iter().filter_map(placed));
+    }
+    Ok(ids.into_iter().rev().take(MAX_INSTANCES).collect())
+}
+
+fn placed(change: &Change) -> Option<InstanceId> {
+    match change {
+        Change::Placed { instance, .. } => Some(instance.clone()),
+        _ => None,
+    }
+}
+
+async fn tails(api: &Api, ids: Vec<InstanceId>, lines: usize, named: bool) -> Result<Vec<u8>, Problem> {
+    let mut whole = Vec::new();
+    for id in ids {
+        match api.logs.tail(id.clone(), lines).await {
+            Ok(bytes) if named => {
+                let mut prefixed = Lines::of(&id);
+                whole.extend(prefixed.take(&bytes));
+                whole.extend(prefixed.rest());
+            }
+            Ok(bytes) => whole.extend(bytes),
+            Err(LogError::Unknown(_)) if named => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(whole)
+}
+
+async fn followed(
+    api: &Api,
+    ids: Vec<InstanceId>,
+    lines: usize,
+    named: bool,
+    stopping: Stopping,
+) -> Result<Body, Problem> {
+    let permit = api.stream()?;
+    let mut all: SelectAll<BoxStream<'static, Bytes>> = SelectAll::new();
+    for id in ids {
+        match api.logs.follow(id.clone(), lines).await {
+            Ok(chunks) => all.push(chunked(chunks, named.then(|| Lines::of(&id)))),
+            Err(LogError::Unknown(_)) if named => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let until = Box::pin(async move { stopping.wait().await });
+    let held = all.take_until(until).map(move |bytes| {
+        let _held = &permit;
+        Ok::<_, Infallible>(bytes)
+    });
+    Ok(Body::from_stream(held))
+}
+
+fn chunked(chunks: mpsc::Receiver<Vec<u8>>, lines: Option<Lines>) -> BoxStream<'static, Bytes> {
+    let next = |(mut chunks, mut lines): (mpsc::Receiver<Vec<u8>>, Option<Lines>)| async move {
+        let chunk = chunks.recv().await;
+        match (chunk, &mut lines) {
+            (Some(chunk), None) => Some((Bytes::from(chunk), (chunks, lines))),
+            (Some(chunk), Some(prefixed)) => Some((prefixed.take(&chunk).into(), (chunks, lines))),
+            (None, Some(prefixed)) => {
+                let rest = prefixed.rest();
+                (!rest.is_empty()).then(|| (rest.into(), (chunks, None)))
+            }
+            (None, None) => None,
+        }
+    };
+    stream::unfold((chunks, lines), next).filter(|bytes| std::future::ready(!bytes.is_empty())).boxed()
+}
+
+/// Puts the instance's name before each whole line, so that the lines of several can be told apart.
+struct Lines {
+    prefix: String,
+    open: Vec<u8>,
+}
+
+impl Lines {
+    fn of(id: &InstanceId) -> Self {
+        Self { prefix: format!("{id} | "), open: Vec::new() }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len());
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            self.open.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || self.open.len() >= MAX_LINE {
+                out.extend(self.rest());
+            }
+        }
+        out
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        if self.open.is_empty() {
+            return Vec::new();
+        }
+        let mut line = self.prefix.clone().into_bytes();
+        line.append(&mut self.open);
+        if line.last() != Some(&b'\n') {
+            line.push(b'\n');
+        }
+        line
+    }
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Self {
+        let message = error.to_string();
+        match error {
+            LogError::Unknown(_) => {
+                Self::not_found("no_output", message).help("`setpoint status SERVICE` lists the instances")
+            }
+            LogError::Failed(..) => Self::unavailable("output_unreadable", message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_several_instances_bears_its_name() {
+        let mut lines = Lines::of(&"default.api.0.7".parse().unwrap());
+        assert_eq!(lines.take(b"one\ntw"), b"default.api.0.7 | one\n");
+        assert_eq!(lines.take(b"o\n"), b"default.api.0.7 | two\n");
+        assert_eq!(lines.take(b"three"), b"");
+        assert_eq!(lines.rest(), b"default.api.0.7 | three\n");
+        assert_eq!(lines.rest(), b"");
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_held_back_for_ever() {
+        let mut lines = Lines::of(&"default.api.0.7".parse().unwrap());
+        assert!(lines.take(&vec![b'x'; 3 * MAX_LINE]).len() > MAX_LINE);
+    }
+}

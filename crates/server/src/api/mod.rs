@@ -1,0 +1,140 @@
+//! The HTTP interface: `/api/v1`, health, metrics, monitoring.
+//!
+//! Owns: routes, their documents, access, limits, and what errors look like. Refuses to know: how things are decided
+//! or run; handlers ask [`Control`] and show what it says.
+//!
+//! Reads as: `table` lists the routes, `guard` stands before them, `take` reads requests, the handlers' modules
+//! answer, `show` and `problem` give answers their form, `serve` holds the listener.
+
+mod artifacts;
+mod cluster;
+mod events;
+mod explain;
+mod guard;
+mod logs;
+mod metrics;
+mod monitoring;
+mod openapi;
+mod page;
+mod problem;
+mod requests;
+mod serve;
+mod services;
+mod show;
+mod table;
+mod take;
+
+use std::{fmt, sync::Arc};
+
+use axum::{Router, body::Bytes, middleware};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::Control;
+
+pub use guard::{Hosts, Token};
+pub use logs::{LogError, LogSource};
+pub use metrics::{Family, MoreMetrics};
+pub use serve::serve;
+
+/// Streams (events, logs) at once.
+const MAX_STREAMS: usize = 256;
+/// Uploads at once.
+const MAX_UPLOADS: usize = 8;
+
+/// What the interface needs beside [`Control`].
+#[derive(Clone)]
+pub struct Config {
+    pub token: Token,
+    pub hosts: Hosts,
+    pub logs: Arc<dyn LogSource>,
+    pub more_metrics: Vec<MoreMetrics>,
+}
+
+impl Config {
+    /// `allowed_hosts` are host names besides loopback's.
+    pub fn new(token: impl AsRef<str>, allowed_hosts: Vec<String>, logs: impl LogSource) -> Self {
+        Self {
+            token: Token::new(token.as_ref()),
+            hosts: Hosts::new(allowed_hosts),
+            logs: Arc::new(logs),
+            more_metrics: Vec::new(),
+        }
+    }
+
+    /// Adds metrics of another part, read at each request.
+    #[must_use]
+    pub fn with_metrics(mut self, more: impl Fn() -> Vec<Family> + Send + Sync + 'static) -> Self {
+        self.more_metrics.push(Arc::new(more));
+        self
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+/// What handlers share.
+#[derive(Clone)]
+struct Api(Arc<Inner>);
+
+struct Inner {
+    control: Control,
+    token: Token,
+    hosts: Hosts,
+    logs: Arc<dyn LogSource>,
+    more_metrics: Vec<MoreMetrics>,
+    answers: metrics::Answers,
+    openapi: Bytes,
+    streams: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+}
+
+impl std::ops::Deref for Api {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Api {
+    fn new(control: Control, config: Config, openapi: Bytes) -> Self {
+        let Config { token, hosts, logs, more_metrics } = config;
+        Self(Arc::new(Inner {
+            control,
+            token,
+            hosts,
+            logs,
+            more_metrics,
+            answers: metrics::Answers::default(),
+            openapi,
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+        }))
+    }
+
+    /// A place for one more stream.
+    fn stream(&self) -> Result<OwnedSemaphorePermit, problem::Problem> {
+        let full =
+            |_| problem::Problem::unavailable("too_many_streams", "too many streams are open; close one");
+        self.streams.clone().try_acquire_owned().map_err(full)
+    }
+}
+
+/// The whole interface as one service.
+pub fn router(control: Control, config: Config) -> Router {
+    let routes = table::routes();
+    let openapi = serde_json::to_vec_pretty(&openapi::document(&routes)).unwrap_or_default();
+    let api = Api::new(control, config, openapi.into());
+    let mut router = Router::new();
+    for route in routes {
+        router = router.route(route.path, route.handler);
+    }
+    router
+        .fallback(services::nothing_there)
+        .method_not_allowed_fallback(services::wrong_method)
+        .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
+        .with_state(api)
+}

@@ -1,0 +1,132 @@
+//! Writes: each becomes one request of [`Control`], and its answer is durable.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+
+use super::{
+    Api,
+    problem::Problem,
+    take::{Declaration, Key, OfDeployment, Write},
+};
+use crate::{
+    Actor, Answer, Applied, Request, Terms,
+    views::{self, Apply, Deploy, Rollback, Scale},
+};
+
+/// The body of a request that needs nothing more.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+pub async fn apply(
+    State(api): State<Api>,
+    Declaration(body, terms): Declaration<Apply>,
+) -> Result<Response, Problem> {
+    let Apply { services, prune } = body;
+    carry_out(&api, &Request::Apply { services, prune: prune.into_iter().collect() }, &terms).await
+}
+
+pub async fn plan(
+    State(api): State<Api>,
+    Declaration(body, _): Declaration<Apply>,
+) -> Result<Json<views::Plans>, Problem> {
+    let prune = body.prune.into_iter().collect();
+    Ok(Json(views::Plans { services: api.control.dry_run(&body.services, &prune).await? }))
+}
+
+pub async fn deploy(
+    State(api): State<Api>,
+    Key(key): Key,
+    Write(Deploy { artifact }, terms): Write<Deploy>,
+) -> Result<Response, Problem> {
+    carry_out(&api, &Request::Deploy { key, artifact }, &terms).await
+}
+
+pub async fn rollback(
+    State(api): State<Api>,
+    Key(key): Key,
+    Write(Rollback { to }, terms): Write<Rollback>,
+) -> Result<Response, Problem> {
+    carry_out(&api, &Request::Rollback { key, to }, &terms).await
+}
+
+pub async fn scale(
+    State(api): State<Api>,
+    Key(key): Key,
+    Write(Scale { replicas }, terms): Write<Scale>,
+) -> Result<Response, Problem> {
+    carry_out(&api, &Request::Scale { key, replicas }, &terms).await
+}
+
+pub async fn stop(
+    State(api): State<Api>,
+    Key(key): Key,
+    Write(Nothing {}, terms): Write<Nothing>,
+) -> Result<Response, Problem> {
+    carry_out(&api, &Request::Stop { key }, &terms).await
+}
+
+pub async fn start(
+    State(api): State<Api>,
+    Key(key): Key,
+    Write(Nothing {}, terms): Write<Nothing>,
+) -> Result<Response, Problem> {
+    carry_out(&api, &Request::Start { key }, &terms).await
+}
+
+pub async fn restart(
+    State(api): State<Api>,
+    Key(key): Key,
+    Write(Nothing {}, terms): Write<Nothing>,
+) -> Result<Response, Problem> {
+    carry_out(&api, &Request::Restart { key }, &terms).await
+}
+
+pub async fn delete(
+    State(api): State<Api>,
+    Key(key): Key,
+    Write(Nothing {}, terms): Write<Nothing>,
+) -> Result<Response, Problem> {
+    carry_out(&api, &Request::Delete { key }, &terms).await
+}
+
+pub async fn cancel(
+    State(api): State<Api>,
+    OfDeployment(deployment): OfDeployment,
+    Write(Nothing {}, terms): Write<Nothing>,
+) -> Result<Response, Problem> {
+    carry_out(&api, &Request::Cancel { deployment }, &terms).await
+}
+
+async fn carry_out(api: &Api, request: &Request, terms: &Terms) -> Result<Response, Problem> {
+    // There is one token for now; whoever has it is its holder.
+    let actor = Actor("token".into());
+    match api.control.request(request, terms, &actor).await? {
+        Answer::Done(applied) => Ok(done(&applied)),
+        Answer::Repeated { status, body } => Ok(repeated(status, body)),
+    }
+}
+
+fn done(applied: &Applied) -> Response {
+    let mut response = Json(applied).into_response();
+    if let [one] = applied.services.as_slice() {
+        let etag = super::services::etag(model::Generation(one.generation));
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+}
+
+/// The answer that was given before under the same key.
+fn repeated(status: u16, body: String) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::HeaderName::from_static("idempotent-replayed"), HeaderValue::from_static("true")),
+    ];
+    (status, headers, body).into_response()
+}
