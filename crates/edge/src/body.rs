@@ -13,6 +13,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::{
     config::Limits,
+    files::FileBody,
     flight::Ticket,
     pool::{Connection, Target},
     stats::ServiceStats,
@@ -24,8 +25,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub enum ResponseBody {
     Empty,
-    /// Made by the edge, or a small file.
-    Whole(Option<Bytes>, Option<Ticket>),
+    /// Made by the edge, or a small file with the ticket that ends with it.
+    Whole(Option<Bytes>, #[expect(dead_code, reason = "held until the body is sent")] Option<Ticket>),
+    File(FileBody),
     Upstream(Box<Relayed>),
 }
 
@@ -46,6 +48,7 @@ impl Body for ResponseBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Whole(bytes, _) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::File(file) => file.poll(cx),
             Self::Upstream(relayed) => relayed.poll(cx),
         }
     }
@@ -54,6 +57,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => true,
             Self::Whole(bytes, _) => bytes.is_none(),
+            Self::File(file) => file.left() == 0,
             Self::Upstream(relayed) => relayed.body.is_end_stream(),
         }
     }
@@ -62,6 +66,7 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::File(file) => SizeHint::with_exact(file.left()),
             Self::Upstream(relayed) => relayed.body.size_hint(),
         }
     }

@@ -13,6 +13,7 @@ mod body;
 mod closing;
 mod compiled;
 mod config;
+mod files;
 mod flight;
 mod headers;
 mod host;

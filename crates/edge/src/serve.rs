@@ -15,6 +15,7 @@ use crate::{
     body::ResponseBody,
     closing::Closing,
     config::Limits,
+    files::{self, Ask},
     headers, host, problem,
     proxy::{self, Outgoing},
     state::{Admission, State},
@@ -79,8 +80,9 @@ async fn route(client: &Arc<Client>, request: Request<Incoming>) -> Response<Res
             let outgoing = Outgoing::new(request, &client.about);
             proxy::forward(client, &host, path, outgoing, (service, target, ticket)).await
         }
-        Admission::Files(service, _site, _prefix, _ticket) => {
-            let response = problem::unavailable(&service.key);
+        Admission::Files(service, site, prefix, ticket) => {
+            let ask = Ask { method: request.method(), uri: &uri, headers: request.headers(), prefix };
+            let response = files::answer(ask, &service, &site, ticket).await;
             (service, response)
         }
     };

@@ -1,5 +1,6 @@
 //! The edge against real sockets: raw bytes in, tiny upstreams behind.
 
 mod drain;
+mod files;
 mod proxy;
 mod support;
