@@ -107,3 +107,10 @@ pub fn kill_group(leader: &crate::Identity) -> io::Result<bool> {
         Err(error) => Err(error.into()),
     }
 }
+
+/// Whether anything is left of the group that this process led, zombies among it. Asked after the leader has been
+/// reaped: before, it is a member itself.
+pub fn group_exists(leader: &crate::Identity) -> bool {
+    let group = i32::try_from(leader.pid).ok().and_then(Pid::from_raw);
+    group.is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok())
+}

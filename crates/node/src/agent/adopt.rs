@@ -20,7 +20,13 @@ use crate::{
     instance::{Instance, Run},
     ledger::{self, Acceptor, Claim, Folder, Identity, State, files},
     logs::Kept,
-    process::{live::Origin, ports::Ports, render, start::Surroundings},
+    process::{
+        live::Origin,
+        orphans::{self, Orphan},
+        ports::Ports,
+        render,
+        start::Surroundings,
+    },
     publish::Publisher,
     timers::Timers,
     watching::Watching,
@@ -67,6 +73,7 @@ impl Agent {
             instances: Default::default(),
             unclaimed: Default::default(),
             strange: Vec::new(),
+            orphans: Default::default(),
             timers: Timers::default(),
             publisher,
             log_cuts: Default::default(),
@@ -97,6 +104,7 @@ impl Agent {
         for (id, folder) in folders {
             self.read_folder(id, folder, boot_before);
         }
+        self.find_orphans();
         self.tell_strangers();
         let ids: Vec<_> = self.instances.keys().cloned().collect();
         for id in &ids {
@@ -130,8 +138,51 @@ impl Agent {
         self.unclaimed.insert(id, stranger);
     }
 
+    /// Processes of ours that the ledger does not name (any more). An instance whose ledger cannot be read stays
+    /// unknown: its process is among these, and that is why nothing is started beside it.
+    fn find_orphans(&mut self) {
+        let known = self.instances.values().filter_map(|i| Some(i.live()?.identity.pid)).collect();
+        match orphans::find(&self.cx.instances(), &known) {
+            Ok(found) => {
+                self.orphans = found;
+                self.orphans
+                    .retain(|id, _| !self.instances.contains_key(id) && !self.unclaimed.contains_key(id));
+            }
+            Err(error) => tracing::warn!(%error, "processes without a ledger are not looked for"),
+        }
+    }
+
+    /// Its ledger was lost and the assignment counts as one. It runs on: no second one is started beside it.
+    pub(super) fn adopt_orphan(&mut self, assigned: Arc<Assigned>, folder: Folder, orphan: Orphan) {
+        let state = State {
+            installed: true,
+            port: orphan.port,
+            runs: 1,
+            started_at: Some(self.cx.now()),
+            ..State::default()
+        };
+        let boot = self.cx.surroundings.boot.clone();
+        let sys::Identity { pid, start } = orphan.identity;
+        let identity = Identity { boot, pid, start, run: 1 };
+        let written = folder
+            .create(&assigned)
+            .and_then(|()| folder.write_state(&state))
+            .and_then(|()| folder.write_identity(&identity));
+        if let Err(error) = written {
+            tracing::warn!(instance = %assigned.id, %error, "its ledger is held in memory alone");
+        }
+        self.adopt(assigned, folder, true, &BootBefore::Same);
+    }
+
     pub(super) fn tell_strangers(&mut self) {
-        let strangers: Vec<_> = self.strange.iter().chain(self.unclaimed.values()).cloned().collect();
+        let orphans = self.orphans.iter().map(|(id, orphan)| Stranger {
+            what: format!("process {}", orphan.identity.pid),
+            message: format!(
+                "it runs as instance {id}, which no assignment names; end it if it is not wanted"
+            ),
+        });
+        let strangers: Vec<_> =
+            self.strange.iter().chain(self.unclaimed.values()).cloned().chain(orphans).collect();
         for stranger in &strangers {
             if !self.publisher.knows_stranger(stranger) {
                 self.cx.outside.event(model::event::Event {

@@ -45,6 +45,11 @@ impl Agent {
             return true;
         }
         let folder = Folder::new(&self.cx.instances(), id);
+        if let Some(orphan) = self.orphans.remove(id) {
+            self.tell_strangers();
+            self.adopt_orphan(assigned.clone(), folder, orphan);
+            return true;
+        }
         let instance = Instance::new(assigned.clone(), folder, &self.cx.config.sites);
         self.instances.insert(id.clone(), instance);
         true

@@ -32,6 +32,7 @@ use crate::{
     instance::Instance,
     logs::Kept,
     process::{
+        orphans::Orphan,
         ports::Ports,
         start::{self, Prepared, Surroundings},
     },
@@ -159,6 +160,8 @@ pub(crate) struct Agent {
     /// Folders that no assignment is known to cover: reported, never removed.
     unclaimed: BTreeMap<InstanceId, Stranger>,
     strange: Vec<Stranger>,
+    /// Processes whose ledger was lost: taken over when an assignment names them.
+    orphans: BTreeMap<InstanceId, Orphan>,
     accepted: Option<Stamp>,
     timers: Timers,
     ports: Ports,

@@ -47,6 +47,37 @@ pub fn write_bytes(path: &Path, bytes: &[u8], mode: u32, durable: Durable) -> io
     Ok(())
 }
 
+/// What one write to the page cache replaces at once: no kill of ours comes in between.
+const PAGE: usize = 4096;
+
+/// Replaces a small file where it is: for the files on the way between a death and its repair, where replacing by
+/// rename costs milliseconds on ext4 (it writes the new file out to survive a power loss, which we do not need there).
+/// Torn it can be by a power loss alone, and that is seen by the boot id. docs/decisions/0004-ledger.md.
+pub fn overwrite<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(value).map_err(|e| Error { path: path.into(), cause: e.to_string() })?;
+    match overwrite_bytes(path, bytes.clone()) {
+        Ok(true) => Ok(()),
+        // Missing, or too long for one write: the long way.
+        Ok(false) => write_bytes(path, &bytes, 0o600, Durable::No).map_err(Error::at(path)),
+        Err(error) => Err(Error::at(path)(error)),
+    }
+}
+
+fn overwrite_bytes(path: &Path, mut bytes: Vec<u8>) -> io::Result<bool> {
+    let file = match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
+    let before = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if bytes.len() > PAGE || before > PAGE {
+        return Ok(false);
+    }
+    // Spaces after a value change nothing of it; cutting the file would be a second step.
+    bytes.resize(bytes.len().max(before), b' ');
+    let written = std::os::unix::fs::FileExt::write_at(&file, &bytes, 0)?;
+    Ok(written == bytes.len())
+}
+
 fn create(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
 }
@@ -95,6 +126,17 @@ mod tests {
         assert_eq!(know::<u64>(&path, model::Timestamp(1)).known(), Some(&7));
         fs::write(&path, "").unwrap();
         assert!(know::<u64>(&path, model::Timestamp(1)).is_unknown());
+    }
+
+    #[test]
+    fn overwriting_gives_the_new_value_whatever_the_lengths() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("value.json");
+        for length in [10, 200, 3, 5000, 4, 4094, 4095, 0] {
+            let value = "x".repeat(length);
+            overwrite(&path, &value).unwrap();
+            assert_eq!(read::<String>(&path).unwrap(), Some(value));
+        }
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl Folder {
     }
 
     pub fn write_state(&self, state: &State) -> Result<(), Error> {
-        files::write(&self.0.join("state.json"), state, Durable::No)
+        files::overwrite(&self.0.join("state.json"), state)
     }
 
     pub fn state(&self, now: Timestamp) -> Knowledge<State> {
@@ -146,7 +146,7 @@ impl Folder {
 
     /// No fsync: a power loss changes the boot id, and with it the identity is void.
     pub fn write_identity(&self, identity: &Identity) -> Result<(), Error> {
-        files::write(&self.0.join("identity.json"), identity, Durable::No)
+        files::overwrite(&self.0.join("identity.json"), identity)
     }
 
     pub fn identity(&self, now: Timestamp) -> Knowledge<Identity> {

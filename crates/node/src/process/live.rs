@@ -1,6 +1,6 @@
 //! A living process that is watched: its end is told the moment its pidfd fires.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use model::observation::ExitStatus;
 use sys::{Ended, Identity, PidFd};
@@ -45,6 +45,7 @@ impl Live {
             }
             first();
             let status = reap(fd.get_ref(), &identity, origin);
+            group_gone(&identity).await;
             tell.send_replace(Some(status));
             then(status).await;
         });
@@ -91,6 +92,18 @@ impl Handle {
             let _ = fd.readable().await;
             reap(&self.pidfd, &self.identity, Origin::Adopted);
         }
+    }
+}
+
+/// What was killed takes a moment to die, and holds its port until then. Bounded: where nobody reaps orphans, dead
+/// ones stay for ever.
+async fn group_gone(identity: &Identity) {
+    const ROUNDS: u32 = 100;
+    for _ in 0..ROUNDS {
+        if !sys::pidfd::group_exists(identity) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod files;
 pub mod live;
 pub mod lookup;
+pub mod orphans;
 pub mod ports;
 pub mod render;
 pub mod start;

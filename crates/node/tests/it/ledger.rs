@@ -96,3 +96,24 @@ async fn a_folder_that_nothing_covers_is_reported_and_left_and_taken_when_it_is_
     assert_eq!((report.pid, report.attempts.total), (pid, 0), "not started twice");
     run.until("it is no stranger", |o| o.strangers.is_empty()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_whole_ledger_is_lost_is_reported_and_taken_over_when_it_is_assigned() {
+    let mut world = World::new();
+    let run = world.start().await;
+    let api = server("default.api.0.1");
+    run.node.assign(world.assignment(std::slice::from_ref(&api))).await.unwrap();
+    let before = run.until_ready(&api.id).await;
+    run.drop().await;
+    std::fs::remove_dir_all(&world.config.data).unwrap();
+    let run = world.start().await;
+    let seen = run.until("it is reported", |o| !o.strangers.is_empty()).await;
+    assert!(seen.strangers[0].message.contains("default.api.0.1"));
+    assert!(lives(before.pid.unwrap()));
+    run.node.assign(world.assignment(std::slice::from_ref(&api))).await.unwrap();
+    let after = run.until_ready(&api.id).await;
+    assert_eq!((after.pid, &after.address, after.attempts.total), (before.pid, &before.address, 0));
+    run.until("it is no stranger", |o| o.strangers.is_empty()).await;
+    kill(before.pid.unwrap());
+    run.until_report(&api.id, "it is held like any other", |r| r.ready && r.pid != before.pid).await;
+}

@@ -157,7 +157,10 @@ async fn every_damage_is_noticed_by_itself_and_put_back_in_the_same_folder() {
                 symlink(home.join("deployment-aaa/css"), webroot.join("css")).unwrap();
             }),
         ),
-        ("everything is missing", Box::new(|f| fs::remove_dir_all(f.parent().unwrap()).unwrap())),
+        (
+            "everything is missing",
+            Box::new(|f| fs::rename(f.parent().unwrap(), world.dir.path().join("away")).unwrap()),
+        ),
         ("a file is changed after all that", Box::new(|f| fs::write(f.join("index.html"), "evil").unwrap())),
     ];
     for (what, damage) in damages {
