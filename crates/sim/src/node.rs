@@ -194,13 +194,12 @@ impl Agent {
             }
             let pid = around.machine.marked(id);
             let process = pid.and_then(|pid| around.machine.processes.get(&pid));
+            // A process found alive shows that it was installed; without one its port is to be given anew.
+            let whole = around.machine.folders.get(&folder(assigned)).is_some_and(|folder| folder.complete);
+            let is_site = matches!(assigned.content.workload, Workload::Site(_));
             let entry = Entry {
                 assigned: Arc::clone(assigned),
-                installed: around
-                    .machine
-                    .folders
-                    .get(&folder(assigned))
-                    .is_some_and(|folder| folder.complete),
+                installed: if is_site { whole } else { process.is_some() },
                 attempts: assigned.attempts.clone(),
                 port: process.and_then(|process| process.port),
                 started: process.map(|process| process.started),
@@ -215,14 +214,14 @@ impl Agent {
 
     /// Decides one instance and begins what is to be done. Returns when it wants to be asked again.
     fn look_at_one(&mut self, id: &InstanceId, around: &mut Around<'_>) -> Option<Timestamp> {
-        let accepted = self.ledger.accepted.clone();
-        let assigned = accepted.as_ref().and_then(|accepted| accepted.instances.get(id));
-        if assigned.is_none() && accepted.as_ref().is_none_or(|a| a.held.contains(&id.service)) {
-            return None;
-        }
+        let accepted = self.ledger.accepted.clone()?;
+        // What is held goes on by the assignment that it had.
+        let held = || self.ledger.entries.get(id).map(|entry| Arc::clone(&entry.assigned));
+        let is_held = accepted.held.contains(&id.service);
+        let assigned = accepted.instances.get(id).cloned().or_else(|| held().filter(|_| is_held));
         let probed = self.watch(id, around);
         let local = self.local(id, around.machine)?;
-        let next = step(assigned.map(|assigned| &**assigned), &local, around.now);
+        let next = step(assigned.as_deref(), &local, around.now);
         let wake = next.wake_at;
         let operation = next.operation.clone();
         self.memory.as_mut()?.steps.insert(id.clone(), next);

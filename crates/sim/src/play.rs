@@ -109,6 +109,8 @@ struct Play<'a> {
     crash_at_commit: Option<(bool, Millis)>,
     healed: bool,
     strangers: BTreeSet<u32>,
+    /// What it knew stays behind until an operator removes it.
+    ledger_was_lost: bool,
     /// Commits and operations per service when it was found converged.
     at_rest: BTreeMap<ServiceKey, (u64, u64)>,
     over: bool,
@@ -159,6 +161,7 @@ impl<'a> Play<'a> {
             crash_at_commit: None,
             healed: false,
             strangers: BTreeSet::new(),
+            ledger_was_lost: false,
             at_rest: BTreeMap::new(),
             over: false,
         };
@@ -591,6 +594,7 @@ impl<'a> Play<'a> {
     }
 
     fn lose_ledger(&mut self) {
+        self.ledger_was_lost = true;
         self.agent.lose_ledger();
         self.truth.ledger_lost(self.now, &self.machine);
         // The agent is new: nothing that was under way to the old one reaches it.
@@ -642,6 +646,12 @@ impl<'a> Play<'a> {
             orphans.filter(|pid| !known.contains(pid) && !self.strangers.contains(pid)).collect();
         for pid in orphans {
             self.dies(pid, true);
+        }
+        if self.ledger_was_lost {
+            let owned: BTreeSet<String> =
+                self.agent.ledger.entries.values().map(|entry| crate::node::folder(&entry.assigned)).collect();
+            self.machine.folders.retain(|path, _| owned.contains(path));
+            self.machine.links.retain(|_, path| owned.contains(path));
         }
         for event in [Event::ServerUp, Event::NodeUp, Event::EdgeUp] {
             self.after(Millis(0), event);

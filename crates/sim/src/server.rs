@@ -48,6 +48,8 @@ pub struct Memory {
     worlds: BTreeMap<ServiceKey, World>,
     observation: Option<Arc<Observation>>,
     edge: Option<EdgeReport>,
+    /// Services that the last plan held.
+    held: Option<BTreeSet<ServiceKey>>,
     pub next_pass: Option<Timestamp>,
     pub holds_until: Option<Timestamp>,
 }
@@ -74,6 +76,7 @@ impl Server {
             worlds: store.worlds(),
             observation: None,
             edge: None,
+            held: None,
             next_pass: None,
             holds_until: None,
         });
@@ -156,9 +159,15 @@ impl Memory {
         linted: bool,
     ) -> Passed {
         let snapshot = self.snapshot(unreadable, now);
-        let (plan, reports) = plan::plan(&snapshot, Scope::All);
+        let (mut plan, reports) = plan::plan(&snapshot, Scope::All);
         self.holds_until = reports.values().filter_map(|report| report.holds_until).min();
-        if plan.decisions.is_empty() {
+        let held: BTreeSet<ServiceKey> =
+            snapshot.worlds.values().filter(|w| w.service.is_unknown()).map(|w| w.key.clone()).collect();
+        // What is held is part of both messages, and a message never changes under one generation or revision.
+        let rehold = self.held.replace(held.clone()).is_some_and(|before| before != held);
+        if rehold {
+            plan.route_revision = snapshot.cluster.route_revision.next();
+        } else if plan.decisions.is_empty() {
             return Passed::Nothing;
         }
         let objections = lint::lint(&snapshot, &plan);
@@ -171,6 +180,8 @@ impl Memory {
                 Passed::Committed(plan)
             }
             Err(refused) => {
+                // Not known to be published: the next plan says it again.
+                self.held = Some(BTreeSet::new()).filter(|_| !held.is_empty());
                 self.reload(store);
                 Passed::Refused(refused)
             }

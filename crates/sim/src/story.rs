@@ -145,7 +145,7 @@ impl Story {
         for _ in 0..rng.random_range(4..14) {
             let at = Millis(rng.random_range(2_000..end));
             let service = rng.random_range(0..shapes.len());
-            let asks = ask(&mut rng, shapes[service].is_site);
+            let asks = ask(&mut rng, &shapes[service]);
             inputs.push(Input { at, what: What::User { service, asks } });
         }
         for _ in 0..rng.random_range(0..12) {
@@ -193,17 +193,19 @@ fn shapes(rng: &mut StdRng) -> Vec<Shape> {
     vec![web, api, docs]
 }
 
-fn ask(rng: &mut StdRng, is_site: bool) -> Ask {
+fn ask(rng: &mut StdRng, shape: &Shape) -> Ask {
+    // A machine has each port once.
+    let most = if shape.fixed_port.is_some() { 1 } else { 4 };
     match rng.random_range(0..20) {
         0..=7 => Ask::Apply {
             version: rng.random_range(1..6),
-            character: character(rng, is_site),
+            character: character(rng, shape.is_site),
             policy: rng.random_range(0..2),
         },
         8 => Ask::Deploy,
         9..=10 => Ask::Rollback,
         11..=12 => Ask::Cancel,
-        13..=14 => Ask::Scale(rng.random_range(0..5)),
+        13..=14 => Ask::Scale(rng.random_range(0..=most)),
         15 => Ask::Stop,
         16..=17 => Ask::Start,
         18 => Ask::Restart,

@@ -19,6 +19,8 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
     for (id, stage) in leaving {
         match stage {
             Stage::Run | Stage::Kept => {}
+            // What the edges report is kept of what was retiring before this pass: of the others nothing is known yet.
+            Stage::Retiring { .. } if was_running(work, &id) => {}
             Stage::Retiring { revision, since, why } => retiring(work, id, revision, since, why, &mut report),
             Stage::Removing { .. } if work.world.is_gone(&id) => {
                 work.plan.placements.remove(&id);
@@ -31,6 +33,10 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
         report.changed.push(Change::Purged);
     }
     report
+}
+
+fn was_running(work: &Work<'_>, id: &InstanceId) -> bool {
+    work.world.plan.placements.get(id).is_some_and(|before| !matches!(before.stage, Stage::Retiring { .. }))
 }
 
 fn retiring(
