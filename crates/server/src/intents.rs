@@ -132,10 +132,10 @@ pub enum Answer {
 }
 
 /// A service's outcome with the ground that it was decided on.
-struct Decided {
-    world: World,
-    floor: Option<Floor>,
-    outcome: Outcome,
+pub(crate) struct Decided {
+    pub(crate) world: World,
+    pub(crate) floor: Option<Floor>,
+    pub(crate) outcome: Outcome,
 }
 
 impl Control {
@@ -323,7 +323,7 @@ fn named(world: &World, id: &DeploymentId) -> Result<Deployment, Refused> {
     world.deployments.iter().find(|d| d.id == *id).cloned().ok_or_else(no_such)
 }
 
-fn check_declared(services: &[Declared]) -> Result<(), RequestError> {
+pub(crate) fn check_declared(services: &[Declared]) -> Result<(), RequestError> {
     if services.is_empty() {
         return Err(RequestError::Empty);
     }
@@ -418,7 +418,7 @@ fn keep(terms: &Terms, actor: &Actor, applied: &Applied) -> Option<Idempotency> 
     Some(Idempotency { scope: actor.0.clone(), key, body_digest, status: 200, response })
 }
 
-fn planned(decided: &Decided, cluster: &decide::world::Cluster, now: model::Timestamp) -> Planned {
+pub(crate) fn planned(decided: &Decided, cluster: &decide::world::Cluster, now: model::Timestamp) -> Planned {
     let key = &decided.world.key;
     let base = |action: &str, message: &str| Planned {
         project: key.project.clone(),

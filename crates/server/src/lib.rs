@@ -8,6 +8,7 @@ mod brain;
 mod control;
 mod intake;
 mod intents;
+mod offline;
 mod janitor;
 mod reconcile;
 pub mod views;
@@ -19,6 +20,7 @@ use model::Timestamp;
 pub use brain::{Brain, Latest};
 pub use control::{Config, Control, Feeds, StartError};
 pub use intake::UploadError;
+pub use offline::plan_offline;
 pub use intents::{Actor, Answer, Applied, AppliedService, Declared, Planned, Request, RequestError, Terms};
 pub use reconcile::{Input, PassStats, PassSummary};
 

@@ -1,1 +1,21 @@
-fn main() {}
+//! The one binary: parses what was typed and hands it to a role or to the command line.
+
+mod cli;
+mod demo;
+mod roles;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Client(command) => cli::run(command),
+        Command::DemoApp => demo::run(),
+        Command::Up(args) => roles::up(&args),
+        Command::Server(args) => roles::server(&args),
+        Command::Edge(args) => roles::edge(&args),
+        Command::Config(args) => roles::print_settings(args.config.as_deref()).map_or_else(|e| cli::fail(&e), |()| ExitCode::SUCCESS),
+    }
+}

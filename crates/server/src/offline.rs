@@ -1,0 +1,33 @@
+//! What an apply would do where nothing is declared and one empty node is up: `setpoint plan --offline`.
+
+use std::collections::BTreeMap;
+
+use decide::{conflict, intent, world::Cluster};
+use model::{
+    NodeId, Timestamp,
+    node::{Node, NodeState},
+    service::Owner,
+};
+use store::Floor;
+
+use crate::{
+    Declared, Planned, RequestError, brain,
+    intents::{Decided, check_declared, planned},
+};
+
+pub fn plan_offline(services: &[Declared], node: &NodeId, now: Timestamp) -> Result<Vec<Planned>, RequestError> {
+    check_declared(services)?;
+    let proposed: BTreeMap<_, _> = services.iter().map(|d| (d.key.clone(), d.spec.clone())).collect();
+    let conflicts = conflict::check(&proposed, std::iter::empty());
+    if !conflicts.is_empty() {
+        return Err(RequestError::Conflict(conflicts));
+    }
+    let empty = Node { id: node.clone(), state: NodeState::Up, reserved_ports: Vec::new() };
+    let cluster = Cluster { nodes: BTreeMap::from([(node.clone(), empty)]), ..Cluster::default() };
+    let decide = |Declared { key, spec }: &Declared| {
+        let world = brain::absent(key, Floor::default());
+        let outcome = intent::apply(&world, spec, &Owner::Api, now)?;
+        Ok(planned(&Decided { world, floor: None, outcome }, &cluster, now))
+    };
+    services.iter().map(decide).collect()
+}

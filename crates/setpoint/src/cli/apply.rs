@@ -1,0 +1,194 @@
+//! Declaring from files: read them, take in what their sites are made of, ask the server. `up` begins with this too.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use model::{
+    ArtifactDigest, ProjectName, ServiceKey,
+    manifest::{self, Declared, SiteSource, SourceFrom},
+    spec::Workload,
+};
+use server::views::{self, Applied};
+
+use super::{
+    client::{self, Answer, Client},
+    files,
+    progress::Display,
+    text, upload,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Files(#[from] files::Error),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("{service}: {source}")]
+    Upload { service: ServiceKey, source: client::Error },
+    #[error(transparent)]
+    Client(#[from] client::Error),
+}
+
+/// What a site's source would need and this version has not.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(
+        "{0}: `git` is not possible yet. Check the repository out, declare its folder as `static: PATH`, or give \
+         the content by `setpoint deploy {0} PATH`"
+    )]
+    Git(ServiceKey),
+    #[error(
+        "{0}: `build` is not possible yet. Run the commands yourself and declare the folder that they make as \
+         `static: PATH`"
+    )]
+    Build(ServiceKey),
+    #[error(
+        "{0}: `output` of an archive is not possible yet. Pack the folder that shall be served, or unpack the \
+         archive and declare the folder"
+    )]
+    ArchiveOutput(ServiceKey),
+}
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Delete what the files' projects have and the files do not.
+    pub prune: bool,
+    pub display: Display,
+}
+
+/// What was declared and what the server made of it.
+#[derive(Debug)]
+pub struct Outcome {
+    pub applied: Applied,
+    /// The same, as the server wrote it.
+    pub answer: Answer,
+    /// What the author may not have thought of, service by service.
+    pub notes: Vec<(ServiceKey, manifest::Note)>,
+    /// What the files declare; whatever else is in `applied` was pruned.
+    pub declared: BTreeSet<ServiceKey>,
+}
+
+/// Declares everything in the files. When this returns, it is recorded; nothing need have converged yet.
+pub async fn apply_files(client: &Client, paths: &[PathBuf], options: &Options) -> Result<Outcome, Error> {
+    let declared = files::read(paths)?;
+    let request = request(client, &declared, options).await?;
+    let answer = client.post("/apply", &request).await?;
+    let notes = notes(&declared);
+    let declared = declared.into_iter().map(|service| service.key).collect();
+    Ok(Outcome { applied: answer.view()?, answer, notes, declared })
+}
+
+/// What applying the files would change. A site's content is taken in, since only its digest tells whether it differs.
+pub async fn plan_files(client: &Client, paths: &[PathBuf], options: &Options) -> Result<Answer, Error> {
+    let declared = files::read(paths)?;
+    let request = request(client, &declared, options).await?;
+    Ok(client.post("/plan", &request).await?)
+}
+
+async fn request(client: &Client, declared: &[Declared], options: &Options) -> Result<views::Apply, Error> {
+    let sources = declared.iter().map(|service| Ok((service, local_source(service)?)));
+    // Every refusal comes before the first upload.
+    let sources: Vec<_> = sources.collect::<Result<_, SourceError>>()?;
+    let mut services = Vec::new();
+    for (service, source) in sources {
+        let artifact = match source {
+            Some(path) => Some(take_in(client, &service.key, &path, &options.display).await?),
+            None => None,
+        };
+        services.push(with_content(service, artifact));
+    }
+    let projects: BTreeSet<ProjectName> =
+        declared.iter().map(|service| service.key.project.clone()).collect();
+    let prune = if options.prune { projects.into_iter().collect() } else { Vec::new() };
+    Ok(views::Apply { services, prune })
+}
+
+async fn take_in(
+    client: &Client,
+    key: &ServiceKey,
+    path: &Path,
+    display: &Display,
+) -> Result<ArtifactDigest, Error> {
+    let taken = upload::upload(client, path, display.upload(&format!("{key}: {}", path.display()))).await;
+    taken.map(|artifact| artifact.digest).map_err(|source| Error::Upload { service: key.clone(), source })
+}
+
+fn with_content(service: &Declared, artifact: Option<ArtifactDigest>) -> views::Declared {
+    let mut spec = service.spec.clone();
+    if let Workload::Site(site) = &mut spec.workload {
+        site.artifact = artifact;
+    }
+    views::Declared { key: service.key.clone(), spec }
+}
+
+/// The folder or archive to take in; `None` for a process, and for a site whose content comes by `deploy`.
+pub fn local_source(service: &Declared) -> Result<Option<PathBuf>, SourceError> {
+    let Some(SiteSource { from, build, output }) = &service.source else { return Ok(None) };
+    let key = || service.key.clone();
+    if !build.is_empty() {
+        return Err(SourceError::Build(key()));
+    }
+    match (from, output) {
+        (SourceFrom::Git { .. }, _) => Err(SourceError::Git(key())),
+        (SourceFrom::Path(path), None) => Ok(Some(path.into())),
+        (SourceFrom::Path(path), Some(output)) => Ok(Some(Path::new(path).join(output))),
+        (SourceFrom::Archive(path), None) => Ok(Some(path.into())),
+        (SourceFrom::Archive(_), Some(_)) => Err(SourceError::ArchiveOutput(key())),
+    }
+}
+
+pub fn notes(declared: &[Declared]) -> Vec<(ServiceKey, manifest::Note)> {
+    let of = |service: &Declared| {
+        manifest::notes(&service.spec).into_iter().map(|note| (service.key.clone(), note)).collect()
+    };
+    declared.iter().flat_map(|service| -> Vec<_> { of(service) }).collect()
+}
+
+impl Outcome {
+    /// One line per service, then the notes.
+    pub fn lines(&self) -> Vec<String> {
+        let services = self.applied.services.iter().map(|service| {
+            let word = if service.changed { "changed" } else { "unchanged" };
+            line(&format!("{}/{}", service.project, service.name), word, &service.message)
+        });
+        let notes = self.notes.iter().map(|(key, note)| line(&key.to_string(), "note", &note.to_string()));
+        services.chain(notes).collect()
+    }
+}
+
+/// `default/api  changed    deploying`
+pub fn line(subject: &str, word: &str, message: &str) -> String {
+    text::line(format!("{subject:<24} {word:<10} {message}").trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source_of(site: &str) -> Result<Option<PathBuf>, SourceError> {
+        let text = format!("services:\n  docs:\n    static: {site}\n");
+        let parsed = manifest::parse(&text, "m.yaml", "/srv").unwrap_or_else(|errors| panic!("{errors}"));
+        local_source(&parsed.services[0])
+    }
+
+    #[test]
+    fn a_folder_its_output_and_an_archive_can_be_taken_in() {
+        assert_eq!(source_of("./site").unwrap(), Some("/srv/site".into()));
+        assert_eq!(source_of("{path: ./site, output: dist}").unwrap(), Some("/srv/site/dist".into()));
+        assert_eq!(source_of("{archive: ./site.tar.gz}").unwrap(), Some("/srv/site.tar.gz".into()));
+    }
+
+    #[test]
+    fn what_is_not_possible_yet_says_what_is() {
+        for (site, word) in [
+            ("{git: {url: \"https://example.com/x.git\", ref: main}}", "deploy default/docs PATH"),
+            ("{path: ./site, build: [make]}", "static: PATH"),
+            ("{archive: ./site.zip, output: dist}", "unpack"),
+        ] {
+            let error = source_of(site).unwrap_err().to_string();
+            assert!(error.contains(word) && error.contains("not possible yet"), "{error}");
+        }
+    }
+}

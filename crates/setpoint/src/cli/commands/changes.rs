@@ -1,0 +1,156 @@
+//! Commands that change one service.
+
+use std::path::Path;
+
+use model::{ServiceKey, spec::Kind};
+use serde::Serialize;
+use server::views::{self, Applied, Services};
+
+use super::{DONE, Error};
+use crate::cli::{
+    apply,
+    args::{Cancel, Change, Connection, Deploy, Output, Rollback, Scale, Wait},
+    client::{Answer, Client},
+    output,
+    progress::Display,
+    upload,
+    wait::{Awaited, Goal, wait},
+};
+
+pub async fn deploy(args: &Deploy) -> Result<u8, Error> {
+    refuse_unbuilt(args)?;
+    let client = args.connection.client()?;
+    let display = Display::of_stderr();
+    let artifact = match &args.path {
+        Some(path) => Some(take_in(&client, &args.service, path, &display).await?),
+        None => None,
+    };
+    let answer = client.post(&at(&args.service, "deploy"), &views::Deploy { artifact }).await?;
+    finish(&client, &answer, args.output, args.wait, &Goal::Converged).await
+}
+
+fn refuse_unbuilt(args: &Deploy) -> Result<(), Error> {
+    let flag = match (&args.image, &args.git) {
+        (Some(_), _) => "--image",
+        (None, Some(_)) => "--git",
+        (None, None) => return Ok(()),
+    };
+    Err(Error::Said(format!(
+        "{flag} is not possible yet: deploy a folder or an archive of a site (`setpoint deploy {0} PATH`), or \
+         declare a program with `command`",
+        args.service
+    )))
+}
+
+/// Asks for the service first, so that nothing is sent for one that cannot take it.
+async fn take_in(
+    client: &Client,
+    service: &ServiceKey,
+    path: &Path,
+    display: &Display,
+) -> Result<model::ArtifactDigest, Error> {
+    let Services { services } = client.view(&format!("/services/{service}")).await?;
+    if services.first().is_some_and(|found| found.kind == Some(Kind::Process)) {
+        return Err(Error::Said(format!(
+            "{service} is a process and takes no content: change its `command` or `files` and apply, or deploy it \
+             again without PATH"
+        )));
+    }
+    let shown = display.upload(&format!("{service}: {}", path.display()));
+    Ok(upload::upload(client, path, shown).await?.digest)
+}
+
+pub async fn rollback(args: &Rollback) -> Result<u8, Error> {
+    let body = views::Rollback { to: args.to.clone() };
+    change(&args.connection, &args.service, "rollback", &body, args.output, args.wait, &Goal::Converged).await
+}
+
+pub async fn scale(args: &Scale) -> Result<u8, Error> {
+    let body = views::Scale { replicas: args.replicas.into() };
+    change(&args.connection, &args.service, "scale", &body, args.output, args.wait, &Goal::Converged).await
+}
+
+pub async fn stop(args: &Change) -> Result<u8, Error> {
+    simple(args, "stop", &Goal::Stopped).await
+}
+
+pub async fn start(args: &Change) -> Result<u8, Error> {
+    simple(args, "start", &Goal::Converged).await
+}
+
+pub async fn restart(args: &Change) -> Result<u8, Error> {
+    simple(args, "restart", &Goal::Converged).await
+}
+
+pub async fn delete(args: &Change) -> Result<u8, Error> {
+    let client = args.connection.client()?;
+    let answer = client.delete(&format!("/services/{}", args.service)).await?;
+    finish(&client, &answer, args.output, args.wait, &Goal::Gone).await
+}
+
+pub async fn cancel(args: &Cancel) -> Result<u8, Error> {
+    let client = args.connection.client()?;
+    let answer = client.post(&format!("/deployments/{}/cancel", args.deployment), &Nothing {}).await?;
+    print(&answer, args.output)?;
+    Ok(DONE)
+}
+
+#[derive(Debug, Serialize)]
+struct Nothing {}
+
+async fn simple(args: &Change, verb: &str, goal: &Goal) -> Result<u8, Error> {
+    change(&args.connection, &args.service, verb, &Nothing {}, args.output, args.wait, goal).await
+}
+
+async fn change<T: Serialize>(
+    connection: &Connection,
+    service: &ServiceKey,
+    verb: &str,
+    body: &T,
+    output: Output,
+    wait: Wait,
+    goal: &Goal,
+) -> Result<u8, Error> {
+    let client = connection.client()?;
+    let answer = client.post(&at(service, verb), body).await?;
+    finish(&client, &answer, output, wait, goal).await
+}
+
+fn at(service: &ServiceKey, verb: &str) -> String {
+    format!("/services/{service}/{verb}")
+}
+
+async fn finish(
+    client: &Client,
+    answer: &Answer,
+    output: Output,
+    wait: Wait,
+    goal: &Goal,
+) -> Result<u8, Error> {
+    let applied = print(answer, output)?;
+    await_all(client, &applied, wait, goal).await
+}
+
+fn print(answer: &Answer, output: Output) -> Result<Applied, Error> {
+    let applied: Applied = answer.view()?;
+    if !output::document(&answer.json()?, output.format)? {
+        for service in &applied.services {
+            let word = if service.changed { "changed" } else { "unchanged" };
+            output::line(&apply::line(
+                &format!("{}/{}", service.project, service.name),
+                word,
+                &service.message,
+            ))?;
+        }
+    }
+    Ok(applied)
+}
+
+/// With `--wait`, returns when all that was begun has ended as it should.
+pub async fn await_all(client: &Client, applied: &Applied, wait_for: Wait, goal: &Goal) -> Result<u8, Error> {
+    let Some(limit) = wait_for.wait else { return Ok(DONE) };
+    let awaited: Vec<Awaited> =
+        applied.services.iter().map(|service| Awaited::of(service, goal.clone())).collect();
+    let not_done = wait(client, &awaited, limit, &Display::of_stderr()).await;
+    if not_done.is_empty() { Ok(DONE) } else { Err(Error::NotDone(not_done)) }
+}

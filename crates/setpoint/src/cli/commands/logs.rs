@@ -1,0 +1,141 @@
+//! What goes on: the output of workloads, and events.
+
+use std::time::Duration;
+
+use server::views::{self, Event};
+use tokio::time::sleep;
+
+use super::{DONE, Error};
+use crate::cli::{
+    args::{Events, Format, Logs},
+    client::{self, Client, encode},
+    json::Json,
+    output, text,
+};
+
+/// Events asked for at once.
+const PAGE: usize = 1000;
+/// Between two tries to reach a server that went away while it was followed.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+const TRIES: u32 = 60;
+
+pub async fn logs(args: &Logs) -> Result<u8, Error> {
+    let client = args.connection.client()?;
+    let mut query = vec![format!("follow={}", args.follow)];
+    query
+        .extend(args.instance.as_ref().map(|instance| format!("instance={}", encode(&instance.to_string()))));
+    query.extend(args.tail.map(|tail| format!("tail={tail}")));
+    let path = format!("/services/{}/logs?{}", args.service, query.join("&"));
+    let mut lines = client.follow(&path, "text/plain").await?;
+    while let Some(line) = lines.next().await? {
+        output::line(&text::log_line(&line))?;
+    }
+    Ok(DONE)
+}
+
+pub async fn events(args: &Events) -> Result<u8, Error> {
+    let client = args.connection.client()?;
+    let filter = args.service.as_ref().map(|service| format!("&service={}", encode(&service.to_string())));
+    let filter = filter.unwrap_or_default();
+    let mut after = past(&client, &filter, args.output.format).await?;
+    let format = args.output.format;
+    while args.follow {
+        after = follow(&client, &filter, after, |event| print(event, format)).await?;
+    }
+    Ok(DONE)
+}
+
+/// Everything that is recorded, page by page; gives the sequence of the last one.
+async fn past(client: &Client, filter: &str, format: Format) -> Result<u64, Error> {
+    let mut after = 0;
+    loop {
+        let page: EventPage = client.view(&format!("/events?after={after}&limit={PAGE}{filter}")).await?;
+        for event in &page.events {
+            after = print(event, format)?;
+        }
+        if page.events.len() < PAGE {
+            return Ok(after);
+        }
+    }
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct EventPage {
+    events: Vec<Json>,
+}
+
+/// Follows one stream to its end; gives where to go on.
+async fn follow(
+    client: &Client,
+    filter: &str,
+    mut after: u64,
+    mut tell: impl FnMut(&Json) -> Result<u64, Error>,
+) -> Result<u64, Error> {
+    let path = format!("/events?after={after}{filter}");
+    let mut lines = patiently(client, &path).await?;
+    loop {
+        match lines.next().await {
+            Ok(Some(line)) => {
+                if let Some(data) = line.strip_prefix(b"data:") {
+                    after = tell(&event(client, data)?)?;
+                }
+            }
+            // It ended with the server, which may be back soon; the next stream goes on behind the last event.
+            Ok(None) | Err(client::Error::Lost { .. }) => return Ok(after),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Gives each event behind `after` as a sentence, until the stream ends; gives where to go on.
+pub async fn tell(client: &Client, after: u64, say: impl Fn(&str)) -> Result<u64, Error> {
+    let told = |json: &Json| {
+        let event: Event = json.read().map_err(encoding)?;
+        say(&sentence(&event));
+        Ok(event.seq)
+    };
+    follow(client, "", after, told).await
+}
+
+async fn patiently(client: &Client, path: &str) -> Result<client::Lines, Error> {
+    for _ in 0..TRIES {
+        match client.follow(path, "text/event-stream").await {
+            Err(error) if error.is_absence() => sleep(RETRY_EVERY).await,
+            answer => return Ok(answer?),
+        }
+    }
+    Ok(client.follow(path, "text/event-stream").await?)
+}
+
+fn event(client: &Client, data: &[u8]) -> Result<Json, client::Error> {
+    let foreign = |why: String| client::Error::Foreign { url: client.url().into(), why };
+    serde_json::from_slice(data).map_err(|error| foreign(error.to_string()))
+}
+
+fn encoding(error: serde_json::Error) -> output::Error {
+    output::Error::Encode(format!("JSON: {error}"))
+}
+
+/// Prints one event; gives its sequence.
+fn print(json: &Json, format: Format) -> Result<u64, Error> {
+    let event: Event = json.read().map_err(encoding)?;
+    match format {
+        Format::Json => output::line(&json.to_line().map_err(encoding)?)?,
+        Format::Yaml => {
+            output::line("---")?;
+            output::document(json, format)?;
+        }
+        Format::Table => output::line(&sentence(&event))?,
+    }
+    Ok(event.seq)
+}
+
+/// `2026-11-21T09:30:00.250Z  default/api  deployment.active  …`
+fn sentence(event: &views::Event) -> String {
+    let subject = match (&event.instance, &event.project, &event.service) {
+        (Some(instance), _, _) => instance.to_string(),
+        (None, Some(project), Some(service)) => format!("{project}/{service}"),
+        (None, _, _) => "-".into(),
+    };
+    text::line(&format!("{}  {subject:<20}  {:<22}  {}", event.at, event.kind, event.message))
+}

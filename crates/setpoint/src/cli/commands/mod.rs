@@ -1,0 +1,84 @@
+//! One function per command: ask, print, say how it ended.
+
+mod changes;
+mod declare;
+mod history;
+mod local;
+pub mod logs;
+pub mod states;
+mod why;
+
+use super::{
+    apply,
+    args::{Client as Command, Node, Token},
+    client, files, output, place,
+    wait::NotDone,
+};
+
+/// Exit status of what is done.
+const DONE: u8 = 0;
+/// Exit status of `plan` when something would change.
+const CHANGES: u8 = 3;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error(transparent)]
+    Place(#[from] place::Error),
+    #[error(transparent)]
+    Output(#[from] output::Error),
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    #[error(transparent)]
+    Files(#[from] files::Error),
+    #[error("{}", told(.0))]
+    NotDone(Vec<NotDone>),
+    #[error("{0}")]
+    Said(String),
+}
+
+impl Error {
+    /// Whether it is only that nobody reads the output any more.
+    pub fn is_closed_output(&self) -> bool {
+        matches!(self, Self::Output(output::Error::Closed))
+    }
+}
+
+/// Each with the log that goes with it.
+fn told(not_done: &[NotDone]) -> String {
+    let one = |not_done: &NotDone| {
+        let log: String = not_done.log.iter().map(|line| format!("\n    {line}")).collect();
+        format!("{not_done}{log}")
+    };
+    not_done.iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
+/// Runs a command; gives its exit status.
+pub async fn run(command: Command) -> Result<u8, Error> {
+    match command {
+        Command::Plan(args) => declare::plan(&args).await,
+        Command::Apply(args) => declare::apply(&args).await,
+        Command::Deploy(args) => changes::deploy(&args).await,
+        Command::Status(args) => states::status(&args).await,
+        Command::Explain(args) => why::explain(&args).await,
+        Command::Deployments(args) => history::deployments(&args).await,
+        Command::Rollback(args) => changes::rollback(&args).await,
+        Command::Cancel(args) => changes::cancel(&args).await,
+        Command::Logs(args) => logs::logs(&args).await,
+        Command::Events(args) => logs::events(&args).await,
+        Command::Audit(args) => history::audit(&args).await,
+        Command::Drift(args) => states::drift(&args).await,
+        Command::Scale(args) => changes::scale(&args).await,
+        Command::Stop(args) => changes::stop(&args).await,
+        Command::Start(args) => changes::start(&args).await,
+        Command::Restart(args) => changes::restart(&args).await,
+        Command::Delete(args) => changes::delete(&args).await,
+        Command::Reconcile(args) => why::reconcile(&args).await,
+        Command::Node(Node::List(args)) => states::nodes(&args).await,
+        Command::Token(Token::Show(data)) => local::token(&data),
+        Command::Schema => local::schema(),
+        Command::Completions(args) => local::completions(args.shell),
+        Command::Reference(args) => local::reference(args.page),
+    }
+}

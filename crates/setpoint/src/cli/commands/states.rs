@@ -1,0 +1,218 @@
+//! How things are: `status`, `drift`, `node list`.
+
+use std::{io::IsTerminal, time::Duration};
+
+use model::status::ServiceState;
+use server::views::{self, Service, Services};
+use tokio::time::sleep;
+
+use super::{DONE, Error};
+use crate::cli::{
+    args::{Drift, NodeList, Output, Status},
+    client::{Answer, Client},
+    output::{self, Table, Tone, or_dash},
+    text,
+};
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+pub async fn status(args: &Status) -> Result<u8, Error> {
+    let client = args.connection.client()?;
+    let path = match &args.service {
+        Some(service) => format!("/services/{service}"),
+        None => "/services".into(),
+    };
+    if args.watch {
+        let view = View { whole: args.service.is_some(), output: args.output };
+        return watch(&client, &path, &view).await;
+    }
+    let answer = client.get(&path).await?;
+    if !output::document(&answer.json()?, args.output.format)? {
+        let Services { services } = answer.view()?;
+        let coloured = text::coloured(&std::io::stdout());
+        lines(&services, args.service.is_some(), coloured).iter().try_for_each(|text| output::line(text))?;
+    }
+    Ok(DONE)
+}
+
+/// How services are shown.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    /// With their instances.
+    pub whole: bool,
+    pub output: Output,
+}
+
+/// Shows each change: drawn anew on a terminal, a line per changed service elsewhere.
+pub async fn watch(client: &Client, path: &str, args: &View) -> Result<u8, Error> {
+    let mut before = Vec::new();
+    loop {
+        let answer = client.get(path).await?;
+        let Services { services } = answer.view()?;
+        if services != before {
+            show_change(&answer, &before, &services, args)?;
+            before = services;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+fn show_change(answer: &Answer, before: &[Service], services: &[Service], args: &View) -> Result<(), Error> {
+    if output::document(&answer.json()?, args.output.format)? {
+        return Ok(());
+    }
+    if std::io::stdout().is_terminal() {
+        let drawn = lines(services, args.whole, text::coloured(&std::io::stdout())).join("\n");
+        // Home, then clear to the end: less flicker than clearing first.
+        return Ok(output::line(&format!("\x1b[H\x1b[J{drawn}"))?);
+    }
+    for service in services.iter().filter(|service| !before.contains(service)) {
+        let (subject, ready) = (name(service), ready(service));
+        output::line(&text::line(&format!("{subject} {} {ready} {}", service.state, service.message)))?;
+    }
+    let gone = before.iter().filter(|old| !services.iter().any(|new| name(new) == name(old)));
+    for service in gone {
+        output::line(&format!("{} gone", name(service)))?;
+    }
+    Ok(())
+}
+
+fn lines(services: &[Service], with_instances: bool, coloured: bool) -> Vec<String> {
+    if services.is_empty() {
+        return vec!["nothing is declared yet: `setpoint apply -f FILE` declares services".into()];
+    }
+    let mut table = Table::new(&["SERVICE", "KIND", "STATE", "READY", "DEPLOYMENT", "URLS", "MESSAGE"]);
+    for service in services {
+        let cells = [
+            name(service),
+            or_dash(service.kind),
+            service.state.to_string(),
+            ready(service),
+            deployment(service),
+            if service.urls.is_empty() { "-".into() } else { service.urls.join(" ") },
+            service.message.clone(),
+        ];
+        table.row(tone(service.state), cells);
+    }
+    let mut lines = table.lines(coloured);
+    if with_instances {
+        let instances = services.iter().flat_map(|service| &service.instances);
+        let table = instance_table(instances);
+        if !table.is_empty() {
+            lines.push(String::new());
+            lines.extend(table.lines(coloured));
+        }
+    }
+    lines
+}
+
+fn instance_table<'a>(instances: impl Iterator<Item = &'a views::Instance>) -> Table {
+    let mut table = Table::new(&[
+        "INSTANCE",
+        "NODE",
+        "STATE",
+        "READY",
+        "PID",
+        "ADDRESS",
+        "DEPLOYMENT",
+        "RESTARTS",
+        "SINCE",
+        "MESSAGE",
+    ]);
+    for instance in instances {
+        let cells = [
+            instance.id.to_string(),
+            instance.node.to_string(),
+            instance.state.clone(),
+            if instance.ready { "yes" } else { "no" }.into(),
+            or_dash(instance.pid),
+            or_dash(instance.address.as_ref()),
+            or_dash(instance.deployment.as_ref()),
+            instance.restarts.to_string(),
+            or_dash(instance.started_at.map(|at| text::ago(at.0, text::now()))),
+            instance.message.clone(),
+        ];
+        let tone = match (instance.ready, instance.state.as_str()) {
+            (true, _) => Tone::Good,
+            (false, "failed") => Tone::Bad,
+            (false, _) => Tone::Busy,
+        };
+        table.row(tone, cells);
+    }
+    table
+}
+
+fn name(service: &Service) -> String {
+    format!("{}/{}", service.project, service.name)
+}
+
+fn ready(service: &Service) -> String {
+    format!("{}/{}", service.replicas.ready, service.replicas.desired)
+}
+
+fn deployment(service: &Service) -> String {
+    or_dash(service.deployment.as_ref().map(|d| match d.phase.is_open() {
+        true => format!("#{} {} {}%", d.number, d.phase, d.progress),
+        false => format!("#{} {}", d.number, d.phase),
+    }))
+}
+
+fn tone(state: ServiceState) -> Tone {
+    match state {
+        ServiceState::Converged => Tone::Good,
+        ServiceState::Progressing | ServiceState::Degraded | ServiceState::Unknown => Tone::Busy,
+        ServiceState::Failed => Tone::Bad,
+        ServiceState::Stopped => Tone::Plain,
+    }
+}
+
+pub async fn drift(args: &Drift) -> Result<u8, Error> {
+    let path = match &args.service {
+        Some(service) => format!("/services/{service}/drift"),
+        None => "/drift".into(),
+    };
+    let answer = args.connection.client()?.get(&path).await?;
+    if !output::document(&answer.json()?, args.output.format)? {
+        let views::Drifts { drift } = answer.view()?;
+        if drift.is_empty() {
+            output::line("nothing differs from what is declared")?;
+            return Ok(DONE);
+        }
+        let mut table = Table::new(&["INSTANCE", "PATH", "DECLARED", "OBSERVED", "SINCE", "BY"]);
+        for row in drift {
+            let cells = [
+                row.instance.to_string(),
+                row.path,
+                or_dash(row.declared),
+                or_dash(row.observed),
+                row.since.to_string(),
+                or_dash(row.by),
+            ];
+            table.row(Tone::Busy, cells);
+        }
+        table.print()?;
+    }
+    Ok(DONE)
+}
+
+pub async fn nodes(args: &NodeList) -> Result<u8, Error> {
+    let answer = args.connection.client()?.get("/nodes").await?;
+    if !output::document(&answer.json()?, args.output.format)? {
+        let views::Nodes { nodes } = answer.view()?;
+        let mut table = Table::new(&["NODE", "STATE", "INSTANCES", "LOOKED AT ALL", "HEARD", "STRANGERS"]);
+        for node in nodes {
+            let tone = if node.state == "up" { Tone::Good } else { Tone::Busy };
+            let cells = [
+                node.id.to_string(),
+                node.state,
+                node.instances.to_string(),
+                if node.complete { "yes" } else { "not yet" }.into(),
+                or_dash(node.observed_at),
+                node.strangers.len().to_string(),
+            ];
+            table.row(tone, cells);
+        }
+        table.print()?;
+    }
+    Ok(DONE)
+}

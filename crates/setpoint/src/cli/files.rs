@@ -1,0 +1,203 @@
+//! Manifests from disk: read, parsed, and their mistakes drawn with the lines they are in.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use model::{
+    ServiceKey,
+    manifest::{self, Declared},
+};
+
+use super::text;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: {source}", text::line(&.path.display().to_string()))]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{}: the file is larger than {} MiB; split it", text::line(&.path.display().to_string()), manifest::MAX_TEXT >> 20)]
+    TooLarge { path: PathBuf },
+    #[error("{}: the file is not UTF-8 text", text::line(&.path.display().to_string()))]
+    NotText { path: PathBuf },
+    /// Already drawn, line by line.
+    #[error("the manifest cannot be used as it is\n{0}")]
+    Mistakes(String),
+    #[error(
+        "the service {key} is declared twice: in {} and in {}; remove one",
+        text::line(&.first.display().to_string()), text::line(&.second.display().to_string())
+    )]
+    Twice { key: ServiceKey, first: PathBuf, second: PathBuf },
+}
+
+/// Every service that the files declare, each once.
+pub fn read(paths: &[PathBuf]) -> Result<Vec<Declared>, Error> {
+    let mut declared: Vec<Declared> = Vec::new();
+    let mut places: BTreeMap<ServiceKey, &PathBuf> = BTreeMap::new();
+    for path in paths {
+        for service in read_one(path)? {
+            if let Some(first) = places.insert(service.key.clone(), path) {
+                return Err(Error::Twice { key: service.key, first: first.clone(), second: path.clone() });
+            }
+            declared.push(service);
+        }
+    }
+    Ok(declared)
+}
+
+fn read_one(path: &Path) -> Result<Vec<Declared>, Error> {
+    let unreadable = |source| Error::Unreadable { path: path.into(), source };
+    let text = read_text(path)?;
+    let whole = std::path::absolute(path).map_err(unreadable)?;
+    let base = whole.parent().unwrap_or(Path::new("/"));
+    let base = base.to_str().ok_or_else(|| unreadable(io::Error::other("its folder's name is not UTF-8")))?;
+    let name = path.display().to_string();
+    let parsed = manifest::parse(&text, &name, base);
+    parsed
+        .map(|manifest| manifest.services)
+        .map_err(|errors| Error::Mistakes(draw(&errors, &text, &Style::of_stderr())))
+}
+
+/// Reads no more than a manifest may be long, whatever the file is.
+fn read_text(path: &Path) -> Result<String, Error> {
+    let unreadable = |source| Error::Unreadable { path: path.into(), source };
+    let mut bytes = Vec::new();
+    let limit = manifest::MAX_TEXT as u64 + 1;
+    fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
+    if bytes.len() > manifest::MAX_TEXT {
+        return Err(Error::TooLarge { path: path.into() });
+    }
+    String::from_utf8(bytes).map_err(|_| Error::NotText { path: path.into() })
+}
+
+/// How mistakes are drawn.
+#[derive(Debug, Clone, Copy)]
+struct Style {
+    coloured: bool,
+}
+
+impl Style {
+    fn of_stderr() -> Self {
+        Self { coloured: text::coloured(&io::stderr()) }
+    }
+}
+
+fn draw(errors: &manifest::Errors, source: &str, style: &Style) -> String {
+    let theme = if style.coloured { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_links(false)
+        // The place is in the name, as the file has it: escapes move the columns of what is shown.
+        .without_primary_span_start()
+        // Broken lines could not be searched for.
+        .with_wrap_lines(false)
+        .with_context_lines(1);
+    let shown = text::lines(source);
+    let mut out = String::new();
+    for error in errors {
+        let mistake = Mistake::new(&errors.file, error, source, &shown);
+        if handler.render_report(&mut out, &mistake).is_err() {
+            out.push_str(&mistake.to_string());
+        }
+    }
+    out.push_str(&match errors.iter().count() {
+        1 => "1 mistake; nothing was changed".to_owned(),
+        n => format!("{n} mistakes; nothing was changed"),
+    });
+    out
+}
+
+/// One mistake as miette draws it. The source is shown with its control characters escaped, so the place moves.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Mistake {
+    message: String,
+    help: Option<String>,
+    text: NamedSource<String>,
+    label: LabeledSpan,
+}
+
+impl Mistake {
+    fn new(file: &str, error: &manifest::Error, source: &str, shown: &str) -> Self {
+        let escaped_len = |upto: usize| text::lines(source.get(..upto).unwrap_or(source)).len();
+        let start = escaped_len(error.offset);
+        let len = escaped_len(error.offset + error.len).saturating_sub(start);
+        let message = match error.field.as_str() {
+            "" => text::line(&error.message),
+            field => format!("{}: {}", text::line(field), text::line(&error.message)),
+        };
+        Self {
+            message,
+            help: error.help.as_deref().map(text::line),
+            text: NamedSource::new(
+                format!("{}:{}:{}", text::line(file), error.line, error.column),
+                shown.to_owned(),
+            ),
+            label: LabeledSpan::new_primary_with_span(Some("here".into()), (start, len)),
+        }
+    }
+}
+
+impl Diagnostic for Mistake {
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn std::fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&self.text)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        Some(Box::new(std::iter::once(self.label.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(text: &str) -> String {
+        let errors = manifest::parse(text, "app.yaml", "/srv").unwrap_err();
+        draw(&errors, text, &Style { coloured: false })
+    }
+
+    #[test]
+    fn a_mistake_is_drawn_in_its_line_with_what_to_do() {
+        insta::assert_snapshot!(drawn("services:\n  api:\n    comand: [./api]\n    replicas: 3\n"));
+    }
+
+    #[test]
+    fn a_mistake_behind_control_characters_is_still_pointed_at() {
+        let text =
+            "services:\n  api: # \u{9b}31m \u{202e}\n    command: [a]\n    replicas: \"\\u001b[31m\"\n";
+        let drawn = drawn(text);
+        assert!(!drawn.chars().any(|c| c != '\n' && text::is_hostile(c)), "{drawn:?}");
+        assert!(drawn.contains("app.yaml:4:15"), "{drawn}");
+    }
+
+    #[test]
+    fn the_same_service_in_two_files_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = ["a.yaml", "b.yaml"].map(|name| dir.path().join(name));
+        for path in &paths {
+            fs::write(path, "services:\n  api:\n    command: [true]\n").unwrap();
+        }
+        let error = read(&paths).unwrap_err().to_string();
+        assert!(
+            error.contains("default/api") && error.contains("a.yaml") && error.contains("b.yaml"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_refused_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read(&[dir.path().join("none.yaml")]).unwrap_err().to_string().contains("none.yaml"));
+        let binary = dir.path().join("binary.yaml");
+        fs::write(&binary, b"\xff\xfe").unwrap();
+        assert!(matches!(read(&[binary]), Err(Error::NotText { .. })));
+        assert!(matches!(read(&[dir.path().into()]), Err(Error::Unreadable { .. })));
+    }
+}

@@ -1,0 +1,137 @@
+//! How far uploads and deployments have come, on stderr: bars on a terminal, one line per change elsewhere.
+
+use std::{
+    io::IsTerminal,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use content::Progress;
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use model::deployment::Phase;
+
+use super::text;
+
+/// Where progress is shown.
+#[derive(Debug, Clone)]
+pub struct Display {
+    bars: Option<MultiProgress>,
+}
+
+impl Display {
+    pub fn of_stderr() -> Self {
+        Self { bars: std::io::stderr().is_terminal().then(MultiProgress::new) }
+    }
+
+    /// Shows that this folder or archive is sent.
+    pub fn upload(&self, what: &str) -> Upload {
+        let what = text::line(what);
+        let bar = self.bars.as_ref().map(|bars| {
+            let bar = bars.add(ProgressBar::new_spinner());
+            bar.set_style(style("{spinner} {prefix}: {msg}"));
+            bar.set_prefix(what.clone());
+            bar
+        });
+        Upload { what: what.into(), bar, last: Arc::default() }
+    }
+
+    /// Shows a deployment's phases.
+    pub fn deployment(&self, service: &str) -> Phases {
+        let service = text::line(service);
+        let bar = self.bars.as_ref().map(|bars| {
+            let bar = bars.add(ProgressBar::new(100));
+            bar.set_style(style("{prefix:<24} [{bar:24}] {pos:>3}% {msg}").progress_chars("=> "));
+            bar.set_prefix(service.clone());
+            bar
+        });
+        Phases { service, bar, shown: None }
+    }
+
+    /// A line of its own, above the bars if there are any.
+    pub fn say(&self, line: &str) {
+        match &self.bars {
+            Some(bars) => {
+                let _ = bars.println(line);
+            }
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are ours; the fallback only keeps a typo from being a panic.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// One upload.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    what: Arc<str>,
+    bar: Option<ProgressBar>,
+    last: Arc<Mutex<Progress>>,
+}
+
+impl Upload {
+    pub fn at(&self, done: Progress) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = done;
+        if let Some(bar) = &self.bar {
+            bar.set_message(sum(done));
+            bar.tick();
+        }
+    }
+
+    pub fn done(&self) {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.bar {
+            Some(bar) => bar.finish_and_clear(),
+            None => eprintln!("{}: sent {}", self.what, sum(last)),
+        }
+    }
+}
+
+fn sum(done: Progress) -> String {
+    let files = if done.files == 1 { "file" } else { "files" };
+    format!("{} {files}, {}", done.files, HumanBytes(done.bytes))
+}
+
+/// One deployment, or a service that converges without one.
+#[derive(Debug)]
+pub struct Phases {
+    service: String,
+    bar: Option<ProgressBar>,
+    shown: Option<String>,
+}
+
+impl Phases {
+    pub fn reached(&mut self, number: u64, phase: Phase, progress: u8) {
+        let words = format!("deployment #{number}: {phase}");
+        self.show(words, Some(progress));
+    }
+
+    pub fn waiting(&mut self, words: &str) {
+        self.show(text::line(words), None);
+    }
+
+    fn show(&mut self, words: String, progress: Option<u8>) {
+        if self.shown.as_ref() == Some(&words) {
+            return;
+        }
+        match (&self.bar, progress) {
+            (Some(bar), progress) => {
+                if let Some(progress) = progress {
+                    bar.set_position(progress.into());
+                }
+                bar.set_message(words.clone());
+                bar.tick();
+            }
+            (None, Some(progress)) => eprintln!("{}: {words} ({progress}%)", self.service),
+            (None, None) => eprintln!("{}: {words}", self.service),
+        }
+        self.shown = Some(words);
+    }
+
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
