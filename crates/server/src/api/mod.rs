@@ -23,6 +23,8 @@ mod services;
 mod show;
 mod table;
 mod take;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc};
 

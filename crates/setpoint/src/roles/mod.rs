@@ -4,9 +4,14 @@
 mod clock;
 mod content;
 mod data;
+mod local;
 mod logs;
+mod run;
+mod settings;
 mod wire;
 
-pub mod up;
+pub use run::{edge, server, up};
+pub use settings::print as print_settings;
 
-pub use data::DataDir;
+/// Whatever ends a role: told to a person, once.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -1,4 +1,4 @@
-//! `setpoint up`: everything on one machine, in the foreground. `setpoint server` is the same without the edge.
+//! All parts of one machine in one process: what `setpoint up` runs, and without the edge `setpoint server`.
 
 use std::{future::Future, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -10,14 +10,14 @@ use store::{DataLock, Store};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use super::{
+    Error,
     clock::Clock,
     content::StoredContent,
     data::{DataDir, random_hex},
     logs::NodeLogs,
+    settings::Settings,
     wire::{self, Wires},
 };
-
-pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -28,6 +28,18 @@ pub struct Options {
     pub pass_every: Duration,
     /// Host names besides loopback's under which the API answers.
     pub allowed_hosts: Vec<String>,
+}
+
+impl Options {
+    pub fn of(settings: &Settings, data: PathBuf, with_edge: bool) -> Self {
+        Self {
+            data,
+            api: settings.api.listen,
+            edge: with_edge.then_some(settings.edge.listen),
+            pass_every: settings.reconcile.every.as_duration(),
+            allowed_hosts: settings.api.allowed_hosts.clone(),
+        }
+    }
 }
 
 /// All parts, running. They end by [`Running::end`]; when it is dropped instead, workloads live on.
@@ -132,6 +144,7 @@ fn edge_config(listen: SocketAddr) -> Result<edge::Config, Error> {
 }
 
 async fn listen(what: &str, flag: &str, address: SocketAddr) -> Result<TcpListener, Error> {
+    // Until the API speaks TLS, it is not offered to a network.
     if !address.ip().is_loopback() {
         return Err(format!(
             "the {what} does not listen on {address} without TLS: anyone on the way could read the token. \

@@ -1,0 +1,278 @@
+//! A server with its interface on a socket, and a node and an edge in a box.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use futures_util::future::BoxFuture;
+use model::{
+    InstanceId, NodeId, ServiceKey, Timestamp,
+    assignment::{Assigned, Assignment},
+    drift::Drift,
+    observation::{InstanceReport, Observation, State, Stranger},
+    route::EdgeReport,
+};
+use serde_json::{Value, json};
+use store::Store;
+use testkit::http::{self, Request, Response};
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    Control,
+    api::{self, LogError, LogSource},
+    views,
+};
+
+pub const TOKEN: &str = "sp_0123456789abcdef0123456789abcdef";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Bench {
+    pub control: Control,
+    pub address: SocketAddr,
+    /// While false, the node says nothing new.
+    pub node_reports: Arc<AtomicBool>,
+    stop: Option<oneshot::Sender<()>>,
+    served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
+    runtime: Runtime,
+    _data: tempfile::TempDir,
+}
+
+impl Bench {
+    pub fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let data = tempfile::tempdir().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let node_reports = Arc::new(AtomicBool::new(true));
+        let (control, address, served) = runtime.block_on(async {
+            let control = control(data.path()).await;
+            tokio::spawn(node(control.clone(), node_reports.clone()));
+            tokio::spawn(edge(control.clone()));
+            control.edge_is_at("127.0.0.1:8080".parse().unwrap());
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let router = api::router(control.clone(), api::Config::new(TOKEN, Vec::new(), Logs));
+            let served = tokio::spawn(api::serve(listener, router, async {
+                let _ = stopped.await;
+            }));
+            (control, address, served)
+        });
+        Self { control, address, node_reports, stop: Some(stop), served: Some(served), runtime, _data: data }
+    }
+
+    /// Ends the server, and waits for that.
+    pub fn shut_down(&mut self) {
+        drop(self.stop.take());
+        let served = self.served.take().unwrap();
+        self.runtime.block_on(tokio::time::timeout(PATIENCE, served)).unwrap().unwrap().unwrap();
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> Request {
+        Request::new(method, &self.address.to_string(), path).header("Authorization", &format!("Bearer {TOKEN}"))
+    }
+
+    pub fn send(&self, request: Request) -> Response {
+        http::send(self.address, request).unwrap()
+    }
+
+    pub fn get(&self, path: &str) -> Response {
+        self.send(self.request("GET", path))
+    }
+
+    /// A GET that must succeed.
+    #[track_caller]
+    pub fn read(&self, path: &str) -> Value {
+        let response = self.get(path);
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        response.json()
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Response {
+        self.send(self.json("POST", path, body))
+    }
+
+    pub fn json(&self, method: &str, path: &str, body: &Value) -> Request {
+        self.request(method, path).header("Content-Type", "application/json").body(body.to_string())
+    }
+
+    /// Declares what a manifest says.
+    #[track_caller]
+    pub fn apply(&self, manifest: &str) -> Value {
+        let response = self.post("/api/v1/apply", &declaration(manifest));
+        assert_eq!(response.status, 200, "{}", response.text());
+        response.json()
+    }
+
+    #[track_caller]
+    pub fn service(&self, path: &str) -> views::Service {
+        let shown: views::Services = serde_json::from_value(self.read(&format!("/api/v1/services/{path}"))).unwrap();
+        shown.services.into_iter().next().unwrap()
+    }
+
+    #[track_caller]
+    pub fn wait_for_state(&self, path: &str, state: &str) -> views::Service {
+        testkit::until(&format!("{path} is {state}"), PATIENCE, || {
+            let service = self.service(path);
+            (service.state.to_string() == state).then_some(service)
+        })
+    }
+
+    pub fn until<T>(&self, sentence: &str, look: impl FnMut() -> Option<T>) -> T {
+        testkit::until(sentence, PATIENCE, look)
+    }
+
+    /// Everything that a refused request must leave as it is.
+    pub fn recorded(&self) -> Value {
+        json!({
+            "events": self.read("/api/v1/events?after=0&limit=1000"),
+            "audit": self.read("/api/v1/audit?after=0&limit=1000"),
+            "services": self.read("/api/v1/services"),
+        })
+    }
+}
+
+/// The body of an apply for a manifest, as the command makes it.
+pub fn declaration(manifest: &str) -> Value {
+    let parsed = model::manifest::parse(manifest, "test.yaml", "/tmp").unwrap();
+    let services: Vec<Value> =
+        parsed.services.iter().map(|declared| json!({ "key": declared.key, "spec": declared.spec })).collect();
+    json!({ "services": services })
+}
+
+pub const API: &str = "services:\n  api:\n    command: [/bin/sleep, '1000']\n    port: 8080\n    \
+    domains: [api.localhost, demo.localhost/api]\n    replicas: 2\n    deploy: { min_healthy: 0s, drain: 0s }\n";
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    Timestamp(u64::try_from(since.as_millis()).unwrap())
+}
+
+async fn control(data: &std::path::Path) -> Control {
+    let store = Store::open(&data.join("setpoint.db")).await.unwrap();
+    let config = crate::Config {
+        data: data.into(),
+        nodes: vec!["local".parse().unwrap()],
+        holder: "test".parse().unwrap(),
+        pass_every: Duration::from_secs(30),
+    };
+    Control::start(store, config, Arc::new(now)).await.unwrap()
+}
+
+/// Reports everything that it is assigned as running and ready.
+async fn node(control: Control, reports: Arc<AtomicBool>) {
+    let id: NodeId = "local".parse().unwrap();
+    let mut assignments = control.feeds().assignments;
+    for sequence in 1.. {
+        let assignment = assignments.borrow_and_update().get(&id).cloned();
+        if reports.load(Ordering::SeqCst)
+            && let Some(assignment) = assignment
+        {
+            control.observe(Arc::new(observation(&id, sequence, &assignment)));
+        }
+        let _ = tokio::time::timeout(Duration::from_millis(50), assignments.changed()).await;
+    }
+}
+
+fn observation(node: &NodeId, sequence: u64, assignment: &Assignment) -> Observation {
+    let reports = assignment.instances.values().map(|assigned| (assigned.id.clone(), Arc::new(report(assigned))));
+    Observation {
+        node: node.clone(),
+        boot: "test-boot".parse().unwrap(),
+        sequence,
+        at: now(),
+        accepted: Some(assignment.stamp.clone()),
+        instances: reports.collect::<BTreeMap<_, _>>(),
+        strangers: vec![Stranger { what: "process 7".into(), message: "it bears our mark".into() }],
+        complete: true,
+    }
+}
+
+fn report(assigned: &Assigned) -> InstanceReport {
+    let is_site = assigned.content.artifact().is_some();
+    let drift = Drift {
+        path: "files/config.yaml".into(),
+        declared: Some("sha256:aaaa".into()),
+        observed: Some("sha256:bbbb".into()),
+        since: Timestamp(1_795_253_400_000),
+        by: None,
+    };
+    InstanceReport {
+        id: assigned.id.clone(),
+        release: assigned.release,
+        state: State::Running,
+        ready: true,
+        ready_since: Timestamp(0),
+        pid: (!is_site).then_some(4711),
+        address: (!is_site).then(|| format!("127.0.0.1:{}", 31_000 + assigned.id.slot.0)),
+        folder: is_site.then(|| format!("/sites/deployment-{}", assigned.deployment)),
+        current: is_site && assigned.current,
+        started_at: Some(Timestamp(1_795_253_400_000)),
+        attempts: model::instance::Attempts::default(),
+        last_exit: None,
+        message: String::new(),
+        copied: None,
+        drift: if assigned.id.service.name.as_str() == "drifting" { vec![drift] } else { Vec::new() },
+    }
+}
+
+/// Serves every table at once.
+async fn edge(control: Control) {
+    let mut routes = control.feeds().routes;
+    loop {
+        let served = routes.borrow_and_update().revision;
+        control.hear(EdgeReport {
+            edge: "local".parse().unwrap(),
+            boot: "test-boot".parse().unwrap(),
+            at: now(),
+            served,
+            in_flight: BTreeMap::new(),
+        });
+        let _ = tokio::time::timeout(Duration::from_millis(500), routes.changed()).await;
+    }
+}
+
+/// Every placed instance has written two lines; whoever follows gets a third.
+pub struct Logs;
+
+impl LogSource for Logs {
+    fn tail(&self, instance: InstanceId, lines: usize) -> BoxFuture<'_, Result<Vec<u8>, LogError>> {
+        Box::pin(async move {
+            if instance.slot.0 > 9 {
+                return Err(LogError::Unknown(instance));
+            }
+            let all = ["first\n", "second\n"];
+            Ok(all[all.len().saturating_sub(lines)..].concat().into_bytes())
+        })
+    }
+
+    fn follow(
+        &self,
+        instance: InstanceId,
+        lines: usize,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<Vec<u8>>, LogError>> {
+        Box::pin(async move {
+            let first = self.tail(instance, lines).await?;
+            let (tell, chunks) = mpsc::channel(4);
+            tokio::spawn(async move {
+                for chunk in [first, b"third\n".to_vec()] {
+                    let _ = tell.send(chunk).await;
+                }
+                tell.closed().await;
+            });
+            Ok(chunks)
+        })
+    }
+}
+
+pub fn key(text: &str) -> ServiceKey {
+    text.parse().unwrap()
+}

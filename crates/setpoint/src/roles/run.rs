@@ -1,0 +1,153 @@
+//! The commands that stay: `up`, `server`, `edge`. Each reads as: settings, start, say `ready`, wait for a signal,
+//! end in order.
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
+
+use node::Workloads;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{
+    Error,
+    local::{self, Options, Running},
+    settings::{self, Settings},
+};
+use crate::cli::{
+    self, apply,
+    args::{self, LogFormat},
+    client::Client,
+    progress::Display,
+};
+
+pub fn up(args: &args::Up) -> ExitCode {
+    ended(run_up(args))
+}
+
+pub fn server(args: &args::Server) -> ExitCode {
+    ended(run_server(args))
+}
+
+pub fn edge(args: &args::Edge) -> ExitCode {
+    ended(run_edge(args))
+}
+
+fn ended(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli::fail(&error),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+fn run_up(args: &args::Up) -> Result<(), Error> {
+    let settings = settings::of(&args.role, args.api, args.edge)?;
+    let data = args.role.data.folder()?;
+    // A manifest that cannot be read starts nothing.
+    cli::check_files(&args.files)?;
+    log(&settings)?;
+    runtime()?.block_on(async {
+        let mut ends = Ends::new()?;
+        let running = local::start(Options::of(&settings, data, true)).await?;
+        let client = Client::new(&format!("http://{}", running.api), Some(&running.token))?;
+        let worked = tokio::select! {
+            worked = stay(&running, &client, args) => worked,
+            () = ends.wait() => Ok(()),
+        };
+        let workloads = if args.keep { Workloads::Keep } else { Workloads::Stop };
+        tokio::select! {
+            () = running.end(workloads) => {}
+            // Asked a second time: what still lives is adopted, and ended, by the next start.
+            () = ends.wait() => eprintln!("ended before every workload had ended; the next start finds them"),
+        }
+        worked
+    })
+}
+
+/// Declares the files, says `ready`, and shows what happens for as long as it is let.
+async fn stay(running: &Running, client: &Client, args: &args::Up) -> Result<(), Error> {
+    let display = Display::of_stderr();
+    let before = running.control.store().latest_event_seq().await?;
+    if !args.files.is_empty() {
+        let options = apply::Options { prune: args.prune, display: display.clone() };
+        let outcome = apply::apply_files(client, &args.files, &options).await?;
+        outcome.lines().iter().for_each(|line| display.say(line));
+        ready(running)?;
+        if std::io::stdout().is_terminal() {
+            cli::show_until_settled(client, &outcome.applied, &display).await;
+        }
+    } else {
+        ready(running)?;
+    }
+    if std::io::stdout().is_terminal() {
+        return Ok(cli::watch_status(client).await?);
+    }
+    Ok(cli::tell_events(client, before).await?)
+}
+
+/// The one line on stdout that scripts wait for.
+fn ready(running: &Running) -> Result<(), Error> {
+    let edge = running.edge.map(|edge| format!(" edge=http://{edge}")).unwrap_or_default();
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "ready api=http://{}{edge}", running.api)?;
+    Ok(stdout.flush()?)
+}
+
+fn run_server(args: &args::Server) -> Result<(), Error> {
+    let settings = settings::of(&args.role, args.api, None)?;
+    let data = args.role.data.folder()?;
+    log(&settings)?;
+    runtime()?.block_on(async {
+        let mut ends = Ends::new()?;
+        let running = local::start(Options::of(&settings, data, false)).await?;
+        ready(&running)?;
+        ends.wait().await;
+        // The end of a server never stops a workload.
+        running.end(Workloads::Keep).await;
+        Ok(())
+    })
+}
+
+fn run_edge(_: &args::Edge) -> Result<(), Error> {
+    Err("the edge does not run apart yet; `setpoint up` has it inside".into())
+}
+
+/// Ctrl-C and SIGTERM.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Ends {
+    fn new() -> Result<Self, Error> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+fn log(settings: &Settings) -> Result<(), Error> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log.level)
+        .map_err(|error| format!("log.level `{}`: {error}; use a level such as info", settings.log.level))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let installed = match settings.log.format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    installed.map_err(|error| format!("logging cannot be set up: {error}").into())
+}

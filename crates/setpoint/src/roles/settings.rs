@@ -1,0 +1,184 @@
+//! Settings: the file, then the environment (`SETPOINT__SECTION__KEY`), then flags. Each value knows where it came
+//! from.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use model::Millis;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::cli::{
+    args::{LogFormat, Role},
+    output,
+};
+
+const FILE: &str = "setpoint.toml";
+const ENV: &str = "SETPOINT__";
+pub const API_PORT: u16 = 7400;
+const EDGE_PORT: u16 = 8080;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    pub api: Api,
+    pub edge: Edge,
+    pub reconcile: Reconcile,
+    pub log: Log,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    pub listen: SocketAddr,
+    /// Host names besides loopback's under which it answers.
+    pub allowed_hosts: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Edge {
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reconcile {
+    /// Between full passes.
+    pub every: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// A level, or a filter such as `info,server=debug`.
+    pub level: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { api: Api::default(), edge: Edge::default(), reconcile: Reconcile::default(), log: Log::default() }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, API_PORT)), allowed_hosts: Vec::new() }
+    }
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, EDGE_PORT)) }
+    }
+}
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Self { every: Millis::secs(30) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "warn".into() }
+    }
+}
+
+fn layers(file: Option<&Path>) -> Result<Figment, Error> {
+    let defaults = Figment::from(Serialized::defaults(Settings::default()));
+    let with_file = match file {
+        Some(file) if !file.is_file() => {
+            return Err(format!("{}: there is no such file; name the settings file with --config", file.display()).into());
+        }
+        Some(file) => defaults.merge(Toml::file_exact(file)),
+        None => defaults.merge(Toml::file_exact(FILE)),
+    };
+    Ok(with_file.merge(Env::prefixed(ENV).split("__")))
+}
+
+/// What is in force for a role.
+pub fn of(role: &Role, api: Option<SocketAddr>, edge: Option<SocketAddr>) -> Result<Settings, Error> {
+    let mut figment = layers(role.config.as_deref())?;
+    if let Some(listen) = api {
+        figment = figment.merge(Serialized::default("api.listen", listen));
+    }
+    if let Some(listen) = edge {
+        figment = figment.merge(Serialized::default("edge.listen", listen));
+    }
+    if let Some(format) = role.log_format {
+        figment = figment.merge(Serialized::default("log.format", format));
+    }
+    if let Some(level) = &role.log_level {
+        figment = figment.merge(Serialized::default("log.level", level));
+    }
+    figment.extract().map_err(|error| told(&error))
+}
+
+fn told(error: &figment::Error) -> Error {
+    let place = error.metadata.as_ref().map(origin).unwrap_or_default();
+    format!("settings{place}: {error}").into()
+}
+
+fn origin(metadata: &figment::Metadata) -> String {
+    match &metadata.source {
+        Some(source) => format!(" from {source}"),
+        None if metadata.name.contains("environment") => " from the environment".into(),
+        None => String::new(),
+    }
+}
+
+/// Prints every value that is in force, and where it came from.
+pub fn print(config: Option<&Path>) -> Result<(), Error> {
+    let figment = layers(config)?;
+    let settings: Settings = figment.extract().map_err(|error| told(&error))?;
+    let value = serde_json::to_value(&settings)?;
+    for (section, keys) in value.as_object().into_iter().flatten() {
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            let path = format!("{section}.{key}");
+            let from = figment.find_metadata(&path).map(origin).unwrap_or_default();
+            let from = if from.is_empty() { " (default)".into() } else { format!(" ({})", from.trim()) };
+            output::line(&format!("{path} = {value}{from}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extract(text: &str) -> Result<Settings, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("s.toml");
+        std::fs::write(&file, text).unwrap();
+        layers(Some(&file)).unwrap().extract().map_err(|error| told(&error))
+    }
+
+    #[test]
+    fn a_file_changes_what_it_names_and_nothing_else() {
+        let settings = extract("[reconcile]\nevery = \"5s\"\n").unwrap();
+        assert_eq!(settings.reconcile.every, Millis::secs(5));
+        assert_eq!(settings.api, Api::default());
+    }
+
+    #[test]
+    fn a_mistake_names_the_file_and_the_key() {
+        let error = extract("[api]\nlisen = \"127.0.0.1:1\"\n").unwrap_err().to_string();
+        assert!(error.contains("lisen") && error.contains("s.toml"), "{error}");
+    }
+
+    #[test]
+    fn a_settings_file_that_was_named_must_be_there() {
+        let error = layers(Some(Path::new("/nowhere/s.toml"))).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/s.toml"), "{error}");
+    }
+}

@@ -1,0 +1,120 @@
+//! Commands and their status: what `plan` says, what `logs` shows, what prints without a server.
+
+use serde_json::Value;
+use testkit::{
+    fixture::{QUICK, demo},
+    setpoint::SOON,
+};
+
+use crate::setpoint;
+
+#[test]
+fn plan_tells_by_its_status_whether_something_would_change() {
+    let setpoint = setpoint().manifest(&demo(1, &[("VERSION", "1")], QUICK)).start();
+    setpoint.wait_until_converged("api");
+    let before = setpoint.status();
+    let same = setpoint.cli(&["plan", "-f", "app.yaml"]);
+    assert_eq!(same.code, 0, "{same:?}");
+    testkit::fixture::folder(&setpoint.work(), &[("app.yaml", &demo(1, &[("VERSION", "2")], QUICK))]);
+    let other = setpoint.cli(&["plan", "-f", "app.yaml"]);
+    assert_eq!(other.code, 3, "{other:?}");
+    assert!(other.stdout.contains("api"), "{other:?}");
+    let json = setpoint.cli(&["plan", "-f", "app.yaml", "-o", "json"]);
+    assert_eq!(json.code, 3);
+    assert_eq!(json.json()["services"][0]["action"], "change");
+    let missing = setpoint.cli(&["plan", "-f", "not-there.yaml"]);
+    assert_eq!(missing.code, 1, "{missing:?}");
+    assert!(missing.stderr.contains("not-there.yaml"), "{missing:?}");
+    assert_eq!(setpoint.status(), before, "a plan changes nothing");
+    let offline = setpoint.bare(&["plan", "-f", "app.yaml", "--offline"]);
+    assert_eq!(offline.code, 3, "{offline:?}");
+}
+
+#[test]
+fn plan_says_what_is_assumed_about_health() {
+    let setpoint = setpoint().start();
+    let yaml = "services:\n  api:\n    command: [\"${SETPOINT}\", demo-app]\n    port: dynamic\n";
+    testkit::fixture::folder(&setpoint.work(), &[("app.yaml", yaml)]);
+    let plan = setpoint.cli(&["plan", "-f", "app.yaml"]);
+    assert_eq!(plan.code, 3, "{plan:?}");
+    assert!(plan.stdout.to_lowercase().contains("tcp"), "nothing is ever assumed healthy: {}", plan.stdout);
+}
+
+#[test]
+fn logs_show_the_output_of_each_instance_and_its_end() {
+    let yaml = "services:\n  talk:\n    command: [sh, -c, 'for n in 1 2 3 4 5; do echo said $$n by $$SETPOINT_INSTANCE; done; echo oops >&2; sleep 1000']\n    \
+                replicas: 2\n    stop: { grace: 1s }\n";
+    let setpoint = setpoint().manifest(yaml).start();
+    let talk = setpoint.wait_until_converged("talk");
+    let logs = testkit::until("both have said all", SOON, || {
+        let logs = setpoint.ok(&["logs", "talk"]);
+        (logs.matches("oops").count() == 2).then_some(logs)
+    });
+    assert_eq!(logs.matches("said 3").count(), 2, "{logs}");
+    let first = talk["instances"][0]["id"].as_str().unwrap();
+    let one = setpoint.ok(&["logs", "talk", "--instance", first]);
+    assert_eq!((one.matches("said 3").count(), one.matches("oops").count()), (1, 1), "{one}");
+    assert!(one.contains(first), "{one}");
+    let tail = setpoint.ok(&["logs", "talk", "--instance", first, "--tail", "2"]);
+    assert_eq!(tail.lines().count(), 2, "{tail}");
+}
+
+#[test]
+fn control_characters_of_a_workload_do_not_reach_the_terminal() {
+    let yaml = "services:\n  rude:\n    command: [sh, -c, 'printf \"\\033[31mred\\007\\n\"; sleep 1000']\n    \
+                stop: { grace: 1s }\n";
+    let setpoint = setpoint().manifest(yaml).start();
+    setpoint.wait_until_converged("rude");
+    let logs = testkit::until("its line", SOON, || {
+        Some(setpoint.ok(&["logs", "rude"])).filter(|logs| logs.contains("red"))
+    });
+    assert!(!logs.contains('\x1b') && !logs.contains('\x07'), "{logs:?}");
+}
+
+#[test]
+fn what_needs_no_server_prints_without_one() {
+    let setpoint = setpoint().described();
+    let schema: Value = setpoint.bare(&["schema"]).json();
+    assert!(schema["$schema"].is_string() && schema["properties"]["services"].is_object());
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(setpoint.bare(&["completions", shell]).stdout.contains("setpoint"), "{shell}");
+    }
+    let help = setpoint.bare(&["--help"]);
+    assert_eq!(help.code, 0);
+    let commands = ["up", "server", "edge", "plan", "apply", "deploy", "status", "explain", "deployments", "rollback",
+        "cancel", "logs", "events", "audit", "drift", "scale", "stop", "start", "restart", "delete", "reconcile",
+        "node", "token", "schema", "completions"];
+    for command in commands {
+        assert!(help.stdout.contains(command), "{command}");
+        let own = setpoint.bare(&[command, "--help"]);
+        assert_eq!(own.code, 0, "{command}");
+        let example = format!("{}{}", own.stdout, setpoint.bare(&[command, "list", "--help"]).stdout);
+        assert!(example.contains("Example"), "{command} --help has an example: {}", own.stdout);
+    }
+    assert_eq!(setpoint.bare(&["--version"]).code, 0);
+}
+
+#[test]
+fn every_printing_command_prints_table_json_and_yaml() {
+    let setpoint = setpoint().manifest(&demo(1, &[], QUICK)).start();
+    setpoint.wait_until_converged("api");
+    let printing: [&[&str]; 9] = [
+        &["status"], &["status", "api"], &["deployments", "api"], &["events"], &["audit"], &["drift"],
+        &["explain", "api"], &["node", "list"], &["reconcile", "--dry-run"],
+    ];
+    for command in printing {
+        let table = setpoint.ok(command);
+        assert!(!table.trim().is_empty(), "{command:?}");
+        for form in ["json", "yaml"] {
+            let args: Vec<&str> = command.iter().copied().chain(["-o", form]).collect();
+            let text = setpoint.ok(&args);
+            assert!(!text.trim().is_empty(), "{args:?}");
+            let lines = text.lines().filter(|line| form == "json" && command == ["events"] && !line.is_empty());
+            for line in lines {
+                serde_json::from_str::<Value>(line).unwrap();
+            }
+        }
+    }
+    let audit = setpoint.json(&["audit"]);
+    assert_eq!(audit["audit"][0]["action"], "apply", "{audit:#}");
+}

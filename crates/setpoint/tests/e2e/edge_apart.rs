@@ -1,0 +1,80 @@
+//! `setpoint server` beside `setpoint edge`: the server's end costs no request and no workload.
+
+use testkit::{
+    Setpoint,
+    fixture::{QUICK, demo},
+    proc,
+    setpoint::{SOON, pids},
+};
+
+use crate::setpoint;
+
+const VERSION: &str = "/env?name=VERSION";
+
+fn version(version: &str) -> String {
+    demo(2, &[("VERSION", version)], QUICK)
+}
+
+fn started() -> Setpoint {
+    let setpoint = setpoint().edge_apart().start();
+    setpoint.apply_ok(&version("v1"), &["--wait"]);
+    setpoint.wait_until_converged("api");
+    testkit::until("the edge serves it", SOON, || {
+        (setpoint.try_get("api.localhost", VERSION).ok()?.status == 200).then_some(())
+    });
+    setpoint
+}
+
+#[test]
+fn traffic_goes_on_while_the_server_is_killed_and_comes_back() {
+    let mut setpoint = started();
+    let before = pids(&setpoint.service("api"));
+    let load = setpoint.load("api.localhost", VERSION).start();
+    load.go_on_for(50);
+    setpoint.kill9();
+    load.go_on_for(100);
+    assert!(before.iter().all(|pid| proc::is_alive(*pid)));
+    setpoint.restart();
+    let after = setpoint.wait_until_converged("api");
+    assert_eq!(pids(&after), before);
+    load.go_on_for(50);
+    load.stop().assert_clean(200);
+    setpoint.ok(&["delete", "api", "--wait"]);
+}
+
+#[test]
+fn an_update_through_an_edge_apart_costs_no_request() {
+    let setpoint = started();
+    let load = setpoint.load("api.localhost", VERSION).start();
+    setpoint.apply_ok(&version("v2"), &["--wait"]);
+    assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), "v2");
+    load.go_on_for(10);
+    load.stop().assert_clean(50);
+    setpoint.ok(&["delete", "api", "--wait"]);
+}
+
+#[test]
+fn an_edge_that_starts_without_a_server_serves_its_last_table() {
+    let mut setpoint = started();
+    setpoint.kill9();
+    setpoint.kill9_edge();
+    setpoint.start_edge().unwrap();
+    testkit::until("it serves what it knew", SOON, || {
+        (setpoint.try_get("api.localhost", VERSION).ok()?.status == 200).then_some(())
+    });
+    setpoint.restart();
+    setpoint.wait_until_converged("api");
+    setpoint.ok(&["delete", "api", "--wait"]);
+}
+
+#[test]
+fn the_end_of_a_server_stops_no_workload() {
+    let mut setpoint = started();
+    let before = pids(&setpoint.service("api"));
+    let status = setpoint.terminate();
+    assert!(status.success(), "{status}");
+    assert!(before.iter().all(|pid| proc::is_alive(*pid)));
+    setpoint.restart();
+    assert_eq!(pids(&setpoint.wait_until_converged("api")), before);
+    setpoint.ok(&["delete", "api", "--wait"]);
+}

@@ -1,0 +1,98 @@
+//! Workloads that die, hang or never come up.
+
+use serde_json::Value;
+use testkit::{
+    fixture::{QUICK, demo},
+    proc,
+    setpoint::{SOON, pids},
+};
+
+use crate::setpoint;
+
+fn addresses(service: &Value) -> Vec<&str> {
+    service["instances"].as_array().unwrap().iter().map(|i| i["address"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_killed_workload_is_restarted_in_place_and_no_request_is_lost() {
+    let setpoint = setpoint().manifest(&demo(2, &[], QUICK)).start();
+    let before = setpoint.wait_until_converged("api");
+    let load = setpoint.load("api.localhost", "/env?name=SETPOINT_INSTANCE").rate(300).start();
+    load.go_on_for(100);
+    for slot in [0, 1, 0] {
+        let now = setpoint.wait_until_converged("api");
+        let victim = now["instances"][slot]["pid"].as_u64().unwrap();
+        proc::kill9(u32::try_from(victim).unwrap());
+        setpoint.wait_for_service("api", "another process runs in its place", |api| {
+            api["state"] == "converged" && api["instances"][slot]["pid"].as_u64() != Some(victim)
+        });
+        load.go_on_for(50);
+    }
+    let after = setpoint.wait_until_converged("api");
+    load.stop().assert_clean(250);
+    assert_eq!(addresses(&after), addresses(&before));
+    for (slot, restarts) in [(0, 2), (1, 1)] {
+        assert_eq!(after["instances"][slot]["id"], before["instances"][slot]["id"]);
+        assert_eq!(after["instances"][slot]["restarts"], restarts);
+    }
+    setpoint.wait_for_event("instance.exited", &["signal 9"]);
+}
+
+#[test]
+fn an_unhealthy_workload_is_restarted_and_others_answer_meanwhile() {
+    let health = "health: { liveness: { http: /healthz, interval: 100ms, fall: 2 }, \
+                  readiness: { http: /healthz, interval: 100ms } }";
+    let demo = demo(2, &[("UNHEALTHY_AFTER_MS", "1500")], QUICK).replace("health: /healthz", health);
+    let setpoint = setpoint().manifest(&demo).start();
+    setpoint.wait_until_converged("api");
+    setpoint.wait_for_service("api", "one was restarted", |api| {
+        api["instances"].as_array().unwrap().iter().any(|i| i["restarts"].as_u64() > Some(0))
+    });
+    setpoint.wait_for_event("instance.unready", &[]);
+}
+
+#[test]
+fn what_keeps_dying_fails_with_its_reason_and_its_output_is_kept() {
+    let yaml = "services:\n  boom:\n    command: [sh, -c, 'echo last words $$$$; exit 7']\n    \
+                restart: { backoff: 50ms, max_backoff: 100ms, attempts: 2 }\n";
+    let setpoint = setpoint().manifest(yaml).start();
+    let boom = setpoint.wait_until_state("boom", "failed");
+    assert!(boom["message"].as_str().unwrap().contains('7'), "{boom:#}");
+    let deployment = &setpoint.deployments("boom")[0];
+    assert_eq!(deployment["status"], "failed", "{deployment:#}");
+    assert!(deployment["metadata"]["error"].as_str().unwrap().contains('7'), "{deployment:#}");
+    assert_eq!(deployment["metadata"]["failed_phase"], deployment["metadata"]["failed_phase"]);
+    assert!(deployment["progress"].as_u64().unwrap() < 100);
+    let logs = setpoint.ok(&["logs", "boom"]);
+    assert!(logs.contains("last words"), "{logs}");
+    let starts = logs.matches("last words").count();
+    assert!((2..=4).contains(&starts), "the first start and two more attempts: {logs}");
+    // Nobody starts it again: the budget is spent.
+    setpoint.ok(&["reconcile"]);
+    assert_eq!(setpoint.ok(&["logs", "boom"]).matches("last words").count(), starts);
+    assert!(setpoint.workloads().is_empty());
+}
+
+#[test]
+fn the_first_restart_is_immediate() {
+    let setpoint = setpoint().manifest(&demo(1, &[], QUICK)).start();
+    let api = setpoint.wait_until_converged("api");
+    let began = std::time::Instant::now();
+    proc::kill9(pids(&api)[0]);
+    testkit::until("it answers again", SOON, || {
+        let answer = setpoint.try_get("api.localhost", "/").ok()?;
+        (answer.status == 200 && setpoint.service("api")["instances"][0]["restarts"] == 1).then_some(())
+    });
+    assert!(began.elapsed().as_millis() < 1500, "it took {:?}", began.elapsed());
+}
+
+#[test]
+fn a_workload_that_forks_leaves_no_child_behind() {
+    let yaml = "services:\n  family:\n    command: [sh, -c, 'sleep 1000 & sleep 1000 & wait']\n    \
+                stop: { grace: 1s }\n";
+    let setpoint = setpoint().manifest(yaml).start();
+    setpoint.wait_until_converged("family");
+    testkit::until("parent and children run", SOON, || (setpoint.workloads().len() == 3).then_some(()));
+    setpoint.ok(&["delete", "family", "--wait"]);
+    assert_eq!(setpoint.workloads(), []);
+}

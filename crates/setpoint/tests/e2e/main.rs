@@ -1,0 +1,28 @@
+//! The built binary, tried from outside: real processes, real HTTP clients, real damage. One module for each story;
+//! every test has a Setpoint, a folder and ports of its own, and fails when anything outlives it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must end, and say where")]
+
+mod archives;
+mod changes;
+mod commands;
+mod crash;
+mod damage;
+mod drift;
+mod edge_apart;
+mod explain;
+mod heal;
+mod history;
+mod http;
+mod quickstart;
+mod refusals;
+mod rollout;
+mod shapes;
+mod site;
+
+use testkit::{Builder, Setpoint};
+
+/// A Setpoint of the binary under test.
+fn setpoint() -> Builder {
+    Setpoint::with(env!("CARGO_BIN_EXE_setpoint"))
+}

@@ -1,0 +1,156 @@
+//! What cannot be done, said so that one knows what to do next.
+
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt};
+
+use testkit::fixture::{QUICK, demo};
+
+use crate::setpoint;
+
+#[test]
+fn a_second_setpoint_on_the_same_folder_is_refused_and_the_first_goes_on() {
+    let setpoint = setpoint().manifest(&demo(1, &[], QUICK)).start();
+    setpoint.wait_until_converged("api");
+    let output = setpoint.cli(&["up", "--api", "127.0.0.1:0", "--edge", "127.0.0.1:0"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert_eq!(output.stdout, "");
+    let data = setpoint.data();
+    assert!(output.stderr.contains(data.to_str().unwrap()), "it names the folder: {}", output.stderr);
+    assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
+    assert_eq!(setpoint.get("api.localhost", "/").status, 200);
+    assert_eq!(setpoint.workloads().len(), 1);
+}
+
+#[test]
+fn a_taken_port_is_named_with_what_to_do_and_nothing_is_started() {
+    for flag in ["--api", "--edge"] {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let setpoint = setpoint().manifest(&demo(1, &[], QUICK)).described();
+        let other = if flag == "--api" { "--edge" } else { "--api" };
+        let output = setpoint.cli(&["up", "-f", "app.yaml", flag, &address, other, "127.0.0.1:0"]);
+        assert_eq!(output.code, 1, "{output:?}");
+        assert!(output.stderr.contains(&address) && output.stderr.contains(flag), "{}", output.stderr);
+        assert_eq!(setpoint.workloads(), []);
+    }
+}
+
+#[test]
+fn an_address_that_others_can_reach_is_refused_without_tls() {
+    let setpoint = setpoint().described();
+    let output = setpoint.cli(&["up", "--api", "0.0.0.0:0", "--edge", "127.0.0.1:0"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("0.0.0.0"), "{}", output.stderr);
+}
+
+#[test]
+fn a_missing_program_is_named() {
+    let setpoint = setpoint().start();
+    let path = "services:\n  gone:\n    command: [./not-here, --port, \"${PORT}\"]\n";
+    let output = setpoint.apply(path, &["--wait=30s"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    let said = format!("{}{}", output.stdout, output.stderr);
+    assert!(said.contains("not-here"), "{said}");
+    let search = "services:\n  gone:\n    command: [no-such-program-anywhere]\n    restart: { attempts: 1, backoff: 50ms }\n";
+    let output = setpoint.apply(search, &["--wait=30s"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    let said = format!("{}{}", output.stdout, output.stderr);
+    assert!(said.contains("no-such-program-anywhere"), "{said}");
+}
+
+/// What is written, and what the error must hold.
+const BAD_MANIFESTS: &[(&str, &str, &[&str])] = &[
+    ("an unknown key", "services:\n  api:\n    command: [sh]\n    replica: 2\n", &["app.yaml", "4:5", "replicas"]),
+    ("a wrong type", "services:\n  api:\n    command: [sh]\n    replicas: two\n", &["app.yaml", "4:", "replicas"]),
+    ("too many replicas", "services:\n  api:\n    command: [sh]\n    replicas: 10001\n", &["4:", "10000"]),
+    ("a negative number", "services:\n  api:\n    command: [sh]\n    replicas: -1\n", &["4:", "replicas"]),
+    ("a key twice", "services:\n  api:\n    command: [sh]\n    command: [ls]\n", &["4:", "command"]),
+    ("no service", "project: demo\n", &["app.yaml", "service"]),
+    ("an unknown name", "services:\n  api:\n    command: [sh, \"${NOPE}\"]\n", &["3:", "NOPE"]),
+    ("a name that climbs out", "services:\n  \"../x\":\n    command: [sh]\n", &["2:", "../x"]),
+    ("an env that loads code", "services:\n  a:\n    command: [sh]\n    env: { LD_PRELOAD: x }\n", &["4:", "LD_PRELOAD"]),
+    ("no YAML", "services: [\n", &["app.yaml"]),
+    ("a bad duration", "services:\n  a:\n    command: [sh]\n    stop: { grace: soon }\n", &["4:", "grace"]),
+    (
+        "one domain twice",
+        "services:\n  a:\n    command: [sh]\n    domains: [x.localhost]\n  b:\n    command: [sh]\n    domains: [x.localhost]\n",
+        &["x.localhost"],
+    ),
+    ("a folder that is not there", "services:\n  a:\n    static: ./nowhere\n", &["nowhere"]),
+];
+
+#[test]
+fn bad_manifests_name_their_place_and_change_nothing() {
+    let setpoint = setpoint().manifest(&demo(1, &[], QUICK)).start();
+    setpoint.wait_until_converged("api");
+    let before = setpoint.status();
+    for (what, yaml, expected) in BAD_MANIFESTS {
+        for command in ["apply", "plan"] {
+            fs::write(setpoint.work().join("app.yaml"), yaml).unwrap();
+            let output = setpoint.cli(&[command, "-f", "app.yaml"]);
+            assert_eq!(output.code, 1, "{what}: {output:?}");
+            for word in *expected {
+                assert!(output.stderr.contains(word), "{what}: `{word}` is not in {}", output.stderr);
+            }
+            assert!(!output.stderr.contains("panicked"), "{what}: {}", output.stderr);
+        }
+    }
+    assert_eq!(setpoint.status(), before);
+}
+
+#[test]
+fn a_bomb_of_aliases_is_refused_at_once() {
+    let setpoint = setpoint().start();
+    let mut yaml = String::from("x-a: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let before = format!("*a{}", level - 1);
+        yaml.push_str(&format!("x-a{level}: &a{level} [{}]\n", vec![before; 9].join(", ")));
+    }
+    yaml.push_str("services:\n  a:\n    command: [sh]\n");
+    let began = std::time::Instant::now();
+    let output = setpoint.apply(&yaml, &[]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(began.elapsed().as_secs() < 3, "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_bad_manifest_at_the_start_ends_up_before_ready() {
+    let failed = setpoint().manifest("services:\n  api:\n    comand: [sh]\n").try_start();
+    let (setpoint, failed) = failed.err().unwrap();
+    assert_eq!(failed.status.and_then(|status| status.code()), Some(1));
+    assert!(failed.stderr.contains("command") && failed.stderr.contains("3:5"), "{}", failed.stderr);
+    assert_eq!(setpoint.workloads(), []);
+}
+
+#[test]
+fn the_data_folder_and_its_token_are_for_their_owner_alone() {
+    let mut setpoint = setpoint().start();
+    let mode = |path: &str| fs::metadata(setpoint.data().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("token"), mode("")), (0o600, 0o700));
+    let token = setpoint.token();
+    assert!(token.len() >= 43, "256 bits at the least");
+    setpoint.stop();
+    setpoint.restart();
+    assert_eq!(setpoint.token(), token, "it stays");
+    assert_eq!(setpoint.ok(&["token", "show"]).trim(), token);
+    assert!(!setpoint.stderr().contains(&token), "it is in no log");
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_used_is_named() {
+    let setpoint = setpoint().described();
+    fs::write(setpoint.work().join("file"), "no folder").unwrap();
+    let output = setpoint.bare(&["up", "--data", "file/below", "--api", "127.0.0.1:0", "--edge", "127.0.0.1:0"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("file/below") || output.stderr.contains("--data"), "{}", output.stderr);
+}
+
+#[test]
+fn commands_without_a_server_say_how_to_start_one() {
+    let setpoint = setpoint().described();
+    let output = setpoint.cli(&["status", "--api", "http://127.0.0.1:9"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("setpoint up"), "{}", output.stderr);
+    for usage in [&["nonsense"][..], &["scale", "api"], &["apply"], &["status", "--nope"], &[]] {
+        assert_eq!(setpoint.bare(usage).code, 2, "{usage:?}");
+    }
+}
