@@ -1,6 +1,7 @@
 //! Hints from the kernel about sites: a thread of its own waits for them. They only say *look here*.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::mpsc,
     time::Duration,
@@ -51,7 +52,7 @@ impl Watching {
 }
 
 fn watch(requests: &mpsc::Receiver<Request>, events: &tokio::sync::mpsc::Sender<Event>) {
-    let mut watch = match Watch::new() {
+    let watch = match Watch::new() {
         Ok(watch) => watch,
         Err(error) => {
             tracing::warn!(%error, "changes are noticed by the periodic pass alone");
@@ -60,56 +61,77 @@ fn watch(requests: &mpsc::Receiver<Request>, events: &tokio::sync::mpsc::Sender<
     };
     // Nothing is asked for: nothing is waited for either.
     let Ok(first) = requests.recv() else { return };
-    obey(&mut watch, first);
+    let mut thread = Thread { watch, armed: BTreeSet::new() };
+    let mut seen = thread.obey(first);
     loop {
         loop {
             match requests.try_recv() {
-                Ok(request) => obey(&mut watch, request),
+                Ok(request) => merge(&mut seen, thread.obey(request)),
                 Err(mpsc::TryRecvError::Empty) => break,
                 Err(mpsc::TryRecvError::Disconnected) => return,
             }
         }
-        match wait(&mut watch) {
-            Ok(seen) if seen.is_empty() => {}
-            Ok(seen) => {
-                let paths = seen.paths.into_iter().chain(seen.gone).collect();
-                if events.blocking_send(Event::Hint { paths, everything: seen.everything }).is_err() {
-                    return;
-                }
-            }
+        match thread.wait(if seen.is_empty() { TURN } else { Duration::ZERO }) {
+            Ok(more) => merge(&mut seen, more),
             Err(error) => {
                 tracing::warn!(%error, "changes are noticed by the periodic pass alone");
                 return;
             }
         }
-    }
-}
-
-fn wait(watch: &mut Watch) -> Result<Seen, content::watch::Error> {
-    let mut seen = watch.wait(TURN)?;
-    if !seen.is_empty() {
-        std::thread::sleep(SWARM);
-        let more = watch.wait(Duration::ZERO)?;
-        seen.paths.extend(more.paths);
-        seen.gone.extend(more.gone);
-        seen.everything |= more.everything;
-    }
-    Ok(seen)
-}
-
-fn obey(watch: &mut Watch, request: Request) {
-    let armed = match &request {
-        Request::Tree(folder) => watch.arm_tree(folder),
-        Request::Folder(folder) => watch.arm_folder(folder),
-        Request::Forget(folder) => {
-            watch.forget(folder);
-            Ok(())
+        let Seen { paths, gone, everything } = std::mem::take(&mut seen);
+        let paths: Vec<_> = paths.into_iter().chain(gone).collect();
+        let hint = Event::Hint { everything, paths };
+        let nothing = matches!(&hint, Event::Hint { paths, everything: false } if paths.is_empty());
+        if !nothing && events.blocking_send(hint).is_err() {
+            return;
         }
-    };
-    match armed {
-        Ok(()) => {}
-        // A folder that is missing is found by the look that follows each arming.
-        Err(error @ content::watch::Error::Io { .. }) => tracing::debug!(%error, "not watched"),
-        Err(error) => tracing::warn!(%error, "changes are noticed by the periodic pass alone"),
+    }
+}
+
+fn merge(seen: &mut Seen, more: Seen) {
+    seen.paths.extend(more.paths);
+    seen.gone.extend(more.gone);
+    seen.everything |= more.everything;
+}
+
+struct Thread {
+    watch: Watch,
+    armed: BTreeSet<PathBuf>,
+}
+
+impl Thread {
+    fn wait(&mut self, turn: Duration) -> Result<Seen, content::watch::Error> {
+        let mut seen = self.watch.wait(turn)?;
+        if !seen.is_empty() {
+            std::thread::sleep(SWARM);
+            merge(&mut seen, self.watch.wait(Duration::ZERO)?);
+        }
+        self.armed.retain(|folder| !seen.gone.contains(folder));
+        Ok(seen)
+    }
+
+    /// What changed before a folder was watched was told by nobody: a folder that is newly watched is looked at.
+    fn obey(&mut self, request: Request) -> Seen {
+        let mut seen = Seen::default();
+        let (folder, armed) = match request {
+            Request::Tree(folder) => (folder.clone(), self.watch.arm_tree(&folder)),
+            Request::Folder(folder) => (folder.clone(), self.watch.arm_folder(&folder)),
+            Request::Forget(folder) => {
+                self.watch.forget(&folder);
+                self.armed.retain(|armed| !armed.starts_with(&folder));
+                return seen;
+            }
+        };
+        match armed {
+            Ok(()) => {
+                if self.armed.insert(folder.clone()) {
+                    seen.paths.insert(folder);
+                }
+            }
+            // A folder that is missing is noticed by the watch of the one above it, or by the pass.
+            Err(error @ content::watch::Error::Io { .. }) => tracing::debug!(%error, "not watched"),
+            Err(error) => tracing::warn!(%error, "changes are noticed by the periodic pass alone"),
+        }
+        seen
     }
 }
