@@ -54,10 +54,12 @@ impl Client {
     }
 }
 
-/// The protocol that a message asks to change to: `Connection` must name `Upgrade` for it to count.
+/// The protocol that a message asks to change to: `Connection` must name `Upgrade` for it to count. Not HTTP/2:
+/// in such a tunnel requests would pass that were never routed.
 pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let named = connection_tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    headers.get(UPGRADE).filter(|_| named).cloned()
+    let http2 = |value: &HeaderValue| value.to_str().map_or(true, |v| v.to_ascii_lowercase().contains("h2c"));
+    headers.get(UPGRADE).filter(|value| named && !http2(value)).cloned()
 }
 
 fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -209,6 +211,8 @@ mod tests {
             (&asked["connection"], &asked["upgrade"]),
             (&"upgrade".parse().unwrap(), &"websocket".parse().unwrap())
         );
+        let http2 = sent(&[("host", "a"), ("connection", "Upgrade"), ("upgrade", "H2C")]);
+        assert!(!http2.contains_key("upgrade"));
         let not_asked = sent(&[("host", "a"), ("upgrade", "websocket")]);
         assert!(!not_asked.contains_key("upgrade"));
     }

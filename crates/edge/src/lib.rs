@@ -25,6 +25,7 @@ mod proxy;
 mod serve;
 mod state;
 mod stats;
+mod wire;
 
 use std::{net::SocketAddr, sync::Arc};
 

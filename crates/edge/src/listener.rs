@@ -9,7 +9,7 @@ use std::{
 };
 
 use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -20,6 +20,7 @@ use crate::{
     config::Limits,
     serve::{self, Client},
     state::State,
+    wire::Wire,
 };
 
 /// Connections that may wait to be accepted; the kernel caps it by net.core.somaxconn.
@@ -140,7 +141,8 @@ async fn after_failed_accept(error: &io::Error) {
 
 fn http(limits: &Limits) -> http1::Builder {
     let mut http = http1::Builder::new();
-    http.header_read_timeout(None).max_header_size(limits.header_bytes);
+    // Its time for headers runs from the end of the answer before: that is our time for idle connections.
+    http.timer(TokioTimer::new()).header_read_timeout(limits.idle).max_header_size(limits.header_bytes);
     // A number of its own takes the headers' table off the stack: only when it differs from hyper's.
     if limits.headers != 100 {
         http.max_headers(limits.headers);
@@ -152,9 +154,10 @@ async fn connection(http: http1::Builder, stream: TcpStream, client: Arc<Client>
     // Without it small answers wait for acknowledgements; where it fails they are only slower.
     let _ = stream.set_nodelay(true);
     client.state.connections.fetch_add(1, Relaxed);
+    let wire = Wire::new(stream, client.limits.clone(), client.decision.clone());
     let served = client.clone();
     let service = service_fn(move |request| serve::serve(served.clone(), request));
-    let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let serving = http.serve_connection(TokioIo::new(wire), service).with_upgrades();
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header::UPGRADE};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -19,6 +19,7 @@ use crate::{
     headers, host, problem,
     proxy::{self, Outgoing},
     state::{Admission, State},
+    wire::{Decision, Outcome},
 };
 
 /// One client connection, as its requests need it.
@@ -28,6 +29,7 @@ pub struct Client {
     pub limits: Arc<Limits>,
     pub about: headers::Client,
     pub closing: Closing,
+    pub decision: Arc<Decision>,
     /// Its place among the connections; free again when the last holder is gone, a tunnel perhaps.
     _place: OwnedSemaphorePermit,
 }
@@ -40,7 +42,14 @@ impl Client {
         closing: Closing,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        Self { state, limits, about: headers::Client::new(ip), closing, _place: place }
+        Self {
+            state,
+            limits,
+            about: headers::Client::new(ip),
+            closing,
+            decision: Arc::default(),
+            _place: place,
+        }
     }
 }
 
@@ -48,7 +57,18 @@ pub async fn serve(
     client: Arc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    Ok(route(&client, request).await)
+    if !request.headers().contains_key(UPGRADE) {
+        return Ok(route(&client, request).await);
+    }
+    let response = if client.decision.has_surplus() {
+        let what = "bytes follow a request to upgrade that was not answered yet";
+        unrouted(&client.state, problem::closing(StatusCode::BAD_REQUEST, what))
+    } else {
+        route(&client, request).await
+    };
+    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    client.decision.decide(if upgraded { Outcome::Upgraded } else { Outcome::NotUpgraded });
+    Ok(response)
 }
 
 async fn route(client: &Arc<Client>, request: Request<Incoming>) -> Response<ResponseBody> {

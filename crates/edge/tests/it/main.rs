@@ -3,4 +3,5 @@
 mod drain;
 mod files;
 mod proxy;
+mod strict;
 mod support;
