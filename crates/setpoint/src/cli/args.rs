@@ -246,7 +246,7 @@ pub struct Connection {
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Output {
     /// How the data are printed
-    #[arg(short, long = "output", value_enum, value_name = "FORMAT", default_value = "table")]
+    #[arg(short = 'o', long = "output", value_enum, value_name = "FORMAT", default_value = "table")]
     pub format: Format,
 }
 

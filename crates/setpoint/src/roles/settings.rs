@@ -100,7 +100,8 @@ fn layers(file: Option<&Path>) -> Result<Figment, Error> {
             return Err(format!("{}: there is no such file; name the settings file with --config", file.display()).into());
         }
         Some(file) => defaults.merge(Toml::file_exact(file)),
-        None => defaults.merge(Toml::file_exact(FILE)),
+        None if Path::new(FILE).is_file() => defaults.merge(Toml::file_exact(FILE)),
+        None => defaults,
     };
     Ok(with_file.merge(Env::prefixed(ENV).split("__")))
 }
