@@ -22,6 +22,7 @@ mod overlay;
 mod pool;
 mod problem;
 mod proxy;
+pub mod remote;
 mod serve;
 mod state;
 mod stats;
@@ -30,7 +31,7 @@ mod wire;
 use std::{net::SocketAddr, sync::Arc};
 
 use model::{
-    Timestamp,
+    RouteRevision, Timestamp,
     route::{EdgeReport, EndpointEvent, RouteTable},
 };
 use tokio::sync::watch;
@@ -79,6 +80,16 @@ impl Edge {
     /// Changes whenever the report's meaning does: a table was published, a retired instance has drained.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.state.changed()
+    }
+
+    /// The served table when it is older than this revision.
+    fn older_than(&self, revision: RouteRevision) -> Option<RouteTable> {
+        self.state.older_than(revision)
+    }
+
+    #[cfg(test)]
+    fn is_down(&self, instance: &model::InstanceId) -> bool {
+        self.state.is_down(instance)
     }
 
     /// Counters of the services in the served table, and of what reached none.

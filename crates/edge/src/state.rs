@@ -148,6 +148,17 @@ impl State {
         self.changed.send_modify(|n| *n += 1);
     }
 
+    /// The served table, with what was carried over, when it is older than this revision.
+    pub fn older_than(&self, revision: RouteRevision) -> Option<RouteTable> {
+        let registry = self.registry();
+        registry.served.is_none_or(|served| served < revision).then(|| registry.table.clone())
+    }
+
+    #[cfg(test)]
+    pub fn is_down(&self, instance: &InstanceId) -> bool {
+        self.registry().overlay.is_down(instance)
+    }
+
     pub fn endpoint_event(&self, event: &EndpointEvent) {
         let mut registry = self.registry();
         let down = match event.health {
@@ -302,5 +313,136 @@ impl Registry {
     /// in, and its flight must be found.
     fn forget_drained(&mut self) {
         self.flights.retain(|_, flight| !flight.is_retired() || flight.count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        thread,
+    };
+
+    use model::route::Endpoint;
+
+    use super::*;
+    use crate::config::Limits;
+
+    fn state() -> State {
+        State::new(Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            id: "local".parse().unwrap(),
+            boot: "boot".parse().unwrap(),
+            limits: Limits::default(),
+        })
+    }
+
+    fn instance(incarnation: u64) -> InstanceId {
+        format!("default.api.0.{incarnation}").parse().unwrap()
+    }
+
+    /// Revision r serves instance r alone.
+    fn table(revision: u64) -> RouteTable {
+        let endpoint = Endpoint { instance: instance(revision), address: "127.0.0.1:1".into(), weight: 1 };
+        let route = ServiceRoute {
+            revision: RouteRevision(revision),
+            domains: vec!["api.localhost".parse().unwrap()],
+            backend: Backend::Proxy { endpoints: vec![endpoint] },
+        };
+        RouteTable {
+            revision: RouteRevision(revision),
+            services: [("default/api".parse().unwrap(), Arc::new(route))].into(),
+            ..RouteTable::default()
+        }
+    }
+
+    fn in_flight(state: &State, incarnation: u64) -> u64 {
+        state.report(Timestamp(0)).in_flight.get(&instance(incarnation)).copied().unwrap_or(0)
+    }
+
+    fn admitted(admission: Admission) -> (InstanceId, Ticket) {
+        let Admission::Proxy(_, target, ticket) = admission else { panic!("not admitted: {admission:?}") };
+        (target.flight.instance.clone(), ticket)
+    }
+
+    #[test]
+    fn a_request_that_counts_itself_in_too_late_begins_again() {
+        let state = state();
+        state.publish(&table(1));
+        let snapshot = state.snapshot();
+        // The request has its table and is about to choose. Meanwhile it is replaced and reported drained.
+        state.publish(&table(2));
+        assert_eq!(in_flight(&state, 1), 0);
+        let late = admitted(state.choose(&snapshot, "api.localhost", "/", &[]));
+        assert_eq!(late.0, instance(1));
+        assert!(!state.is_current(&snapshot), "so that `admit` drops the ticket and asks the new table");
+        drop(late);
+        assert_eq!(admitted(state.admit("api.localhost", "/", &[])).0, instance(2));
+    }
+
+    #[test]
+    fn a_request_that_counted_itself_in_in_time_is_in_the_report() {
+        let state = state();
+        state.publish(&table(1));
+        let snapshot = state.snapshot();
+        let (_, ticket) = admitted(state.choose(&snapshot, "api.localhost", "/", &[]));
+        assert!(state.is_current(&snapshot));
+        state.publish(&table(2));
+        assert_eq!(in_flight(&state, 1), 1);
+        let changed = state.changed();
+        drop(ticket);
+        assert!(changed.has_changed().unwrap(), "the end of the last request is told");
+        assert_eq!(in_flight(&state, 1), 0);
+    }
+
+    #[test]
+    fn an_instance_that_returns_keeps_its_count() {
+        let state = state();
+        state.publish(&table(1));
+        let (_, ticket) = admitted(state.admit("api.localhost", "/", &[]));
+        state.publish(&table(2));
+        state.publish(&RouteTable { revision: RouteRevision(3), ..table(1) });
+        assert_eq!(in_flight(&state, 1), 0, "it is in the table");
+        state.publish(&table(4));
+        assert_eq!(in_flight(&state, 1), 1, "and still has a request");
+        drop(ticket);
+        assert_eq!(in_flight(&state, 1), 0);
+    }
+
+    /// Threads admit requests without pause while tables are swapped. As soon as a report calls an instance
+    /// drained it is stopped; no admitted request may then be found on it.
+    #[test]
+    fn no_request_is_admitted_to_an_instance_that_was_reported_drained() {
+        const SWAPS: u64 = 3000;
+        let state = state();
+        let stopped: Vec<AtomicBool> = (0..=SWAPS).map(|_| AtomicBool::new(false)).collect();
+        let (done, admissions) = (AtomicBool::new(false), AtomicU64::new(0));
+        state.publish(&table(1));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !done.load(SeqCst) {
+                        let (at, ticket) = admitted(state.admit("api.localhost", "/", &[]));
+                        let stopped = &stopped[usize::try_from(at.incarnation.0).unwrap()];
+                        assert!(!stopped.load(SeqCst), "{at} was stopped with a request on it");
+                        thread::yield_now();
+                        assert!(!stopped.load(SeqCst), "{at} was stopped under a request");
+                        drop(ticket);
+                        admissions.fetch_add(1, SeqCst);
+                    }
+                });
+            }
+            for revision in 2..=SWAPS {
+                state.publish(&table(revision));
+                while in_flight(&state, revision - 1) > 0 {
+                    thread::yield_now();
+                }
+                stopped[usize::try_from(revision - 1).unwrap()].store(true, SeqCst);
+            }
+            done.store(true, SeqCst);
+        });
+        assert!(admissions.load(SeqCst) > SWAPS, "there was load");
+        let registry = state.registry();
+        assert_eq!((registry.flights.len(), registry.targets.len()), (1, 1), "what is gone is forgotten");
     }
 }
