@@ -80,6 +80,8 @@ impl Agent {
             looking_at_files: false,
             file_looks: Arc::default(),
             looking_at_logs: false,
+            unsynced: Default::default(),
+            syncing: Arc::default(),
             events,
             commands,
             ending: None,

@@ -1,6 +1,11 @@
 //! An accepted assignment, brought into memory and onto the disk. Its stamp is durable already.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+};
 
 use model::{
     InstanceId,
@@ -28,9 +33,11 @@ impl Agent {
             }
         }
         for id in &touched {
+            if let Some(instance) = self.instances.get(id) {
+                self.unsynced.insert(instance.folder.path().to_owned());
+            }
             self.touch(id);
         }
-        self.sync_later();
     }
 
     /// Whether anything about the instance has changed.
@@ -55,16 +62,38 @@ impl Agent {
         true
     }
 
-    /// All of the ledger's new files at once, off the way of everything else.
-    fn sync_later(&self) {
-        let folder = self.cx.instances();
+    /// Makes new claims survive a power loss too, off the way of everything else. What is lost before that is assigned
+    /// again by the server; only a node that is cut off from it would miss it.
+    pub(super) fn sync_ledger(&mut self) {
+        if self.unsynced.is_empty() || self.syncing.load(Ordering::Relaxed) {
+            return;
+        }
+        self.syncing.store(true, Ordering::Relaxed);
+        let (folders, syncing) = (std::mem::take(&mut self.unsynced), self.syncing.clone());
+        let instances = self.cx.instances();
         tokio::task::spawn_blocking(move || {
-            let synced = std::fs::File::open(&folder).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
-            if let Err(error) = synced {
+            if let Err(error) = sync_all(&instances, &folders) {
                 tracing::warn!(%error, "the ledger could not be synced");
             }
+            syncing.store(false, Ordering::Relaxed);
         });
     }
+}
+
+/// One by one while they are few: syncing the whole file system would wait for everybody's writes.
+fn sync_all(instances: &Path, folders: &BTreeSet<PathBuf>) -> std::io::Result<()> {
+    const FEW: usize = 64;
+    if folders.len() > FEW {
+        return Ok(rustix::fs::syncfs(File::open(instances)?)?);
+    }
+    for folder in folders.iter().filter(|folder| folder.is_dir()) {
+        for path in [folder.join("assigned.json"), folder.clone()] {
+            if let Ok(file) = File::open(path) {
+                file.sync_all()?;
+            }
+        }
+    }
+    File::open(instances)?.sync_all()
 }
 
 fn change(instance: &mut Instance, assigned: &Arc<Assigned>) -> bool {

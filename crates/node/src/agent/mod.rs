@@ -173,6 +173,9 @@ pub(crate) struct Agent {
     looking_at_files: bool,
     file_looks: Arc<std::sync::Mutex<BTreeMap<InstanceId, crate::process::files::Look>>>,
     looking_at_logs: bool,
+    /// Instance folders whose claim was written and may not be on the disk yet.
+    unsynced: std::collections::BTreeSet<PathBuf>,
+    syncing: Arc<std::sync::atomic::AtomicBool>,
     events: mpsc::Receiver<Event>,
     commands: mpsc::Receiver<Command>,
     ending: Option<(Workloads, oneshot::Sender<()>)>,
@@ -208,7 +211,10 @@ impl Agent {
                 },
                 () = tokio::time::sleep(wake) => {}
                 _ = full.tick() => self.full_pass(),
-                _ = files.tick() => self.look_at_files(),
+                _ = files.tick() => {
+                    self.look_at_files();
+                    self.sync_ledger();
+                }
                 _ = logs.tick() => self.look_at_logs(),
                 _ = life.tick() => self.publisher.touch(),
             }

@@ -146,6 +146,7 @@ impl Agent {
                 instance.install = Install::Whole;
                 instance.state.installed = true;
                 Self::remember(instance);
+                self.unsynced.insert(instance.folder.path().to_owned());
                 if let Some(view) = view {
                     self.see(id, view);
                     self.watch_site(id);

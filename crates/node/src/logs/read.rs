@@ -22,53 +22,69 @@ pub enum Error {
     Ended,
 }
 
-/// The last `lines` lines of the output, older files among it. `files` are oldest first.
+/// The last `lines` lines of the output, older files among it. `files` are oldest first and are read as one: a cut may
+/// have split a line. A last line without an end counts as one.
 pub fn tail(files: &[PathBuf], lines: usize) -> Result<Vec<u8>, Error> {
-    let mut parts: Vec<Vec<u8>> = Vec::new();
-    let (mut left, mut room) = (lines, MAX_TAIL);
+    let mut tail = Tail { chunks: Vec::new(), ends_left: lines, room: MAX_TAIL, begun: false };
     for path in files.iter().rev() {
-        if left == 0 || room == 0 {
+        if lines == 0 || tail.is_whole() {
             break;
         }
-        let part = match tail_of(path, left, room, parts.is_empty()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            part => part.map_err(|error| Error::Unreadable { path: path.clone(), error })?,
-        };
-        let open = parts.is_empty() && !part.is_empty() && part.last() != Some(&b'\n');
-        let ends = part.iter().filter(|b| **b == b'\n').count();
-        left = left.saturating_sub(ends + usize::from(open));
-        room = room.saturating_sub(part.len() as u64);
-        parts.push(part);
-    }
-    Ok(parts.into_iter().rev().flatten().collect())
-}
-
-/// Reads backwards until enough line ends are found. A last line without an end counts as one.
-fn tail_of(path: &Path, lines: usize, room: u64, newest: bool) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let end = file.seek(SeekFrom::End(0))?;
-    let (mut begin, mut bytes): (u64, Vec<u8>) = (end, Vec::new());
-    while begin > 0 && (bytes.len() as u64) < room {
-        let size = CHUNK.min(begin).min(room - bytes.len() as u64);
-        begin -= size;
-        file.seek(SeekFrom::Start(begin))?;
-        let mut chunk = vec![0; usize::try_from(size).unwrap_or(0)];
-        file.read_exact(&mut chunk)?;
-        chunk.append(&mut bytes);
-        bytes = chunk;
-        if let Some(start) = nth_line_from_end(&bytes, lines, newest) {
-            return Ok(bytes.split_off(start));
+        match tail.read(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Unreadable { path: path.clone(), error });
+            }
+            _ => {}
         }
     }
-    Ok(bytes)
+    Ok(tail.chunks.into_iter().rev().flatten().collect())
 }
 
-fn nth_line_from_end(bytes: &[u8], lines: usize, newest: bool) -> Option<usize> {
-    // The last line's own end does not begin another line.
-    let open = newest && bytes.last() != Some(&b'\n');
-    let wanted = if open { lines } else { lines + 1 };
-    let mut ends = bytes.iter().enumerate().rev().filter(|(_, b)| **b == b'\n');
-    ends.nth(wanted.checked_sub(1)?).map(|(at, _)| at + 1)
+/// Grows backwards, newest chunk first, until so many line ends are passed.
+struct Tail {
+    chunks: Vec<Vec<u8>>,
+    ends_left: usize,
+    room: u64,
+    /// The end that closes the last line has been seen (or found missing): it begins no line of its own.
+    begun: bool,
+}
+
+impl Tail {
+    fn is_whole(&self) -> bool {
+        self.room == 0 || (self.begun && self.ends_left == 0)
+    }
+
+    fn read(&mut self, path: &Path) -> io::Result<()> {
+        let mut file = File::open(path)?;
+        let mut begin = file.seek(SeekFrom::End(0))?;
+        while begin > 0 && !self.is_whole() {
+            let size = CHUNK.min(begin).min(self.room);
+            begin -= size;
+            file.seek(SeekFrom::Start(begin))?;
+            let mut chunk = vec![0; usize::try_from(size).unwrap_or(0)];
+            file.read_exact(&mut chunk)?;
+            self.room -= size;
+            self.take(chunk);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, mut chunk: Vec<u8>) {
+        let mut end = chunk.len();
+        if !self.begun {
+            self.begun = true;
+            end -= usize::from(chunk.last() == Some(&b'\n'));
+        }
+        while let Some(at) = chunk[..end].iter().rposition(|byte| *byte == b'\n') {
+            self.ends_left -= 1;
+            if self.ends_left == 0 {
+                chunk.drain(..=at);
+                break;
+            }
+            end = at;
+        }
+        self.chunks.push(chunk);
+    }
 }
 
 /// Reads on where it left off. Where it left off is counted from the instance's first byte, so that cutting the file
@@ -125,6 +141,8 @@ mod tests {
         assert_eq!(last("1\n2\n", "3\n", 100), "1\n2\n3\n");
         assert_eq!(last("", "", 5), "");
         assert_eq!(last("x", "", 0), "");
+        assert_eq!(last("1\nlong ", "line\n", 1), "long line\n", "a cut has split it");
+        assert_eq!(last("1\n2\n", "\n", 2), "2\n\n");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod adopt;
 mod app;
 mod ledger;
+mod logs;
 mod process;
 mod site;
 mod world;

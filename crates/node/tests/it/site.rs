@@ -130,8 +130,8 @@ async fn every_damage_is_noticed_by_itself_and_put_back_in_the_same_folder() {
                 fs::set_permissions(f.join("index.html"), fs::Permissions::from_mode(0o600)).unwrap();
             }),
         ),
-        ("a deep folder is missing", Box::new(|f| fs::remove_dir_all(f.join("css/deep")).unwrap())),
-        ("the folder is missing", Box::new(|f| fs::remove_dir_all(f).unwrap())),
+        ("a deep folder is missing", Box::new(|f| vanish(&world, &f.join("css/deep")))),
+        ("the folder is missing", Box::new(|f| vanish(&world, f))),
         ("the folder is renamed", Box::new(|f| fs::rename(f, f.with_extension("away")).unwrap())),
         ("current is missing", Box::new(|_| fs::remove_file(&link).unwrap())),
         (
@@ -157,10 +157,7 @@ async fn every_damage_is_noticed_by_itself_and_put_back_in_the_same_folder() {
                 symlink(home.join("deployment-aaa/css"), webroot.join("css")).unwrap();
             }),
         ),
-        (
-            "everything is missing",
-            Box::new(|f| fs::rename(f.parent().unwrap(), world.dir.path().join("away")).unwrap()),
-        ),
+        ("everything is missing", Box::new(|f| vanish(&world, f.parent().unwrap()))),
         ("a file is changed after all that", Box::new(|f| fs::write(f.join("index.html"), "evil").unwrap())),
     ];
     for (what, damage) in damages {
@@ -174,6 +171,12 @@ async fn every_damage_is_noticed_by_itself_and_put_back_in_the_same_folder() {
     // The last damage but one took it along with everything else.
     assert_eq!(aside, None);
     assert_eq!(run.until_ready(&docs.id).await.attempts.total, 0);
+}
+
+/// In one step: a removal entry by entry races with its repair.
+fn vanish(world: &World, path: &Path) {
+    let away = tempfile::tempdir_in(world.dir.path()).unwrap();
+    fs::rename(path, away.path().join("gone")).unwrap();
 }
 
 fn walk(folder: &Path) -> usize {
