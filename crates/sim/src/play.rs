@@ -648,8 +648,13 @@ impl<'a> Play<'a> {
             self.dies(pid, true);
         }
         if self.ledger_was_lost {
-            let owned: BTreeSet<String> =
-                self.agent.ledger.entries.values().map(|entry| crate::node::folder(&entry.assigned)).collect();
+            let owned: BTreeSet<String> = self
+                .agent
+                .ledger
+                .entries
+                .values()
+                .map(|entry| crate::node::folder(&entry.assigned))
+                .collect();
             self.machine.folders.retain(|path, _| owned.contains(path));
             self.machine.links.retain(|_, path| owned.contains(path));
         }

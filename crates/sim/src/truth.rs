@@ -48,6 +48,7 @@ impl fmt::Display for Violation {
 pub struct Truth {
     pub violation: Option<Violation>,
     accepted: Option<(Term, Generation)>,
+    ledger_lost_at: Option<Timestamp>,
     phases: BTreeMap<DeploymentId, Phase>,
     /// Ready instances that a service never has fewer of, while only Setpoint acts on it.
     guards: BTreeMap<ServiceKey, u32>,
@@ -86,6 +87,7 @@ impl Truth {
     /// With the ledger goes what was accepted, and whose processes are whose.
     pub fn ledger_lost(&mut self, now: Timestamp, machine: &Machine) {
         self.accepted = None;
+        self.ledger_lost_at = Some(now);
         self.starts.clear();
         self.unowned.extend(machine.live().map(|(pid, _)| pid));
         let services: BTreeSet<ServiceKey> =
@@ -143,7 +145,8 @@ impl Truth {
 
     /// I18: an address leads to the instance that the table means.
     pub fn misrouted(&mut self, now: Timestamp, meant: &InstanceId, found: &InstanceId) {
-        if self.unowned.is_empty() {
+        let forgot_ports = self.ledger_lost_at.is_some_and(|at| now.since(at) < HOLD_OFF);
+        if !forgot_ports {
             self.fail("I18", now, format!("a request for {meant} reached {found}"));
         }
     }

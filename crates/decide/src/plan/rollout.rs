@@ -4,7 +4,7 @@
 use model::{
     InstanceId,
     deployment::Phase,
-    instance::{RetireReason, Stage},
+    instance::{Placement, RetireReason, Stage},
     plan::StepReport,
     reason::{Change, Waiting},
     spec::{Kind, Order, Strategy},
@@ -55,19 +55,7 @@ fn process(work: &mut Work<'_>, report: &mut StepReport) {
     // More than wanted, of the target itself: what is not ready first, then the oldest.
     shed_current(work, report);
     let wanted = work.wanted();
-    let outdated = count(work.outdated().iter());
-    let may_go = match (work.service.spec.deploy.strategy, work.order()) {
-        _ if wanted == 0 => outdated,
-        (Strategy::Recreate, _) => outdated,
-        (Strategy::Rolling, Order::StartFirst) => {
-            outdated.saturating_sub(wanted.saturating_sub(work.ready_current()))
-        }
-        (Strategy::Rolling, Order::StopFirst) => {
-            let unserved = wanted.saturating_sub(outdated + work.ready_current());
-            outdated.min(work.service.spec.deploy.parallelism.saturating_sub(unserved))
-        }
-    };
-    for id in first_to_go(work.outdated(), may_go) {
+    for id in outdated_to_go(work, wanted) {
         let why = if wanted == 0 { unwanted(work) } else { outdated_by(work, &id) };
         report.changed.extend(work.retire(&id, why));
     }
@@ -75,6 +63,33 @@ fn process(work: &mut Work<'_>, report: &mut StepReport) {
         report.waiting.push(Waiting::Successor { instance: placement.id.clone() });
     }
     work.starts = starts(work, report);
+}
+
+/// Which instances of another release or epoch go now. What is unknown may be all that serves, or nothing: it neither
+/// counts nor goes, until nothing is wanted or enough of the target is ready.
+fn outdated_to_go(work: &Work<'_>, wanted: u32) -> Vec<InstanceId> {
+    let deploy = &work.service.spec.deploy;
+    let ready = work.ready_current();
+    let all = work.outdated();
+    let known = known(all.clone());
+    let outdated = count(known.iter());
+    match (deploy.strategy, work.order()) {
+        _ if wanted == 0 => first_to_go(all, u32::MAX),
+        (Strategy::Recreate, _) => first_to_go(all, u32::MAX),
+        (Strategy::Rolling, Order::StartFirst) if ready >= wanted => first_to_go(all, u32::MAX),
+        (Strategy::Rolling, Order::StartFirst) => {
+            first_to_go(known, outdated.saturating_sub(wanted.saturating_sub(ready)))
+        }
+        (Strategy::Rolling, Order::StopFirst) => {
+            let unserved = wanted.saturating_sub(outdated + ready);
+            first_to_go(known, outdated.min(deploy.parallelism.saturating_sub(unserved)))
+        }
+    }
+}
+
+fn known(mut candidates: Candidates<'_>) -> Candidates<'_> {
+    candidates.retain(|(_, readiness)| *readiness != Readiness::Unknown);
+    candidates
 }
 
 /// Why an instance of another release or epoch goes.
@@ -123,7 +138,9 @@ fn starts(work: &Work<'_>, report: &mut StepReport) -> u32 {
 fn shed_current(work: &mut Work<'_>, report: &mut StepReport) {
     let surplus = count(work.current().iter()).saturating_sub(work.wanted());
     let why = unwanted(work);
-    for id in first_to_go(work.current(), surplus) {
+    // Which one to spare is only known of what is known.
+    let candidates = if work.wanted() == 0 { work.current() } else { known(work.current()) };
+    for id in first_to_go(candidates, surplus) {
         report.changed.extend(work.retire(&id, why));
     }
 }
@@ -132,13 +149,15 @@ fn shed_current(work: &mut Work<'_>, report: &mut StepReport) {
 fn shed_surplus(work: &mut Work<'_>, limit: u32, report: &mut StepReport) {
     let running: Vec<_> = work.current().into_iter().chain(work.outdated()).collect();
     let surplus = count(running.iter()).saturating_sub(limit);
-    for id in first_to_go(running, surplus) {
+    for id in first_to_go(known(running), surplus) {
         report.changed.extend(work.retire(&id, RetireReason::ScaledDown));
     }
 }
 
+type Candidates<'a> = Vec<(&'a Placement, Readiness)>;
+
 /// What is not ready first, then the oldest. What is unknown goes last: it may be all that serves.
-fn first_to_go(mut candidates: Vec<(&model::instance::Placement, Readiness)>, n: u32) -> Vec<InstanceId> {
+fn first_to_go(mut candidates: Candidates<'_>, n: u32) -> Vec<InstanceId> {
     let rank = |readiness: Readiness| match readiness {
         Readiness::Failed => 0,
         Readiness::Coming => 1,
