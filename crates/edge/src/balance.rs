@@ -103,7 +103,7 @@ mod tests {
         assert!(!has_other(&endpoints, b, 50));
         b.flight.set_down(true);
         assert!(Arc::ptr_eq(pick(&endpoints, &[], 50).unwrap(), a), "nothing else is left");
-        assert!(pick(&endpoints, &[a.clone()], 50).is_none());
+        assert!(pick(&endpoints, std::slice::from_ref(a), 50).is_none());
         a.flight.set_down(true);
         assert!(pick(&endpoints, &[], 50).is_none());
     }

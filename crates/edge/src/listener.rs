@@ -114,6 +114,7 @@ async fn accept_all(
     places: &Arc<Semaphore>,
 ) {
     let http = http(limits);
+    let mut failed = false;
     loop {
         // Closed only with the server itself.
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -122,19 +123,26 @@ async fn accept_all(
                 let client = Client::new(state.clone(), limits.clone(), peer.ip(), closing.clone(), place);
                 tokio::spawn(connection(http.clone(), stream, Arc::new(client)));
             }
-            Err(error) => after_failed_accept(&error).await,
+            Err(error) => {
+                after_failed_accept(&error, failed).await;
+                failed = true;
+                continue;
+            }
         }
+        failed = false;
     }
 }
 
 /// Out of descriptors or memory: others have to finish first, and asking again at once would only spin.
-async fn after_failed_accept(error: &io::Error) {
+async fn after_failed_accept(error: &io::Error, again: bool) {
     let of_one_client = matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     );
     if !of_one_client {
-        tracing::warn!(%error, "the edge cannot accept connections; raise the limit of open files (ulimit -n)");
+        if !again {
+            tracing::warn!(%error, "the edge cannot accept connections; raise the limit of open files (ulimit -n)");
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::{Method, Request, Response, StatusCode, header::UPGRADE};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
@@ -87,6 +87,12 @@ async fn route(client: &Arc<Client>, request: Request<Incoming>) -> Response<Res
             return unrouted(state, problem::closing(StatusCode::BAD_REQUEST, &error.to_string()));
         }
     };
+    if let (Some(max), Some(length)) = (client.limits.max_body, request.body().size_hint().exact())
+        && length > max
+    {
+        let what = format!("the request's body is larger than the {max} bytes that are allowed");
+        return unrouted(state, problem::closing(StatusCode::PAYLOAD_TOO_LARGE, &what));
+    }
     let (service, response) = match state.admit(&host, path, &[]) {
         Admission::Unrouted => {
             let what = "no service has this host and path; `setpoint status` lists the urls";

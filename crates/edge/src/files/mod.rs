@@ -67,7 +67,7 @@ pub async fn answer(
 
 /// The folder is gone or cannot be read: the node is putting it back, or an operator has to look.
 fn unreadable(service: &Service, site: &Site, error: &lookup::Error) -> Response<ResponseBody> {
-    tracing::warn!(service = %service.key, folder = %site.folder.display(), %error, "a site cannot be read");
+    tracing::debug!(service = %service.key, folder = %site.folder.display(), %error, "a site cannot be read");
     let what = format!("the files of {} cannot be read at this moment; try again", service.key);
     let mut response = problem::problem(StatusCode::SERVICE_UNAVAILABLE, &what);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -129,7 +129,7 @@ async fn a_service_whose_only_instance_refuses_gets_502_and_serves_again_at_once
 /// Answers the first request of each connection and closes without an answer at the second.
 async fn fickle(count: Arc<AtomicU64>) -> Upstream {
     upstream(move |_, _| {
-        if count.fetch_add(1, SeqCst) % 2 == 0 {
+        if count.fetch_add(1, SeqCst).is_multiple_of(2) {
             Act::Text("ok".into())
         } else {
             Act::BytesAndClose(Vec::new())
@@ -234,7 +234,7 @@ async fn a_large_body_comes_back_unchanged() {
     })
     .await;
     running.edge.publish(&api(1, &[(A, a.address)]));
-    let body: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 31 >> 3) as u8).collect();
+    let body: Vec<u8> = (0..3_000_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();
     let mut client = running.client().await;
     client
         .send(format!("PUT / HTTP/1.1\r\nHost: api.localhost\r\nContent-Length: {}\r\n\r\n", body.len()))
