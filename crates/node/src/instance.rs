@@ -181,7 +181,8 @@ impl Instance {
         match (&self.run, &self.trouble) {
             (Run::Unknown { cause, .. }, _) => format!("{}: {cause}", step.message),
             (_, Some(trouble)) if step.message.is_empty() => trouble.clone(),
-            _ => step.message.clone(),
+            (_, Some(trouble)) => format!("{}; {trouble}", step.message),
+            (_, None) => step.message.clone(),
         }
     }
 }

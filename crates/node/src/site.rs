@@ -148,7 +148,7 @@ impl Site {
     fn repair(&self, blobs: &Blobs, artifact: &Artifact, drift: &DriftPolicy) -> Result<(), Error> {
         for _ in 0..4 {
             let damage = place::check(&self.folder(), artifact, Depth::Whole)?;
-            let damage: Vec<_> = damage.into_iter().filter(|d| corrects(drift, &of_damage(d).path)).collect();
+            let damage: Vec<_> = damage.into_iter().filter(|d| !is_left(drift, &of_damage(d))).collect();
             if damage.is_empty() {
                 break;
             }
@@ -157,12 +157,13 @@ impl Site {
         Ok(())
     }
 
-    /// Removes the folder, and the links unless something else has taken them over.
-    pub fn remove(&self) -> Result<(), Error> {
-        if links::read(&self.link())? == links::LinkState::To(PathBuf::from(&self.name)) {
-            if let Some(webroot) = self.webroot() {
-                webroot.remove()?;
-            }
+    /// Removes the folder, and the links that nothing else has taken over.
+    pub fn remove(&self, current: bool, webroot: bool) -> Result<(), Error> {
+        let ours = links::read(&self.link())? == links::LinkState::To(PathBuf::from(&self.name));
+        if let Some(links) = self.webroot().filter(|_| webroot) {
+            links.remove()?;
+        }
+        if current && ours {
             links::remove(&self.link())?;
         }
         place::remove(&self.parent, &self.name)?;
@@ -179,6 +180,14 @@ pub fn corrects(drift: &DriftPolicy, path: &str) -> bool {
 
 pub fn is_ignored(drift: &DriftPolicy, path: &str) -> bool {
     drift.mode == DriftMode::Off || drift.ignore.iter().any(|pattern| ignores(pattern, path))
+}
+
+/// Whether a difference stays as it is. A folder that is not declared stands for all that is in it, so one in which
+/// something may lie that is ignored is left too: removing it would take that along.
+pub fn is_left(drift: &DriftPolicy, found: &Difference) -> bool {
+    let holds =
+        |pattern: &String| pattern.strip_prefix(&found.path).is_some_and(|below| below.starts_with('/'));
+    is_ignored(drift, &found.path) || (found.declared.is_none() && drift.ignore.iter().any(holds))
 }
 
 fn of_damage(damage: &Damage) -> Difference {

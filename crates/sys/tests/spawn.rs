@@ -1,5 +1,7 @@
 //! A child behind its gate, with real processes.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers end the test")]
+
 use std::{
     fs::{File, OpenOptions},
     io::{BufRead, BufReader, Read},
@@ -60,7 +62,8 @@ fn what_cannot_run_is_a_typed_error_and_leaves_no_process() {
     let dir = tempfile::tempdir().unwrap();
     let text = dir.path().join("text");
     std::fs::write(&text, "#!/bin/sh\n").unwrap();
-    let cases: [(fn(&mut Spawn, PathBuf), Stage, i32); 4] = [
+    type Case = (fn(&mut Spawn, PathBuf), Stage, i32);
+    let cases: [Case; 4] = [
         (|s, _| s.program = "/nonexistent".into(), Stage::Exec, libc::ENOENT),
         (|s, text| s.program = text, Stage::Exec, libc::EACCES),
         (|s, _| s.cwd = "/nonexistent".into(), Stage::Cwd, libc::ENOENT),

@@ -95,7 +95,7 @@ impl Agent {
         if let Some(stamp) = self.accepted.clone() {
             self.publisher.accepted(stamp);
         }
-        let (folders, strange) = ledger::list(&self.cx.instances())?;
+        let ledger::Listing { instances: folders, strange } = ledger::list(&self.cx.instances())?;
         self.strange = strange
             .into_iter()
             .map(|path| Stranger {
@@ -290,7 +290,11 @@ fn take_over(
     let other_boot = *boot_before == BootBefore::Other;
     match state {
         Knowledge::Known(state) => instance.state = state,
-        Knowledge::Absent => {}
+        Knowledge::Absent => {
+            if let Some(identity) = identity.known() {
+                instance.state = state_of(identity);
+            }
+        }
         // Torn by a power loss: the assignment's floor of attempts stands in for it.
         Knowledge::Unknown { .. } if other_boot || instance.site.is_some() => {}
         Knowledge::Unknown { since, cause } => return unknown(instance, since, cause),
@@ -301,21 +305,26 @@ fn take_over(
     }
     match identity {
         Knowledge::Absent => {}
-        Knowledge::Unknown { .. } if other_boot => ended(instance, None, now),
+        Knowledge::Unknown { .. } if other_boot => ended(cx, instance, None, now),
         Knowledge::Unknown { since, cause } => unknown(instance, since, cause),
         Knowledge::Known(identity) if identity.boot != cx.surroundings.boot => {
-            ended(instance, Some(identity.run), now);
+            ended(cx, instance, Some(identity.run), now);
         }
         Knowledge::Known(identity) => match find(&identity) {
             Ok(Some(pidfd)) => adopted(cx, instance, pidfd, &identity, now),
             Ok(None) => {
                 // Its group may have outlived it, and would hold its port.
                 let _ = sys::pidfd::kill_group(&identity.of_kernel());
-                ended(instance, Some(identity.run), now);
+                ended(cx, instance, Some(identity.run), now);
             }
             Err(error) => unknown(instance, now, error.to_string()),
         },
     }
+}
+
+/// Of a process whose state file is gone: what the process itself tells.
+fn state_of(identity: &Identity) -> State {
+    State { installed: true, runs: identity.run, port: orphans::port_of(identity.pid), ..State::default() }
 }
 
 fn unknown(instance: &mut Instance, since: Timestamp, cause: String) {
@@ -360,13 +369,17 @@ fn adopted(cx: &Arc<Context>, instance: &mut Instance, pidfd: PidFd, identity: &
 }
 
 /// It ended: as it was seen to end, or, if nobody saw it, as nobody knows.
-fn ended(instance: &mut Instance, run: Option<u64>, now: Timestamp) {
-    let seen = instance.state.last_exit.clone().filter(|_| run.is_some() && instance.state.ended_run == run);
+fn ended(cx: &Context, instance: &mut Instance, run: Option<u64>, now: Timestamp) {
+    let seen: Option<Exit> =
+        instance.state.last_exit.clone().filter(|_| run.is_some() && instance.state.ended_run == run);
     if instance.state.ended_by_us {
         instance.run = Run::NotStarted;
         return;
     }
-    let exit = seen.unwrap_or(Exit { at: now, status: ExitStatus::Unknown });
+    let exit = seen.unwrap_or_else(|| {
+        cx.say(instance, Kind::InstanceExited, format!("{} ended while nobody watched", instance.id));
+        Exit { at: now, status: ExitStatus::Unknown }
+    });
     instance.state.last_exit = Some(exit.clone());
     instance.state.ended_run = run;
     instance.run = Run::Ended { started: instance.state.started_at, exit };

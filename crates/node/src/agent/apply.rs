@@ -110,7 +110,7 @@ fn change(instance: &mut Instance, assigned: &Arc<Assigned>) -> bool {
     if !assigned.current {
         instance.state.switched = false;
     }
-    instance.hurry.notify_waiters();
+    instance.hurry.notify_one();
     if instance.folder.path().is_dir()
         && let Err(error) = instance.folder.write_assigned(assigned)
     {
@@ -122,7 +122,7 @@ fn change(instance: &mut Instance, assigned: &Arc<Assigned>) -> bool {
 /// Its going is written down before it is begun.
 fn withdraw(instance: &mut Instance) {
     instance.wanted = false;
-    instance.hurry.notify_waiters();
+    instance.hurry.notify_one();
     if let Err(error) = instance.folder.withdraw() {
         tracing::warn!(instance = %instance.id, %error, "its removal is held in memory alone");
     }

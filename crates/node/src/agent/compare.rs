@@ -171,7 +171,7 @@ fn changed_looks(looks: &Looks, targets: Vec<(InstanceId, PathBuf, Vec<RelPath>)
 /// Ignored, or not yet switched to: then its absence is work to do and no drift.
 fn is_excused(instance: &Instance, found: &site::Difference) -> bool {
     let link = found.path == "site/current" || found.path.starts_with("webroot/");
-    site::is_ignored(&instance.assigned.drift, &found.path)
+    site::is_left(&instance.assigned.drift, found)
         || (link && !(instance.assigned.current && instance.state.switched))
 }
 

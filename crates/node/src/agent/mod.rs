@@ -113,10 +113,19 @@ pub(crate) enum Event {
 pub(crate) enum Outcome {
     Installed(Result<Option<site::View>, String>),
     Updated(Result<site::View, String>),
-    Started(Result<(PidFd, sys::Identity, Arc<Prepared>, Timestamp), StartFailure>),
+    Started(Result<Launched, StartFailure>),
     Deleted(Result<(), String>),
     /// Ended because the node ends.
     Stopped(Result<(), String>),
+}
+
+/// A process that runs.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub pidfd: PidFd,
+    pub identity: sys::Identity,
+    pub prepared: Arc<Prepared>,
+    pub began: Timestamp,
 }
 
 #[derive(Debug)]

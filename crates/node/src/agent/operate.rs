@@ -16,7 +16,7 @@ use model::{
 };
 use tokio::sync::oneshot;
 
-use super::{Agent, Context, Event, Outcome, StartFailure, Workloads};
+use super::{Agent, Context, Event, Launched, Outcome, StartFailure, Workloads};
 use crate::{
     instance::{Instance, Run},
     ledger::Folder,
@@ -117,12 +117,30 @@ impl Agent {
         let failed = instance.state.attempts.total > 0 || !instance.state.ready;
         let keep = failed && instance.process().is_some();
         let job = Job::of(instance);
+        let keep = Keep { output: keep, ..self.links_of_others(id) };
         let (cx, id) = (self.cx.clone(), id.clone());
         tokio::spawn(async move {
             let deleted = job.delete(&cx, process, keep).await;
             pause_after(&deleted, failures, &hurry).await;
             let _ = cx.events.send(Event::Done { id, outcome: Outcome::Deleted(deleted) }).await;
         });
+    }
+
+    /// What another deployment of the same service has taken over, or is about to: its links are not this one's to
+    /// remove.
+    fn links_of_others(&self, id: &InstanceId) -> Keep {
+        let Some(going) = self.instances.get(id).and_then(|instance| instance.site.as_ref()) else {
+            return Keep::default();
+        };
+        let same_service = |other: &&Instance| other.id.service == id.service && other.id != *id;
+        let mut keep = Keep::default();
+        for other in self.instances.values().filter(same_service) {
+            if let Some(site) = other.site.as_ref().filter(|_| other.wanted && other.assigned.current) {
+                keep.current = true;
+                keep.webroot |= site.webroot == going.webroot;
+            }
+        }
+        keep
     }
 
     pub(super) fn done(&mut self, id: &InstanceId, outcome: Outcome) {
@@ -176,16 +194,12 @@ impl Agent {
         }
     }
 
-    fn started(
-        &mut self,
-        id: &InstanceId,
-        result: Result<(sys::PidFd, sys::Identity, Arc<Prepared>, Timestamp), StartFailure>,
-        now: Timestamp,
-    ) {
+    fn started(&mut self, id: &InstanceId, result: Result<Launched, StartFailure>, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         match result {
-            Ok((pidfd, identity, prepared, began)) => {
+            Ok(Launched { pidfd, identity, prepared, began }) => {
                 instance.prepared = Some(prepared);
+                instance.trouble = None;
                 let run = instance.state.runs;
                 let health = Health::new(&instance.assigned.content.health, began);
                 instance.state.started_at = Some(began);
@@ -229,7 +243,8 @@ impl Agent {
         instance.state.ended_run = Some(run);
         instance.state.last_exit = Some(exit.clone());
         instance.run = Run::Ended { started: instance.state.started_at, exit };
-        if instance.busy.is_none() {
+        let asked = matches!(instance.busy, Some(Busy::Starting | Busy::Stopping { .. }));
+        if !asked {
             self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {status}"));
             if !was_ready {
                 self.move_port(id);
@@ -322,7 +337,7 @@ impl Agent {
             }
         }
         for instance in self.instances.values() {
-            instance.hurry.notify_waiters();
+            instance.hurry.notify_one();
         }
     }
 
@@ -359,7 +374,7 @@ impl Agent {
         Self::remember(instance);
     }
 
-    /// Operations under way are waited for; what they started meanwhile is then ended too.
+    /// Starts and ends under way are waited for; what was started meanwhile is then ended too.
     pub(super) fn is_over(&mut self) -> bool {
         let Some((workloads, _)) = &self.ending else { return false };
         if *workloads == Workloads::Stop {
@@ -375,7 +390,10 @@ impl Agent {
                 self.stop_for_good(id);
             }
         }
-        self.instances.values().all(|instance| instance.busy.is_none())
+        // A folder that is half placed stays half placed, and is none: only processes must not be left between.
+        let between =
+            |instance: &Instance| matches!(instance.busy, Some(Busy::Starting | Busy::Stopping { .. }));
+        !self.instances.values().any(between)
     }
 
     pub(super) fn end(&mut self) {
@@ -456,6 +474,14 @@ async fn pause_after<T>(result: &Result<T, String>, failures: u32, hurry: &tokio
         let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(MAX_PAUSE);
         let _ = tokio::time::timeout(pause, hurry.notified()).await;
     }
+}
+
+/// What a removal leaves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Keep {
+    output: bool,
+    current: bool,
+    webroot: bool,
 }
 
 /// What an operation needs of its instance: a copy, since the agent goes on.
@@ -546,11 +572,7 @@ impl Job {
     }
 
     /// Ends what lives, then starts. Nothing here waits for the disk to be synced.
-    async fn start(
-        &self,
-        cx: &Context,
-        before: Option<Handle>,
-    ) -> Result<(sys::PidFd, sys::Identity, Arc<Prepared>, Timestamp), StartFailure> {
+    async fn start(&self, cx: &Context, before: Option<Handle>) -> Result<Launched, StartFailure> {
         if let Some(before) = before {
             let stopped = stop::stop(before, &self.assigned.content.stop).await;
             stopped.map_err(|error| StartFailure { message: error.to_string() })?;
@@ -564,10 +586,10 @@ impl Job {
         }
         let began = cx.now();
         let (pidfd, identity) = prepared.start(&self.folder, &self.state, &cx.surroundings.boot).await?;
-        Ok((pidfd, identity, prepared, began))
+        Ok(Launched { pidfd, identity, prepared, began })
     }
 
-    async fn delete(self, cx: &Arc<Context>, process: Option<Handle>, keep: bool) -> Result<(), String> {
+    async fn delete(self, cx: &Arc<Context>, process: Option<Handle>, keep: Keep) -> Result<(), String> {
         if let Some(process) = process {
             let stopped = stop::stop(process, &self.assigned.content.stop).await;
             stopped.map_err(|error| error.to_string())?;
@@ -575,14 +597,14 @@ impl Job {
         let _permit = cx.files.acquire().await;
         let cx = cx.clone();
         blocking(move || {
-            if keep {
+            if keep.output {
                 let files = logs::all(&self.folder.log(), cx.config.logs.files);
                 if let Err(error) = cx.kept.keep(&self.id, &files) {
                     tracing::warn!(instance = %self.id, %error, "its output could not be kept");
                 }
             }
             if let Some(site) = &self.site {
-                site.remove().map_err(|error| error.to_string())?;
+                site.remove(!keep.current, !keep.webroot).map_err(|error| error.to_string())?;
             }
             self.folder.remove().map_err(|error| error.to_string())
         })

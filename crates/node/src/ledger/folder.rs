@@ -166,20 +166,28 @@ impl Folder {
     }
 }
 
+/// What lies among the instances' folders.
+#[derive(Debug, Default)]
+pub struct Listing {
+    pub instances: Vec<(InstanceId, Folder)>,
+    /// Without an instance's name.
+    pub strange: Vec<PathBuf>,
+}
+
 /// The folders below `instances`, by id; what has no instance's name is left alone and named. What crashes have left
 /// is removed.
-pub fn list(instances: &Path) -> Result<(Vec<(InstanceId, Folder)>, Vec<PathBuf>), Error> {
-    let (mut found, mut strange) = (Vec::new(), Vec::new());
+pub fn list(instances: &Path) -> Result<Listing, Error> {
+    let mut listing = Listing::default();
     for entry in fs::read_dir(instances).map_err(Error::at(instances))? {
         let path = entry.map_err(Error::at(instances))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match name.parse::<InstanceId>() {
-            Ok(id) => found.push((id, Folder(path))),
+            Ok(id) => listing.instances.push((id, Folder(path))),
             Err(_) if name.starts_with(".new-") || name.starts_with(".gone-") => remove_tree(&path)?,
-            Err(_) => strange.push(path),
+            Err(_) => listing.strange.push(path),
         }
     }
-    Ok((found, strange))
+    Ok(listing)
 }
 
 pub fn make_private(path: &Path) -> Result<(), Error> {

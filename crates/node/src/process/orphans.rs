@@ -39,6 +39,11 @@ fn examine(pid: u32, instances: &Path) -> Option<(InstanceId, Orphan)> {
     Some((id, Orphan { identity: Identity { pid, start: stat.start }, port }))
 }
 
+/// Where a process was told to listen.
+pub fn port_of(pid: u32) -> Option<u16> {
+    value(&fs::read(format!("/proc/{pid}/environ")).ok()?, "PORT")?.parse().ok()
+}
+
 /// The kernel adds ` (deleted)` to the name of what is gone; the instance's own component is before that.
 fn instance_of(path: &Path, instances: &Path) -> Option<InstanceId> {
     let below: PathBuf = path.strip_prefix(instances).ok()?.components().take(1).collect();

@@ -144,3 +144,39 @@ async fn a_removal_that_was_begun_goes_on_after_a_restart() {
     run.until_gone(&job.id).await;
     assert!(!world.folder(&job).exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_state_is_gone_keeps_its_address() {
+    let mut world = World::new();
+    let run = world.start().await;
+    let api = server("default.api.0.1");
+    run.node.assign(world.assignment(std::slice::from_ref(&api))).await.unwrap();
+    let before = run.until_ready(&api.id).await;
+    run.drop().await;
+    std::fs::remove_file(world.folder(&api).join("state.json")).unwrap();
+    let run = world.start().await;
+    let after = run.until_ready(&api.id).await;
+    assert_eq!((after.pid, &after.address), (before.pid, &before.address));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_another_boot_everything_is_gone_and_torn_files_are_no_obstacle() {
+    let mut world = World::new();
+    let run = world.start().await;
+    let (api, job) = (server("default.api.0.1"), shell("default.job.0.1", "exec sleep 1000"));
+    run.node.assign(world.assignment(&[api.clone(), job.clone()])).await.unwrap();
+    for assigned in [&api, &job] {
+        kill(run.until_ready(&assigned.id).await.pid.unwrap());
+    }
+    run.until("both were restarted", |o| o.instances.values().all(|r| r.ready && r.attempts.total == 1))
+        .await;
+    let pids: Vec<_> = run.node.observations().borrow().instances.values().filter_map(|r| r.pid).collect();
+    run.drop().await;
+    pids.into_iter().for_each(kill);
+    std::fs::write(world.config.data.join("boot.json"), "\"another-boot\"").unwrap();
+    std::fs::write(world.folder(&api).join("identity.json"), "").unwrap();
+    std::fs::write(world.folder(&job).join("state.json"), "{").unwrap();
+    let run = world.start().await;
+    assert!(run.until_ready(&api.id).await.attempts.total >= 2, "what can be read still counts");
+    run.until_ready(&job.id).await;
+}

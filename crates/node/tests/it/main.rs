@@ -1,5 +1,7 @@
 //! The node with real processes and folders.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers end the test")]
+
 mod adopt;
 mod app;
 mod ledger;

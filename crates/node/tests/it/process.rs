@@ -277,3 +277,23 @@ async fn a_sick_process_leaves_the_routes_and_is_restarted() {
     assert_eq!(after.address, before.address);
     assert_ne!(after.pid, before.pid);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_user_gets_the_folder_and_its_files() {
+    if !rustix::process::geteuid().is_root() {
+        return; // Another user needs root.
+    }
+    let mut world = World::new();
+    let run = world.start().await;
+    let script = "id -un > who; cat app.yaml >> who; echo $HOME >> who; exec sleep 1000";
+    let theirs = with(shell("default.user.0.1", script), |release| {
+        release.files.insert("app.yaml".parse().unwrap(), Template("a: 1\n".into()));
+        if let model::spec::Workload::Process(process) = &mut release.workload {
+            process.user = Some("nobody".into());
+        }
+    });
+    run.node.assign(world.assignment(std::slice::from_ref(&theirs))).await.unwrap();
+    let who = world.folder(&theirs).join("work/who");
+    eventually("it has written", || read(&who).lines().count() == 3).await;
+    assert_eq!(read(&who), "nobody\na: 1\n/nonexistent\n");
+}

@@ -124,7 +124,7 @@ fn assigned(id: &str, workload: Workload) -> Assigned {
         stop: StopPolicy { grace: Millis(500), ..StopPolicy::default() },
         resources: Resources::default(),
     };
-    let assigned = Assigned {
+    Assigned {
         id: id.parse().unwrap(),
         release: release.digest(),
         content: Arc::new(release),
@@ -133,8 +133,7 @@ fn assigned(id: &str, workload: Workload) -> Assigned {
         restart: RestartPolicy { backoff: Millis(20), ..RestartPolicy::default() },
         drift: DriftPolicy::default(),
         attempts: Attempts::default(),
-    };
-    assigned
+    }
 }
 
 pub fn process(id: &str, command: &[&str]) -> Assigned {
