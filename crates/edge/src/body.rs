@@ -198,6 +198,11 @@ impl Upload {
         inner.body.take()
     }
 
+    /// How much an upstream has taken so far.
+    pub fn passed(&self) -> u64 {
+        self.lock().passed
+    }
+
     pub fn fault(&self) -> Option<UploadFault> {
         self.lock().fault
     }

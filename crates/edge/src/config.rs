@@ -31,7 +31,7 @@ pub struct Limits {
     /// Client connections at once; more wait to be accepted.
     pub connections: usize,
     pub connect: Duration,
-    /// From the request sent to the head of the answer; then 504.
+    /// From the last of the request to the head of the answer; then 504.
     pub response_head: Duration,
     /// Further attempts at a request that nobody has answered.
     pub retries: u32,

@@ -6,13 +6,14 @@
 //! and swaps them as one value.
 //!
 //! Reads as: `listener` accepts, `wire` refuses ambiguous bytes, `serve` takes a request through `host`,
-//! `state` (route, pick, count in), then `proxy` (`headers`, `pool`, `body`) or `files`.
+//! `state` (route, pick, count in), then `proxy` (`headers`, `pool`, `body`, `tunnel`) or `files`.
 
 mod balance;
 mod body;
 mod closing;
 mod compiled;
 mod config;
+mod failure;
 mod files;
 mod flight;
 mod headers;
@@ -26,6 +27,7 @@ pub mod remote;
 mod serve;
 mod state;
 mod stats;
+mod tunnel;
 mod wire;
 
 use std::{net::SocketAddr, sync::Arc};

@@ -5,7 +5,6 @@
 //! version all the same, and an instance that was retired meanwhile is not given work.
 
 use std::{
-    io,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -15,20 +14,19 @@ use hyper::{
     body::{Body, Incoming},
     upgrade::OnUpgrade,
 };
-use hyper_util::rt::TokioIo;
 
 use crate::{
     balance,
-    body::{Lease, Relayed, RequestBody, ResponseBody, Upload, UploadFault},
-    closing::Stage,
+    body::{Lease, Relayed, RequestBody, ResponseBody, Upload},
     compiled::{Serve, Service},
     config::Limits,
+    failure::Failure,
     flight::Ticket,
     headers,
-    pool::{ConnectError, Connection, Target},
-    problem,
+    pool::{Connection, Target},
     serve::Client,
     state::{Admission, State},
+    tunnel::tunnel,
 };
 
 /// A client's request as it will be sent, possibly more than once.
@@ -75,52 +73,6 @@ enum Attempt {
     NotAnswered(Failure),
     /// There is no use in another attempt.
     Final(Failure),
-}
-
-/// Why there is no answer. What the client is told of it names no addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    Refused,
-    Unreachable,
-    ConnectTimedOut,
-    Broken,
-    AnswerTimedOut,
-    Malformed,
-    Upload(UploadFault),
-}
-
-impl Failure {
-    fn answer(self, service: &Service) -> Response<ResponseBody> {
-        let key = &service.key;
-        match self {
-            Self::Refused => problem::problem(
-                StatusCode::BAD_GATEWAY,
-                &format!("{key} does not accept connections; `setpoint explain {key}` says why"),
-            ),
-            Self::Unreachable => {
-                problem::problem(StatusCode::BAD_GATEWAY, &format!("{key} cannot be reached"))
-            }
-            Self::ConnectTimedOut => problem::problem(
-                StatusCode::GATEWAY_TIMEOUT,
-                &format!("{key} did not accept the connection in time"),
-            ),
-            Self::Broken => problem::problem(
-                StatusCode::BAD_GATEWAY,
-                &format!("{key} closed the connection before it answered"),
-            ),
-            Self::AnswerTimedOut => {
-                problem::problem(StatusCode::GATEWAY_TIMEOUT, &format!("{key} did not answer in time"))
-            }
-            Self::Malformed => problem::problem(
-                StatusCode::BAD_GATEWAY,
-                &format!("the answer of {key} is not valid HTTP/1.1"),
-            ),
-            Self::Upload(UploadFault::TooLarge) => {
-                problem::closing(StatusCode::PAYLOAD_TOO_LARGE, &UploadFault::TooLarge.to_string())
-            }
-            Self::Upload(fault) => problem::closing(StatusCode::BAD_REQUEST, &fault.to_string()),
-        }
-    }
 }
 
 /// Forwards until somebody answers. `first` is the admission that brought the request here.
@@ -193,19 +145,11 @@ async fn attempt(
                 target.restore();
                 connection
             }
-            Err(error) => return Attempt::NotSent(connect_failure(&error)),
+            Err(error) => return Attempt::NotSent(Failure::of_connect(&error)),
         },
     };
     let lease = Lease { connection, target: target.clone(), limits: limits.clone(), ticket };
     exchange(client, service, lease, outgoing).await
-}
-
-fn connect_failure(error: &ConnectError) -> Failure {
-    match error {
-        ConnectError::TimedOut(_) => Failure::ConnectTimedOut,
-        ConnectError::Failed(error) if error.kind() == io::ErrorKind::ConnectionRefused => Failure::Refused,
-        ConnectError::Failed(_) | ConnectError::Handshake(_) => Failure::Unreachable,
-    }
 }
 
 /// Passes over an endpoint that takes no connections, for a while and not if it is the last one.
@@ -234,7 +178,7 @@ async fn exchange(
         outgoing.body.take().map(|body| Arc::new(Upload::new(body, limits.max_body, service.stats.clone())));
     let body = upload.clone().map_or(RequestBody::Empty, RequestBody::Stream);
     let sending = lease.connection.try_send_request(outgoing.to_request(body));
-    let Ok(sent) = within(limits.response_head, sending).await else {
+    let Some(sent) = within(limits.response_head, upload.as_deref(), sending).await else {
         return Attempt::Final(Failure::AnswerTimedOut);
     };
     let mut refused = match sent {
@@ -259,8 +203,18 @@ async fn exchange(
     }
 }
 
-async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, tokio::time::error::Elapsed> {
-    tokio::time::timeout(limit, future).await
+/// Waits for an answer as long as the request still moves, and then for `limit`.
+async fn within<F: Future>(limit: Duration, upload: Option<&Upload>, answer: F) -> Option<F::Output> {
+    let mut answer = std::pin::pin!(answer);
+    loop {
+        let before = upload.map(Upload::passed);
+        if let Ok(answer) = tokio::time::timeout(limit, &mut answer).await {
+            return Some(answer);
+        }
+        if upload.map(Upload::passed) == before {
+            return None;
+        }
+    }
 }
 
 fn answered(
@@ -285,21 +239,4 @@ fn answered(
         ResponseBody::Upstream(Box::new(Relayed { body, lease: Some(lease), stats: service.stats.clone() }))
     };
     Attempt::Answered(response.map(relay))
-}
-
-/// Both sides have agreed to another protocol: bytes both ways until either ends, or the server does. In
-/// flight, and in its place among the connections, until then.
-async fn tunnel(client: Arc<Client>, downstream: OnUpgrade, upstream: OnUpgrade, lease: Lease) {
-    let instance = &lease.target.flight.instance;
-    let copying = async {
-        let (downstream, upstream) = tokio::try_join!(downstream, upstream).map_err(io::Error::other)?;
-        let (mut downstream, mut upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
-        tokio::io::copy_bidirectional(&mut downstream, &mut upstream).await
-    };
-    tokio::select! {
-        ended = copying => if let Err(error) = ended {
-            tracing::debug!(%error, %instance, "an upgraded connection broke");
-        },
-        () = client.closing.reaches(Stage::Now) => {}
-    }
 }

@@ -367,3 +367,21 @@ async fn a_body_over_the_limit_is_a_413() {
         assert_eq!(client.answer().await.status, status, "{body}");
     }
 }
+
+#[tokio::test]
+async fn an_upload_that_moves_may_take_longer_than_an_answer() {
+    let limits = edge::Limits { response_head: std::time::Duration::from_millis(150), ..Default::default() };
+    let running = start_with(limits).await;
+    let a = upstream(|_, body| Act::Text(body.len().to_string())).await;
+    running.edge.publish(&api(1, &[(A, a.address)]));
+    let mut client = running.client().await;
+    client.send("PUT / HTTP/1.1\r\nHost: api.localhost\r\nContent-Length: 6\r\n\r\n").await;
+    // Time itself is what is tried: the whole takes twice as long as an answer may.
+    let mut drip = tokio::time::interval(std::time::Duration::from_millis(60));
+    for _ in 0..6 {
+        drip.tick().await;
+        client.send("x").await;
+    }
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "6"));
+}
