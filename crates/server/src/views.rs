@@ -57,7 +57,7 @@ pub struct Service {
     #[schemars(with = "String")]
     pub state: ServiceState,
     pub message: String,
-    /// Grows with each change of the declaration or of what was asked for; also the `ETag`.
+    /// Grows with each change of the declaration; also the `ETag`.
     pub generation: u64,
     pub replicas: Replicas,
     /// The open deployment, else the active one, else the latest.

@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
 };
 use futures_util::StreamExt;
 use model::artifact::{Artifact, MAX_ARTIFACT_BYTES};
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::{
     Api,
     problem::Problem,
-    take::{BODY_PAUSE, OfArtifact, too_slow},
+    take::{BODY_PAUSE, LISTEN_ON, OfArtifact, announced, too_slow},
 };
 use crate::views;
 
@@ -23,17 +23,13 @@ use crate::views;
 const PIECES: usize = 8;
 /// An archive may be larger than its files by its headers and padding.
 const MAX_ARCHIVE: u64 = MAX_ARTIFACT_BYTES + (256 << 20);
-/// What is still read of a refused archive, so that its sender gets to see the answer.
-const LISTEN_ON: u64 = 64 << 20;
 
 pub async fn upload(
     State(api): State<Api>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<views::Artifact>), Problem> {
-    let announced =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MAX_ARCHIVE) {
+    if announced(&headers).is_some_and(|length| length > MAX_ARCHIVE) {
         return Err(too_large());
     }
     let _place = api.uploads.clone().try_acquire_owned().map_err(|_| busy())?;
@@ -126,6 +122,7 @@ async fn pump(body: Body, pieces: mpsc::Sender<Piece>) -> Result<(), Problem> {
         }
         let length = bytes.len() as u64;
         if pieces.send(Piece::Bytes(bytes)).await.is_err() {
+            // The archive is refused; its sender sees the answer once it has sent.
             unread += length;
             if unread > LISTEN_ON {
                 return Ok(());

@@ -33,7 +33,10 @@ const LOOKED_THROUGH: u32 = 200;
 /// What is explained: decides which reasons belong to it.
 enum Subject<'a> {
     Service,
-    Instance(&'a InstanceId),
+    Instance {
+        id: &'a InstanceId,
+        placed: bool,
+    },
     /// All reasons while it is open: the work is its.
     Deployment {
         id: &'a DeploymentId,
@@ -72,7 +75,14 @@ pub async fn instance(
         None => "it is gone; what was decided about it is in the journal".into(),
     };
     let is_placed = placed.is_some();
-    let explanation = explain(&api, &id.service, id.to_string(), summary, &Subject::Instance(&id)).await?;
+    let explanation = explain(
+        &api,
+        &id.service,
+        id.to_string(),
+        summary,
+        &Subject::Instance { id: &id, placed: is_placed },
+    )
+    .await?;
     if !is_placed && explanation.journal.is_empty() {
         let message = format!("no instance {id} is known");
         return Err(
@@ -171,7 +181,7 @@ impl Subject<'_> {
     fn has_change(&self, change: &Change, at: Timestamp) -> bool {
         match self {
             Self::Service => true,
-            Self::Instance(id) => instance_of_change(change) == Some(*id),
+            Self::Instance { id, .. } => instance_of_change(change) == Some(*id),
             Self::Deployment { id, .. } => self.was_open(at) || deployment_of_change(change, id),
         }
     }
@@ -180,7 +190,7 @@ impl Subject<'_> {
         match self {
             Self::Service => true,
             // What holds the whole service up holds each of its instances up.
-            Self::Instance(id) => instance_of_waiting(waiting).is_none_or(|of| of == *id),
+            Self::Instance { id, placed } => instance_of_waiting(waiting).map_or(*placed, |of| of == *id),
             Self::Deployment { id, .. } => {
                 self.was_open(at) || matches!(waiting, Waiting::Paused { deployment } if deployment == *id)
             }
@@ -190,7 +200,7 @@ impl Subject<'_> {
     fn was_open(&self, at: Timestamp) -> bool {
         match self {
             Self::Deployment { opened, ended, .. } => *opened <= at && ended.is_none_or(|ended| at <= ended),
-            Self::Service | Self::Instance(_) => false,
+            Self::Service | Self::Instance { .. } => false,
         }
     }
 }

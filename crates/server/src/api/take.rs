@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, BodyDataStream, Bytes},
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{HeaderMap, Method, StatusCode, Uri, header, request::Parts},
 };
@@ -20,6 +20,9 @@ pub const MAX_DECLARATION: usize = 16 << 20;
 pub const MAX_BODY: usize = 1 << 20;
 /// Between two pieces of a body.
 pub const BODY_PAUSE: Duration = Duration::from_secs(30);
+/// What is still read of a body that is refused.
+pub const LISTEN_ON: u64 = 64 << 20;
+const LISTEN_FOR: Duration = Duration::from_secs(5);
 const MAX_KEY: usize = 255;
 
 /// `{project}/{name}` of the path.
@@ -128,9 +131,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
-    let announced =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
+    if announced(headers).is_some_and(|length| length > LISTEN_ON) {
         return Err(too_large(limit));
     }
     let mut pieces = body.into_data_stream();
@@ -140,10 +141,32 @@ async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Pr
             Err(_) => return Err(too_slow()),
             Ok(None) => return Ok(whole.into()),
             Ok(Some(Err(_))) => return Err(Problem::bad_request("bad_body", "the body ended too early")),
-            Ok(Some(Ok(piece))) if whole.len() + piece.len() > limit => return Err(too_large(limit)),
+            Ok(Some(Ok(piece))) if whole.len() + piece.len() > limit => {
+                listen_on(pieces).await;
+                return Err(too_large(limit));
+            }
             Ok(Some(Ok(piece))) => whole.extend_from_slice(&piece),
         }
     }
+}
+
+pub fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Reads on a while and throws it away: who is still sending does not see the answer before it has sent.
+async fn listen_on(mut pieces: BodyDataStream) {
+    let mut left = LISTEN_ON;
+    let rest = async {
+        while let Some(Ok(piece)) = pieces.next().await {
+            left = left.saturating_sub(piece.len() as u64);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Either way it is answered now.
+    let _ = tokio::time::timeout(LISTEN_FOR, rest).await;
 }
 
 fn too_large(limit: usize) -> Problem {
@@ -173,7 +196,11 @@ fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| fault(error.inner(), error.path().to_string()))?;
     deserializer.end().map_err(|error| fault(&error, String::new()))?;
-    Ok(value)
+    // serde also reads a struct from a list of its fields' values.
+    match text.trim_ascii_start().first() {
+        Some(b'{') => Ok(value),
+        Some(_) | None => Err(Problem::unprocessable("invalid", "the body must be a JSON object")),
+    }
 }
 
 /// serde quotes a value that has the wrong type. It may be a secret in the wrong place, so only its type is told.

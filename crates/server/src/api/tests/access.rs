@@ -32,7 +32,11 @@ fn the_document_and_the_router_know_the_same_routes() {
     assert!(operations.len() > 35, "{operations:?}");
     for (method, path, _) in &operations {
         let answer = bench.send(bench.request(method, path));
-        let code = if answer.status == 404 { answer.json()["code"].as_str().unwrap().to_owned() } else { String::new() };
+        let code = if answer.status == 404 {
+            answer.json()["code"].as_str().unwrap().to_owned()
+        } else {
+            String::new()
+        };
         assert!(answer.status != 405 && code != "no_such_route", "{method} {path}: {}", answer.text());
     }
     // What is not in the table is not in the router, which is made from it.
@@ -49,7 +53,8 @@ fn the_document_is_whole() {
     for name in named {
         assert!(schemas.contains_key(name), "{name} is referred to and not there");
     }
-    let methods = document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+    let methods =
+        document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
     let mut ids: Vec<&str> = methods.map(|operation| operation["operationId"].as_str().unwrap()).collect();
     let count = ids.len();
     ids.sort_unstable();
@@ -116,7 +121,10 @@ fn a_browser_reads_the_documentation_with_the_token_as_password() {
         assert!(answer.header("content-type").unwrap().starts_with(kind), "{path}");
         let policy = answer.header("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'self'"), "{policy}");
-        assert!(!answer.text().contains("http://") && !answer.text().contains("https://json"), "{path} works offline");
+        assert!(
+            !answer.text().contains("http://") && !answer.text().contains("https://json"),
+            "{path} works offline"
+        );
     }
     let page = bench.get("/api/v1/docs").text();
     assert!(!page.contains("<script>") && !page.contains("<style"), "nothing is inline");
@@ -126,7 +134,11 @@ fn a_browser_reads_the_documentation_with_the_token_as_password() {
 fn other_host_names_are_not_answered() {
     let bench = Bench::start();
     let port = bench.address.port();
-    let head = |host: &str| format!("GET /api/v1/services HTTP/1.1\r\n{host}Authorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n");
+    let head = |host: &str| {
+        format!(
+            "GET /api/v1/services HTTP/1.1\r\n{host}Authorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
+        )
+    };
     let absolute = format!(
         "GET http://localhost/api/v1/services HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
     );

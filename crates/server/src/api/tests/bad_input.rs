@@ -64,10 +64,22 @@ fn bad_input_is_refused_with_its_place_and_changes_nothing() {
         ("POST", scale, format!("{{\"replicas\":1{}}}", " ".repeat(2 << 20)), 413, "body_too_large"),
         ("POST", apply, " ".repeat(17 << 20), 413, "body_too_large"),
         ("POST", "/api/v1/services/default/api/stop", "{\"force\":true}".into(), 422, "invalid"),
-        ("POST", "/api/v1/services/default/api/deploy", "{\"artifact\":\"sha256:xyz\"}".into(), 422, "invalid"),
+        (
+            "POST",
+            "/api/v1/services/default/api/deploy",
+            "{\"artifact\":\"sha256:xyz\"}".into(),
+            422,
+            "invalid",
+        ),
         ("POST", "/api/v1/services/default/api/deploy", artifact(), 422, "process_takes_no_content"),
         ("POST", "/api/v1/services/default/api/rollback", "{}".into(), 409, "no_earlier_release"),
-        ("POST", "/api/v1/services/default/api/rollback", "{\"to\":\"nosuch\"}".into(), 404, "no_such_deployment"),
+        (
+            "POST",
+            "/api/v1/services/default/api/rollback",
+            "{\"to\":\"nosuch\"}".into(),
+            404,
+            "no_such_deployment",
+        ),
         ("POST", "/api/v1/services/default/other/stop", "{}".into(), 404, "not_declared"),
         ("DELETE", "/api/v1/services/default/other", "{}".into(), 404, "not_declared"),
         ("POST", "/api/v1/deployments/nosuch/cancel", "{}".into(), 404, "no_such_deployment"),
@@ -83,7 +95,13 @@ fn bad_input_is_refused_with_its_place_and_changes_nothing() {
         ("GET", "/api/v1/services/default/other/deployments", String::new(), 404, "not_declared"),
         ("GET", "/api/v1/services/default/api/logs?tail=-1", String::new(), 400, "bad_query"),
         ("GET", "/api/v1/services/default/api/logs?instance=x", String::new(), 400, "bad_query"),
-        ("GET", "/api/v1/services/default/api/logs?instance=default.web.0.1", String::new(), 422, "other_service"),
+        (
+            "GET",
+            "/api/v1/services/default/api/logs?instance=default.web.0.1",
+            String::new(),
+            422,
+            "other_service",
+        ),
         ("GET", "/api/v1/events?after=yesterday", String::new(), 400, "bad_query"),
         ("GET", "/api/v1/events?service=a/b/c", String::new(), 400, "bad_query"),
         ("GET", "/api/v1/instances/default.api.9.9/explain", String::new(), 404, "no_such_instance"),
@@ -125,7 +143,9 @@ fn check(bench: &Bench, request: Request, status: u16, code: &str, what: &str) {
 #[test]
 fn a_body_that_is_no_json_is_refused_by_its_type() {
     let bench = Bench::start();
-    for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("multipart/form-data")] {
+    for kind in
+        [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("multipart/form-data")]
+    {
         let request = bench.request("POST", "/api/v1/apply").body(declaration(API).to_string());
         let request = match kind {
             Some(kind) => request.header("Content-Type", kind),
@@ -133,7 +153,8 @@ fn a_body_that_is_no_json_is_refused_by_its_type() {
         };
         check(&bench, request, 415, "not_json", &format!("{kind:?}"));
     }
-    let request = bench.request("POST", "/api/v1/apply").header("Content-Type", "application/json; charset=utf-8");
+    let request =
+        bench.request("POST", "/api/v1/apply").header("Content-Type", "application/json; charset=utf-8");
     assert_eq!(bench.send(request.body(declaration(API).to_string())).status, 200);
 }
 
@@ -141,7 +162,8 @@ fn a_body_that_is_no_json_is_refused_by_its_type() {
 fn faults_in_json_name_line_column_and_field() {
     let bench = Bench::start();
     let body = "{\n  \"services\": [],\n  \"prune\": [\"demo\", \"-x\"]\n}";
-    let request = bench.request("POST", "/api/v1/apply").header("Content-Type", "application/json").body(body);
+    let request =
+        bench.request("POST", "/api/v1/apply").header("Content-Type", "application/json").body(body);
     let problem = bench.send(request).json();
     assert!(problem["message"].as_str().unwrap().contains("line 3 column"), "{problem}");
     assert_eq!(problem["field"], "prune[1]");
@@ -156,7 +178,8 @@ fn a_spec_with_faults_names_each_field() {
     let answer = bench.post("/api/v1/apply", &body);
     assert_eq!(answer.status, 422, "{}", answer.text());
     let problem = answer.json();
-    let fields: Vec<&str> = problem["errors"].as_array().unwrap().iter().map(|e| e["field"].as_str().unwrap()).collect();
+    let fields: Vec<&str> =
+        problem["errors"].as_array().unwrap().iter().map(|e| e["field"].as_str().unwrap()).collect();
     assert_eq!(fields, ["services.api.replicas", "services.api.retain"], "{problem}");
 }
 
@@ -166,7 +189,6 @@ fn two_services_with_one_domain_are_a_conflict() {
     bench.apply(API);
     let mut body = declaration(API);
     body["services"][0]["key"] = json!("other/web");
-    body["services"][0]["spec"]["port"] = json!({ "fixed": 8081 });
     let answer = bench.post("/api/v1/apply", &body);
     assert!(matches!(answer.status, 409 | 422), "{}", answer.text());
     assert_eq!(bench.read("/api/v1/services")["services"].as_array().unwrap().len(), 1);

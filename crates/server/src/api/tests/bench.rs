@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use model::{
-    InstanceId, NodeId, ServiceKey, Timestamp,
+    InstanceId, NodeId, Timestamp,
     assignment::{Assigned, Assignment},
     drift::Drift,
     observation::{InstanceReport, Observation, State, Stranger},
@@ -49,7 +49,8 @@ pub struct Bench {
 
 impl Bench {
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let data = tempfile::tempdir().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let node_reports = Arc::new(AtomicBool::new(true));
@@ -73,11 +74,13 @@ impl Bench {
     pub fn shut_down(&mut self) {
         drop(self.stop.take());
         let served = self.served.take().unwrap();
-        self.runtime.block_on(tokio::time::timeout(PATIENCE, served)).unwrap().unwrap().unwrap();
+        let ended = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, served).await });
+        ended.unwrap().unwrap().unwrap();
     }
 
     pub fn request(&self, method: &str, path: &str) -> Request {
-        Request::new(method, &self.address.to_string(), path).header("Authorization", &format!("Bearer {TOKEN}"))
+        Request::new(method, &self.address.to_string(), path)
+            .header("Authorization", &format!("Bearer {TOKEN}"))
     }
 
     pub fn send(&self, request: Request) -> Response {
@@ -114,7 +117,8 @@ impl Bench {
 
     #[track_caller]
     pub fn service(&self, path: &str) -> views::Service {
-        let shown: views::Services = serde_json::from_value(self.read(&format!("/api/v1/services/{path}"))).unwrap();
+        let shown: views::Services =
+            serde_json::from_value(self.read(&format!("/api/v1/services/{path}"))).unwrap();
         shown.services.into_iter().next().unwrap()
     }
 
@@ -143,13 +147,22 @@ impl Bench {
 /// The body of an apply for a manifest, as the command makes it.
 pub fn declaration(manifest: &str) -> Value {
     let parsed = model::manifest::parse(manifest, "test.yaml", "/tmp").unwrap();
-    let services: Vec<Value> =
-        parsed.services.iter().map(|declared| json!({ "key": declared.key, "spec": declared.spec })).collect();
+    let services: Vec<Value> = parsed
+        .services
+        .iter()
+        .map(|declared| json!({ "key": declared.key, "spec": declared.spec }))
+        .collect();
     json!({ "services": services })
 }
 
-pub const API: &str = "services:\n  api:\n    command: [/bin/sleep, '1000']\n    port: 8080\n    \
-    domains: [api.localhost, demo.localhost/api]\n    replicas: 2\n    deploy: { min_healthy: 0s, drain: 0s }\n";
+pub const API: &str = "
+services:
+  api:
+    command: [/bin/sleep, '1000']
+    domains: [api.localhost, demo.localhost/api]
+    replicas: 2
+    deploy: { min_healthy: 0s, drain: 0s }
+";
 
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -183,7 +196,8 @@ async fn node(control: Control, reports: Arc<AtomicBool>) {
 }
 
 fn observation(node: &NodeId, sequence: u64, assignment: &Assignment) -> Observation {
-    let reports = assignment.instances.values().map(|assigned| (assigned.id.clone(), Arc::new(report(assigned))));
+    let reports =
+        assignment.instances.values().map(|assigned| (assigned.id.clone(), Arc::new(report(assigned))));
     Observation {
         node: node.clone(),
         boot: "test-boot".parse().unwrap(),
@@ -271,8 +285,4 @@ impl LogSource for Logs {
             Ok(chunks)
         })
     }
-}
-
-pub fn key(text: &str) -> ServiceKey {
-    text.parse().unwrap()
 }

@@ -19,10 +19,14 @@ fn services_instances_and_deployments_explain_themselves_at_every_moment() {
     let early = bench.read(&format!("{service}/explain"));
     assert_eq!(early["subject"], "default/api");
     assert!(!early["summary"].as_str().unwrap().is_empty());
-    assert_eq!(bench.read(&format!("/api/v1/deployments/{deployment}/explain"))["subject"], json!(deployment));
+    assert_eq!(
+        bench.read(&format!("/api/v1/deployments/{deployment}/explain"))["subject"],
+        json!(deployment)
+    );
 
     // While it waits for its node.
-    let instance = bench.until("one is placed", || bench.service("default/api").instances.first().map(|i| i.id.clone()));
+    let instance =
+        bench.until("one is placed", || bench.service("default/api").instances.first().map(|i| i.id.clone()));
     let waits = bench.until("it says what it waits for", || {
         let explained = bench.read(&format!("/api/v1/instances/{instance}/explain"));
         let waits = explained["steps"].as_array().unwrap().iter().any(|step| step["waiting"] != json!([]));

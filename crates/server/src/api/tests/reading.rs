@@ -24,7 +24,10 @@ fn status_has_the_promised_shape() {
         })
     );
     assert!(service["generation"].as_u64().unwrap() >= 1);
-    assert_eq!((&service["deployment"]["number"], &service["deployment"]["phase"]), (&json!(1), &json!("active")));
+    assert_eq!(
+        (&service["deployment"]["number"], &service["deployment"]["phase"]),
+        (&json!(1), &json!("active"))
+    );
     assert_eq!(service["deployment"]["progress"], 100);
     let instance = &service["instances"][0];
     assert_eq!(instance["deployment"], service["deployment"]["id"]);
@@ -61,7 +64,9 @@ fn instances_that_nobody_has_told_of_are_not_ready() {
 #[test]
 fn drift_is_told_field_by_field() {
     let bench = Bench::start();
-    bench.apply("services: {drifting: {command: [/bin/a], deploy: {min_healthy: 0s}}, calm: {command: [/bin/b]}}");
+    bench.apply(
+        "services: {drifting: {command: [/bin/a], deploy: {min_healthy: 0s}}, calm: {command: [/bin/b]}}",
+    );
     let drift = bench.until("drift is seen", || {
         let drift = bench.read("/api/v1/services/default/drifting/drift");
         (drift["drift"].as_array().unwrap().len() == 1).then_some(drift)
@@ -90,9 +95,19 @@ fn operators_get_the_promised_fields() {
     assert_eq!(
         names,
         [
-            "activeProjects", "averageDeploymentTime", "brokenSymlinks", "deploymentsInProgress", "deploymentsStuck",
-            "lastReconciliationTime", "missingDeployments", "reconciliationDuration", "reconciliationErrors",
-            "runningContainers", "stoppedContainers", "unhealthyContainers", "zombieContainers",
+            "activeProjects",
+            "averageDeploymentTime",
+            "brokenSymlinks",
+            "deploymentsInProgress",
+            "deploymentsStuck",
+            "lastReconciliationTime",
+            "missingDeployments",
+            "reconciliationDuration",
+            "reconciliationErrors",
+            "runningContainers",
+            "stoppedContainers",
+            "unhealthyContainers",
+            "zombieContainers",
         ]
     );
     assert_eq!((&stats["runningContainers"], &stats["activeProjects"]), (&json!(2), &json!(1)));
@@ -133,7 +148,8 @@ fn the_audit_trail_tells_who_asked_and_is_whole() {
     bench.apply(API);
     bench.post("/api/v1/services/default/api/scale", &json!({"replicas": 1}));
     let audit = bench.read("/api/v1/audit?after=0");
-    let told: Vec<_> = audit["audit"].as_array().unwrap().iter().map(|row| (&row["action"], &row["subject"])).collect();
+    let told: Vec<_> =
+        audit["audit"].as_array().unwrap().iter().map(|row| (&row["action"], &row["subject"])).collect();
     assert_eq!(told, [(&json!("apply"), &json!("default/api")), (&json!("scale"), &json!("default/api"))]);
     assert_eq!(bench.read("/api/v1/audit?after=1")["audit"].as_array().unwrap().len(), 1);
     let verified = bench.read("/api/v1/audit/verify");

@@ -87,7 +87,8 @@ fn refusals(bench: &Bench) -> Vec<String> {
         spoiled(&format!("{spec}/health"), json!(CANARY)),
         spoiled(&format!("{spec}/workload"), json!(CANARY)),
     ];
-    let mut refused: Vec<Request> = bodies.iter().map(|body| bench.json("POST", "/api/v1/apply", body)).collect();
+    let mut refused: Vec<Request> =
+        bodies.iter().map(|body| bench.json("POST", "/api/v1/apply", body)).collect();
     let cut = good.to_string();
     let cut = &cut[..cut.find(CANARY).unwrap() + CANARY.len() + 1];
     refused.push(bench.request("POST", "/api/v1/apply").header("Content-Type", "application/json").body(cut));

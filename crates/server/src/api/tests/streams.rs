@@ -12,7 +12,8 @@ use super::bench::{API, Bench, TOKEN};
 fn open(bench: &Bench, path: &str, more: &str) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(bench.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n{more}\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n{more}\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     BufReader::new(stream)
 }
@@ -42,7 +43,11 @@ fn events_stream_from_where_the_reader_was() {
     assert!(line_with(&mut live, "deployment.active").contains("\"service\":\"api\""));
 
     let mut resumed = open(&bench, "/api/v1/events", &format!("{accept}Last-Event-ID: {id}\r\n"));
-    assert_eq!(line_with(&mut resumed, "id: "), format!("id: {}", id + 1), "nothing twice and nothing left out");
+    assert_eq!(
+        line_with(&mut resumed, "id: "),
+        format!("id: {}", id + 1),
+        "nothing twice and nothing left out"
+    );
     let mut all = open(&bench, "/api/v1/events?after=0&service=default/api", accept);
     assert_eq!(line_with(&mut all, "id: "), format!("id: {id}"));
 }
@@ -53,7 +58,12 @@ fn a_page_of_events_has_the_newest_or_those_after() {
     bench.apply(API);
     bench.wait_for_state("default/api", "converged");
     let seqs = |path: &str| -> Vec<u64> {
-        bench.read(path)["events"].as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()).collect()
+        bench.read(path)["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| event["seq"].as_u64().unwrap())
+            .collect()
     };
     let all = seqs("/api/v1/events?after=0");
     assert!(all.len() > 3 && all.is_sorted());

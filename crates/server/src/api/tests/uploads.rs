@@ -12,7 +12,8 @@ use testkit::{
 use super::bench::{Bench, TOKEN};
 
 fn upload(bench: &Bench, archive: &[u8]) -> Response {
-    let request = bench.request("POST", "/api/v1/artifacts").header("Content-Type", "application/octet-stream");
+    let request =
+        bench.request("POST", "/api/v1/artifacts").header("Content-Type", "application/octet-stream");
     bench.send(request.body(archive))
 }
 
@@ -25,7 +26,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn an_archive_becomes_a_site() {
     let bench = Bench::start();
-    bench.apply("services:\n  docs:\n    static: {}\n    domains: [docs.localhost]\n    deploy: {min_healthy: 0s}\n");
+    bench.apply(
+        "services:\n  docs:\n    static: {}\n    domains: [docs.localhost]\n    deploy: {min_healthy: 0s}\n",
+    );
     bench.wait_for_state("default/docs", "stopped");
     let archive = tar(&[Entry::File("index.html", b"hello"), Entry::File("a/b.css", b"p{}")]);
     let taken = upload(&bench, &archive);
@@ -45,7 +48,7 @@ fn an_archive_becomes_a_site() {
     assert_eq!(site.urls, ["http://docs.localhost:8080"]);
     assert!(site.instances[0].current && site.instances[0].folder.is_some());
     let without = bench.post("/api/v1/services/default/docs/scale", &json!({"replicas": 2}));
-    assert_eq!((without.status, without.json()["code"].as_str()), (422, Some("site_has_no_replicas")));
+    assert_eq!((without.status, without.json()["field"].as_str()), (422, Some("services.docs.replicas")));
 }
 
 #[test]

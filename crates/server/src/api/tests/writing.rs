@@ -18,7 +18,11 @@ fn a_service_goes_through_its_life() {
     assert_eq!(bench.service("default/api").scale, Some(3));
     assert_eq!(bench.post(&format!("{path}/stop"), &json!({})).status, 200);
     bench.wait_for_state("default/api", "stopped");
-    assert_eq!(bench.send(bench.request("POST", &format!("{path}/start"))).status, 200, "an empty body will do");
+    assert_eq!(
+        bench.send(bench.request("POST", &format!("{path}/start"))).status,
+        200,
+        "an empty body will do"
+    );
     bench.wait_for_state("default/api", "converged");
     let before: Vec<_> = bench.service("default/api").instances.into_iter().map(|i| i.id).collect();
     assert_eq!(bench.post(&format!("{path}/restart"), &json!({})).status, 200);
@@ -47,7 +51,8 @@ fn a_rollback_brings_the_release_before_back() {
     bench.until("the third is active", || {
         let listed = bench.read("/api/v1/services/default/api/deployments");
         let newest = &listed["deployments"][0];
-        (newest["number"] == 3 && newest["status"] == "active").then(|| assert_eq!(newest["cause"], "rollback"))
+        (newest["number"] == 3 && newest["status"] == "active")
+            .then(|| assert_eq!(newest["cause"], "rollback"))
     });
     let listed = bench.read("/api/v1/services/default/api/deployments");
     let words: Vec<&str> =
@@ -82,7 +87,11 @@ fn the_same_key_gets_the_same_answer_once() {
     let again = send(&declaration(API));
     assert_eq!((first.status, first.json()), (again.status, again.json()));
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
-    assert_eq!(bench.read("/api/v1/audit?after=0")["audit"].as_array().unwrap().len(), events, "no second effect");
+    assert_eq!(
+        bench.read("/api/v1/audit?after=0")["audit"].as_array().unwrap().len(),
+        events,
+        "no second effect"
+    );
     let other = send(&declaration(&API.replace("1000", "2000")));
     assert_eq!((other.status, other.json()["code"].as_str()), (422, Some("idempotency_key_reused")));
 }
@@ -92,17 +101,18 @@ fn a_write_on_an_older_generation_is_refused() {
     let bench = Bench::start();
     bench.apply(API);
     let etag = bench.get("/api/v1/services/default/api").header("etag").unwrap().to_owned();
-    let scale = |replicas: u64| {
-        let body = json!({ "replicas": replicas });
-        let request = bench.json("POST", "/api/v1/services/default/api/scale", &body);
-        bench.send(request.header("If-Match", &etag))
+    let apply = |seconds: &str| {
+        let body = declaration(&API.replace("1000", seconds));
+        bench.send(bench.json("POST", "/api/v1/apply", &body).header("If-Match", &etag))
     };
-    let first = scale(3);
+    let first = apply("2000");
     assert_eq!(first.status, 200, "{}", first.text());
     assert_ne!(first.header("etag"), Some(etag.as_str()), "a write tells the new ETag");
-    let second = scale(4);
+    let second = apply("3000");
     assert_eq!((second.status, second.json()["code"].as_str()), (412, Some("generation_mismatch")));
-    assert_eq!(bench.service("default/api").scale, Some(3));
+    let stop = bench.request("POST", "/api/v1/services/default/api/stop").header("If-Match", &etag);
+    assert_eq!(bench.send(stop).status, 412);
+    assert!(bench.get("/api/v1/services/default/api/spec").text().contains("2000"));
 }
 
 #[test]
