@@ -170,8 +170,7 @@ mod tests {
 
     #[test]
     fn a_mistake_behind_control_characters_is_still_pointed_at() {
-        let text =
-            "services:\n  api: # \u{9b}31m \u{202e}\n    command: [a]\n    replicas: \"\\u001b[31m\"\n";
+        let text = "services:\n  api: # \u{202e} \u{feff}\n    command: [a]\n    replicas: \"\\u001b[31m\"\n";
         let drawn = drawn(text);
         assert!(!drawn.chars().any(|c| c != '\n' && text::is_hostile(c)), "{drawn:?}");
         assert!(drawn.contains("app.yaml:4:15"), "{drawn}");

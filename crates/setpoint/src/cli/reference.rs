@@ -54,7 +54,8 @@ fn usage(name: &str, command: &Command) -> String {
         if arg.is_required_set() { format!(" {value}") } else { format!(" [{value}]") }
     });
     let required = command.get_opts().filter(|arg| arg.is_required_set());
-    let required = required.map(|arg| format!(" {}", flag(arg)));
+    let required =
+        required.map(|arg| format!(" --{} {}", arg.get_long().unwrap_or_default(), value_name(arg)));
     format!("{name}{}{}", positional.collect::<String>(), required.collect::<String>())
 }
 

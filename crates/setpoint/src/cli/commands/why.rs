@@ -6,7 +6,7 @@ use server::views::{self, Explanation, Journal, Reconciled, Step};
 use super::{DONE, Error};
 use crate::cli::{
     args::{Explain, Reconcile},
-    client::{self, Answer, Client},
+    client::{Answer, Client},
     output, text,
 };
 
@@ -15,11 +15,10 @@ const RECENT: usize = 10;
 
 pub async fn explain(args: &Explain) -> Result<u8, Error> {
     let client = args.connection.client()?;
-    let answer = find(&client, &args.target).await;
     if let Some(seq) = args.at {
-        return replay(&client, args, seq, answer).await;
+        return replay(&client, args, seq).await;
     }
-    let answer = answer?;
+    let answer = find(&client, &args.target).await?;
     if !output::document(&answer.json()?, args.output.format)? {
         explained(&answer.view()?).iter().try_for_each(|text| output::line(text))?;
     }
@@ -54,16 +53,11 @@ fn unknown(target: &str) -> Error {
 }
 
 /// Decides a recorded pass again. The service may be gone by now; its journal is not.
-async fn replay(
-    client: &Client,
-    args: &Explain,
-    seq: u64,
-    target: Result<Answer, Error>,
-) -> Result<u8, Error> {
+async fn replay(client: &Client, args: &Explain, seq: u64) -> Result<u8, Error> {
     let answer = client.get(&format!("/journal/{seq}?replay=true")).await?;
     let journal: Journal = answer.view()?;
     let service = ServiceKey::new(journal.project.clone(), journal.service.clone());
-    if !is_about(&args.target, &service, target)? {
+    if !is_about(client, &args.target, &service).await? {
         return Err(Error::Said(format!(
             "decision {seq} is about {service}, not about {}: `setpoint explain {0}` lists what is recorded",
             text::line(&args.target)
@@ -78,18 +72,18 @@ async fn replay(
     }
 }
 
-fn is_about(target: &str, service: &ServiceKey, answer: Result<Answer, Error>) -> Result<bool, Error> {
+async fn is_about(client: &Client, target: &str, service: &ServiceKey) -> Result<bool, Error> {
     if let Ok(instance) = target.parse::<InstanceId>() {
         return Ok(instance.service == *service);
     }
     if target.parse::<ServiceKey>().is_ok_and(|key| key == *service) {
         return Ok(true);
     }
-    // A deployment's explanation names its service's instances only by their ids, so it is asked for by its own.
-    match answer {
-        Ok(_) => Ok(target.parse::<DeploymentId>().is_ok() && !target.contains('/')),
-        Err(Error::Client(client::Error::Refused(_)) | Error::Said(_)) => Ok(false),
-        Err(error) => Err(error),
+    let Ok(deployment) = target.parse::<DeploymentId>() else { return Ok(false) };
+    match client.view::<views::Deployment>(&format!("/deployments/{deployment}")).await {
+        Ok(found) => Ok(ServiceKey::new(found.project, found.service) == *service),
+        Err(error) if error.status() == Some(404) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
