@@ -6,6 +6,7 @@
 pub mod api;
 mod brain;
 mod control;
+mod failpoints;
 mod intake;
 mod intents;
 mod offline;

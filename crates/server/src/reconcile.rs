@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use store::{Changed, CommitError, JournalEntry, Loaded, StoreError};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::{Brain, control::Shared};
+use crate::{Brain, control::Shared, failpoints};
 
 /// A burst of changes is one pass.
 const GATHER: Duration = Duration::from_millis(1);
@@ -149,12 +149,15 @@ async fn pass(shared: &Shared, full: bool) -> Result<Pass, PassError> {
         return Err(PassError::Objection(objection));
     }
     let plan = Arc::new(plan);
+    failpoints::at(&plan, "before");
     if let Err(error) = shared.store.commit_plan(Arc::clone(&plan), journal).await {
         shared.note_stale(&plan, &error);
         return Err(error.into());
     }
+    failpoints::at(&plan, "after_commit");
     shared.brain().committed(&plan);
     publish(shared, &plan.decisions.iter().map(|d| d.key.clone()).collect());
+    failpoints::at(&plan, "after_effect");
     Ok(Pass { summary, settled: false })
 }
 
