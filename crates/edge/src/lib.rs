@@ -23,6 +23,7 @@ mod overlay;
 mod pool;
 mod problem;
 mod proxy;
+mod registry;
 pub mod remote;
 mod serve;
 mod state;

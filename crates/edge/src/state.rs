@@ -18,18 +18,18 @@ use std::{
 
 use arc_swap::ArcSwap;
 use model::{
-    InstanceId, RouteRevision, ServiceKey, Timestamp,
-    route::{Backend, EdgeReport, EndpointEvent, EndpointHealth, RouteTable, ServiceRoute},
+    RouteRevision, ServiceKey, Timestamp,
+    route::{EdgeReport, EndpointEvent, EndpointHealth, RouteTable},
 };
 use tokio::sync::watch;
 
 use crate::{
     balance,
-    compiled::{Compiled, Endpoints, Serve, Service, Site, Weighted},
+    compiled::{Compiled, Serve, Service, Site},
     config::Config,
-    flight::{Flight, Ticket},
-    overlay::Overlay,
+    flight::Ticket,
     pool::Target,
+    registry::{Registry, carry_over},
     stats::{ServiceStats, Stats},
 };
 
@@ -43,19 +43,6 @@ pub struct State {
     changed: watch::Sender<u64>,
     pub unrouted: AtomicU64,
     pub connections: AtomicU64,
-}
-
-/// Who is who across tables: an instance keeps its count, an endpoint its connections, a service its counters.
-#[derive(Debug, Default)]
-struct Registry {
-    /// None before the first table.
-    served: Option<RouteRevision>,
-    /// As served, with what was carried over.
-    table: RouteTable,
-    flights: BTreeMap<InstanceId, Arc<Flight>>,
-    targets: BTreeMap<(InstanceId, String), Arc<Target>>,
-    stats: BTreeMap<ServiceKey, Arc<ServiceStats>>,
-    overlay: Overlay,
 }
 
 /// Where a request may go, counted in already.
@@ -155,7 +142,7 @@ impl State {
     }
 
     #[cfg(test)]
-    pub fn is_down(&self, instance: &InstanceId) -> bool {
+    pub fn is_down(&self, instance: &model::InstanceId) -> bool {
         self.registry().overlay.is_down(instance)
     }
 
@@ -218,104 +205,6 @@ impl State {
     }
 }
 
-/// A table with the services that it holds taken from the one before: their declaration could not be read, and
-/// what cannot be read is not gone.
-pub fn carry_over(table: &RouteTable, before: &RouteTable) -> RouteTable {
-    let mut whole = table.clone();
-    for key in &table.held {
-        if let Some(kept) = before.services.get(key) {
-            whole.services.entry(key.clone()).or_insert_with(|| kept.clone());
-        }
-    }
-    whole
-}
-
-impl Registry {
-    fn compile(&mut self, table: &RouteTable, generation: u64, changed: &watch::Sender<u64>) -> Compiled {
-        let mut compiled = Compiled { generation, ..Compiled::default() };
-        for (key, route) in &table.services {
-            let service = Arc::new(self.service(key, route, changed));
-            for domain in &route.domains {
-                compiled.add(&domain.host, &domain.path, &service);
-            }
-        }
-        compiled
-    }
-
-    fn service(&mut self, key: &ServiceKey, route: &ServiceRoute, changed: &watch::Sender<u64>) -> Service {
-        let stats = self.stats.entry(key.clone()).or_default().clone();
-        let serve = match &route.backend {
-            Backend::Proxy { endpoints } => {
-                let all = endpoints.iter().map(|e| Weighted {
-                    weight: e.weight,
-                    target: self.target(&e.instance, &e.address, changed),
-                });
-                Serve::Proxy(Endpoints { all: all.collect(), turn: 0.into() })
-            }
-            Backend::Files { instance, folder, spa } => Serve::Files(Arc::new(Site {
-                flight: self.flight(instance, changed),
-                folder: folder.into(),
-                spa: *spa,
-            })),
-            Backend::Nothing => Serve::Nothing,
-        };
-        Service { key: key.clone(), stats, serve }
-    }
-
-    fn flight(&mut self, instance: &InstanceId, changed: &watch::Sender<u64>) -> Arc<Flight> {
-        let new = || Arc::new(Flight::new(instance.clone(), changed.clone()));
-        let flight = self.flights.entry(instance.clone()).or_insert_with(new);
-        flight.set_retired(false);
-        flight.set_down(self.overlay.is_down(instance));
-        flight.clone()
-    }
-
-    fn target(&mut self, instance: &InstanceId, address: &str, changed: &watch::Sender<u64>) -> Arc<Target> {
-        let flight = self.flight(instance, changed);
-        let key = (instance.clone(), address.to_owned());
-        self.targets.entry(key).or_insert_with(|| Arc::new(Target::new(flight, address))).clone()
-    }
-
-    fn targets_of<'a>(&'a self, instance: &'a InstanceId) -> impl Iterator<Item = &'a Arc<Target>> {
-        let from = (instance.clone(), String::new());
-        self.targets.range(from..).take_while(move |((id, _), _)| id == instance).map(|(_, target)| target)
-    }
-
-    fn retire_what_left(&mut self, table: &RouteTable) {
-        let named: std::collections::BTreeSet<_> =
-            table.services.values().flat_map(|route| route.backend.instances()).collect();
-        let left = self.flights.values().filter(|f| !f.is_retired() && !named.contains(&f.instance));
-        for flight in left {
-            flight.set_retired(true);
-            self.overlay.lift(&flight.instance);
-        }
-        self.close_targets_not_in(table);
-        self.stats.retain(|key, _| table.services.contains_key(key));
-    }
-
-    fn close_targets_not_in(&mut self, table: &RouteTable) {
-        let mut named = std::collections::BTreeSet::new();
-        for route in table.services.values() {
-            if let Backend::Proxy { endpoints } = &route.backend {
-                named.extend(endpoints.iter().map(|e| (&e.instance, e.address.as_str())));
-            }
-        }
-        self.targets.retain(|(instance, address), target| {
-            let stays = named.contains(&(instance, address.as_str()));
-            if !stays {
-                target.close_idle(true);
-            }
-            stays
-        });
-    }
-
-    /// Only after the generation was raised: until then a request of the table before may still count itself
-    /// in, and its flight must be found.
-    fn forget_drained(&mut self) {
-        self.flights.retain(|_, flight| !flight.is_retired() || flight.count() > 0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -323,7 +212,10 @@ mod tests {
         thread,
     };
 
-    use model::route::Endpoint;
+    use model::{
+        InstanceId,
+        route::{Backend, Endpoint, ServiceRoute},
+    };
 
     use super::*;
     use crate::config::Limits;

@@ -9,7 +9,7 @@ use std::{
 use model::{Digest, route::RouteTable};
 use serde::{Deserialize, Serialize};
 
-use crate::{Edge, state};
+use crate::{Edge, registry::carry_over};
 
 const TABLE: &str = "routes.json";
 const FORMAT: u32 = 1;
@@ -125,7 +125,7 @@ impl Durable {
     /// Blocks on the disk. Called by one task at a time, so that an older table never overwrites a newer one.
     pub fn publish(&self, table: &RouteTable) -> Result<(), SaveError> {
         let Some(before) = self.edge.older_than(table.revision) else { return Ok(()) };
-        let whole = state::carry_over(table, &before);
+        let whole = carry_over(table, &before);
         self.file.save(&whole)?;
         self.edge.publish(&whole);
         Ok(())

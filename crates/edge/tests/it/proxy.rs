@@ -385,3 +385,42 @@ async fn an_upload_that_moves_may_take_longer_than_an_answer() {
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.text().as_str()), (200, "6"));
 }
+
+#[tokio::test]
+async fn an_ejected_endpoint_is_tried_again_after_a_while_or_as_soon_as_it_is_ready() {
+    for by_event in [false, true] {
+        let eject = std::time::Duration::from_millis(if by_event { 3_600_000 } else { 100 });
+        let running = start_with(edge::Limits { eject, ..Default::default() }).await;
+        let b = named("b").await;
+        let gone = refusing().await;
+        running.edge.publish(&api(1, &[(A, gone), (B, b.address)]));
+        for _ in 0..2 {
+            assert_eq!(running.get("api.localhost", "/").await.text(), "b");
+        }
+        let _back =
+            upstream_at(tokio::net::TcpListener::bind(gone).await.unwrap(), |_, _| Act::Text("a".into()));
+        if by_event {
+            running.edge.endpoint_event(&event(A, model::route::EndpointHealth::Ready));
+        }
+        let returned = async { while running.get("api.localhost", "/").await.text() != "a" {} };
+        tokio::time::timeout(BOUND, returned).await.expect("it never came back");
+    }
+}
+
+#[tokio::test]
+async fn what_is_busy_gets_less() {
+    let running = start().await;
+    let (go, signal) = tokio::sync::watch::channel(false);
+    let a = upstream(move |_, _| Act::Held(signal.clone(), "a".into())).await;
+    let b = named("b").await;
+    running.edge.publish(&api(1, &[(A, a.address)]));
+    let mut waiting = running.client().await;
+    waiting.send("GET / HTTP/1.1\r\nHost: api.localhost\r\n\r\n").await;
+    eventually("one is busy", || a.requests.load(SeqCst) == 1).await;
+    running.edge.publish(&api(2, &[(A, a.address), (B, b.address)]));
+    for _ in 0..10 {
+        assert_eq!(running.get("api.localhost", "/").await.text(), "b");
+    }
+    go.send_replace(true);
+    assert_eq!(waiting.answer().await.text(), "a");
+}
