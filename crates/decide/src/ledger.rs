@@ -123,4 +123,20 @@ mod tests {
             assert_eq!(offer(&held, offered.clone(), same).ok(), accepted, "{offered:?}");
         }
     }
+
+    #[test]
+    fn an_assignment_for_another_node_or_cluster_is_refused_even_as_the_first() {
+        let (cluster, node): (ClusterId, NodeId) = ("cluster01".parse().unwrap(), "local".parse().unwrap());
+        let offered = Assignment {
+            cluster: cluster.clone(),
+            node: node.clone(),
+            stamp: stamp(1, "a", 1),
+            instances: BTreeMap::new(),
+            held: BTreeSet::new(),
+        };
+        assert_eq!(is_for(&cluster, &node, &offered), Ok(()));
+        for (cluster, node) in [("cluster02", "local"), ("cluster01", "other")] {
+            assert!(is_for(&cluster.parse().unwrap(), &node.parse().unwrap(), &offered).is_err());
+        }
+    }
 }

@@ -20,14 +20,14 @@ pub struct Cut(pub u64);
 
 /// Cuts `path` when it is longer than `limit`. Older parts are `<path>.1`, `.2` …, `files - 1` of them.
 pub fn cut(path: &Path, limit: u64, files: u32) -> io::Result<Option<Cut>> {
-    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
+    let size = match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
+        meta => meta?.len(),
     };
-    let size = file.metadata()?.len();
     if size <= limit {
         return Ok(None);
     }
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     shift(path, files)?;
     let mut older = OpenOptions::new().append(true).create_new(true).mode(0o600).open(numbered(path, 1))?;
     let block = block_size(&file);

@@ -1,0 +1,73 @@
+//! What a node does with one instance, asked as the node asks it.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers end the test")]
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use model::{
+    InstanceId, Timestamp,
+    assignment::Assigned,
+    instance::Attempts,
+    release::Release,
+    spec::{self, DriftPolicy, RestartPolicy, Site, StopPolicy, Workload},
+};
+
+use decide::node::{Busy, Install, Local, Operation, Run, step};
+
+fn site() -> (Assigned, Local) {
+    let content = Release {
+        workload: Workload::Site(Site { artifact: None, webroot: None, spa: false }),
+        domains: vec![],
+        env: BTreeMap::new(),
+        files: BTreeMap::new(),
+        port: None,
+        health: spec::Health::default(),
+        stop: StopPolicy::default(),
+        resources: spec::Resources::default(),
+    };
+    let id: InstanceId = "default.docs.0.1".parse().unwrap();
+    let assigned = Assigned {
+        id: id.clone(),
+        release: content.digest(),
+        content: Arc::new(content),
+        deployment: "dep1".parse().unwrap(),
+        current: true,
+        restart: RestartPolicy::default(),
+        drift: DriftPolicy::default(),
+        attempts: Attempts::default(),
+    };
+    let local = Local {
+        id,
+        install: Install::Whole,
+        run: Run::NotStarted,
+        attempts: Attempts::default(),
+        drifted: false,
+        current: true,
+        busy: None,
+    };
+    (assigned, local)
+}
+
+#[test]
+fn a_site_stays_ready_while_it_is_put_right_or_switched() {
+    let (assigned, at_rest) = site();
+    let drifted = Local { drifted: true, ..at_rest.clone() };
+    let updating = Local { busy: Some(Busy::Updating), ..drifted.clone() };
+    for (local, operation) in
+        [(at_rest, Operation::Nothing), (drifted, Operation::Update), (updating, Operation::Nothing)]
+    {
+        let step = step(Some(&assigned), &local, Timestamp(1));
+        assert_eq!((step.ready, step.operation), (true, operation), "{local:?}");
+    }
+}
+
+#[test]
+fn what_could_not_be_installed_says_so_in_its_own_words() {
+    let (assigned, local) = site();
+    let failed = Install::Failed { at: Timestamp(1), message: "the program `x` does not exist".into() };
+    let spent = Attempts { at: vec![Timestamp(1); 5], fast_crashes: 5, total: 5 };
+    let local = Local { install: failed, attempts: spent, ..local };
+    let step = step(Some(&assigned), &local, Timestamp(2));
+    assert!(step.state.is_failed());
+    assert_eq!(step.message, "the program `x` does not exist");
+}
