@@ -37,6 +37,11 @@ pub enum Goal {
     Active(DeploymentId),
     /// Everything is as declared.
     Converged,
+    /// As many instances as wanted are ready, and none of these is among them: of a service whose newest release
+    /// failed and that serves the one before, no more can be asked.
+    Serving {
+        instead_of: Vec<InstanceId>,
+    },
     Stopped,
     /// The service is no longer there.
     Gone,
@@ -87,7 +92,7 @@ impl Watch<'_> {
     async fn reach(&mut self, goal: &Goal) -> Result<(), NotDone> {
         match goal {
             Goal::Active(id) => self.deployment(id).await,
-            Goal::Converged | Goal::Stopped | Goal::Gone => self.state(goal).await,
+            Goal::Converged | Goal::Serving { .. } | Goal::Stopped | Goal::Gone => self.state(goal).await,
         }
     }
 
@@ -169,7 +174,7 @@ impl Watch<'_> {
             let Some(service) = found.and_then(|found| found.services.into_iter().next()) else {
                 return match goal {
                     Goal::Gone => Ok(()),
-                    Goal::Active(_) | Goal::Converged | Goal::Stopped => {
+                    Goal::Active(_) | Goal::Converged | Goal::Serving { .. } | Goal::Stopped => {
                         Err(self.not_done("it is no longer declared".into()))
                     }
                 };
@@ -196,7 +201,8 @@ impl Watch<'_> {
                     _,
                 ) => None,
             };
-            if *goal == Goal::Converged && trouble.is_some_and(|(since, _)| since.elapsed() >= TROUBLE_HOLDS)
+            if matches!(goal, Goal::Converged | Goal::Serving { .. })
+                && trouble.is_some_and(|(since, _)| since.elapsed() >= TROUBLE_HOLDS)
             {
                 let failed =
                     service.instances.iter().filter(|i| !i.ready).map(|i| i.id.clone()).collect::<Vec<_>>();
@@ -268,13 +274,17 @@ impl Watch<'_> {
 
 /// Right after a request the server may still tell of the state before: what is too many counts as not yet.
 fn is_reached(goal: &Goal, service: &views::Service) -> bool {
+    let wanted = usize::try_from(service.replicas.desired).unwrap_or(usize::MAX);
+    let enough = service.kind != Some(Kind::Process) || service.instances.len() <= wanted;
     match goal {
         Goal::Active(_) | Goal::Gone => false,
         Goal::Stopped => service.state == ServiceState::Stopped,
-        Goal::Converged => {
-            let enough = service.kind != Some(Kind::Process)
-                || service.instances.len() <= usize::try_from(service.replicas.desired).unwrap_or(usize::MAX);
-            service.state == ServiceState::Converged && enough
+        Goal::Converged => service.state == ServiceState::Converged && enough,
+        Goal::Serving { instead_of } => {
+            let still = service.instances.iter().any(|instance| instead_of.contains(&instance.id));
+            let serves =
+                service.state == ServiceState::Degraded && service.replicas.ready == service.replicas.desired;
+            (service.state == ServiceState::Converged || serves) && enough && !still
         }
     }
 }

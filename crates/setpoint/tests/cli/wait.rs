@@ -155,6 +155,44 @@ fn without_a_deployment_it_waits_until_all_is_as_declared() {
 }
 
 #[test]
+fn a_restart_is_done_when_new_instances_serve_even_if_the_newest_release_had_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let looks = AtomicUsize::new(0);
+    let fake = Fake::start(move |asked: &Asked| match asked.method.as_str() {
+        "POST" => Reply::json(&applied(true, None)),
+        _ => {
+            let mut degraded = service("degraded", 1, Value::Null);
+            if looks.fetch_add(1, Ordering::Relaxed) >= 4 {
+                degraded["instances"][0]["id"] = json!("default.api.0.8");
+            }
+            Reply::json(&services(degraded))
+        }
+    })
+    .in_folder(dir.path());
+    assert_eq!(run(dir.path(), &["restart", "api", "--wait"]).code, 0);
+    assert!(fake.lines().len() >= 6, "{:?}", fake.lines());
+    assert_eq!(run(dir.path(), &["scale", "api", "1", "--wait"]).code, 0);
+}
+
+#[test]
+fn what_stays_degraded_ends_an_apply_badly() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("app.yaml"), "services:\n  api:\n    command: [\"true\"]\n").unwrap();
+    let _fake = Fake::start(|asked: &Asked| match asked.method.as_str() {
+        "POST" => Reply::json(&applied(false, None)),
+        _ => {
+            let mut degraded = service("degraded", 1, Value::Null);
+            degraded["message"] = "deployment #2 failed".into();
+            Reply::json(&services(degraded))
+        }
+    })
+    .in_folder(dir.path());
+    let ended = run(dir.path(), &["apply", "-f", "app.yaml", "--wait"]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("it is degraded: deployment #2 failed"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_delete_waits_until_the_service_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let looks = AtomicUsize::new(0);

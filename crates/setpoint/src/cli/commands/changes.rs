@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use model::{ServiceKey, spec::Kind};
+use model::{InstanceId, ServiceKey, spec::Kind};
 use serde::Serialize;
 use server::views::{self, Applied, Services};
 
@@ -67,7 +67,8 @@ pub async fn rollback(args: &Rollback) -> Result<u8, Error> {
 
 pub async fn scale(args: &Scale) -> Result<u8, Error> {
     let body = views::Scale { replicas: args.replicas.into() };
-    change(&args.connection, &args.service, "scale", &body, args.output, args.wait, &Goal::Converged).await
+    let goal = Goal::Serving { instead_of: Vec::new() };
+    change(&args.connection, &args.service, "scale", &body, args.output, args.wait, &goal).await
 }
 
 pub async fn stop(args: &Change) -> Result<u8, Error> {
@@ -75,11 +76,22 @@ pub async fn stop(args: &Change) -> Result<u8, Error> {
 }
 
 pub async fn start(args: &Change) -> Result<u8, Error> {
-    simple(args, "start", &Goal::Converged).await
+    simple(args, "start", &Goal::Serving { instead_of: Vec::new() }).await
 }
 
 pub async fn restart(args: &Change) -> Result<u8, Error> {
-    simple(args, "restart", &Goal::Converged).await
+    let instead_of = match args.wait.wait {
+        Some(_) => replaced(&args.connection.client()?, &args.service).await?,
+        None => Vec::new(),
+    };
+    simple(args, "restart", &Goal::Serving { instead_of }).await
+}
+
+/// What a restart replaces. A site has nothing to restart.
+async fn replaced(client: &Client, service: &ServiceKey) -> Result<Vec<InstanceId>, Error> {
+    let Services { services } = client.view(&format!("/services/{service}")).await?;
+    let processes = services.into_iter().filter(|found| found.kind == Some(Kind::Process));
+    Ok(processes.flat_map(|found| found.instances).map(|instance| instance.id).collect())
 }
 
 pub async fn delete(args: &Change) -> Result<u8, Error> {

@@ -39,10 +39,12 @@ pub async fn events(args: &Events) -> Result<u8, Error> {
     let filter = filter.unwrap_or_default();
     let mut after = past(&client, &filter, args.output.format).await?;
     let format = args.output.format;
-    while args.follow {
+    if !args.follow {
+        return Ok(DONE);
+    }
+    loop {
         after = follow(&client, &filter, after, |event| print(event, format)).await?;
     }
-    Ok(DONE)
 }
 
 /// Everything that is recorded, page by page; gives the sequence of the last one.
