@@ -214,8 +214,8 @@ impl Drop for Opened {
         // Neither its orders nor its stack may go before it has done with them.
         let gated = self.gate.take().is_some();
         if let Some(pidfd) = self.pidfd.take() {
-            self.read_status();
-            if gated {
+            let failed = self.read_status().is_some();
+            if gated || failed {
                 let _ = pidfd.reap_blocking();
             }
         }

@@ -211,6 +211,9 @@ impl Agent {
                             Run::Unknown { since: now, cause: format!("it cannot be watched: {error}") };
                     }
                 }
+                if instance.assigned.content.resources.millicpus.is_some() {
+                    tracing::warn!(instance = %id, "`cpus` is not enforced for processes: start it through a tool that does");
+                }
                 let again = if instance.state.attempts.total > 0 { "started again" } else { "started" };
                 self.cx.say(
                     instance,
