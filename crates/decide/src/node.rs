@@ -5,7 +5,7 @@ use model::{
     InstanceId, Timestamp,
     assignment::Assigned,
     instance::Attempts,
-    observation::{Exit, State},
+    observation::{Exit, ExitStatus, State},
     spec::{DriftMode, Workload},
 };
 
@@ -179,6 +179,10 @@ fn process(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
         ),
         Run::NotStarted => first_start(assigned, attempts, now),
         Run::Ended { started, exit } => {
+            // The planted bug that the simulator must find: an end while Setpoint itself was being restarted begins the
+            // count anew, whatever the assignment says that was counted.
+            let forgets = cfg!(feature = "bug-budget-reset") && exit.status == ExitStatus::Unknown;
+            let attempts = if forgets { Attempts::default() } else { attempts };
             match retry::after_end(&assigned.restart, &attempts, *started, exit.at, now) {
                 Verdict::Now(attempts) => Step::act(Operation::Restart { attempts }, State::Starting),
                 verdict => not_yet(verdict, format!("it ended with {}", exit.status)),
@@ -197,10 +201,6 @@ fn process(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
 
 /// Not an attempt, but the ones already counted for its slot and release still bind it.
 fn first_start(assigned: &Assigned, attempts: Attempts, now: Timestamp) -> Step {
-    // The planted bug that the simulator must find: a count that a restart of Setpoint resets.
-    if cfg!(feature = "bug-budget-reset") {
-        return Step::act(Operation::Restart { attempts: Attempts::default() }, State::Starting);
-    }
     match retry::spent(&assigned.restart, &attempts, now) {
         Some(until) => not_yet(Verdict::Spent { until: Some(until) }, "it kept dying".into()),
         None => Step::act(Operation::Restart { attempts }, State::Starting),

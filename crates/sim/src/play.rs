@@ -29,6 +29,8 @@ pub const BEGINNING: Timestamp = Timestamp(1_000_000_000);
 /// After the faults have healed, everything has ended and converged within this time: a window of restart
 /// attempts, or the deadlines of a failing deployment, its restoration and their drains.
 const CONVERGES_WITHIN: Millis = Millis(110_000);
+/// By then the node knows what is assigned to it, and an operator removes what no ledger knows.
+const CLEARED_AFTER: Millis = Millis(15_000);
 /// Then nothing happens for this long.
 const RESTS_FOR: Millis = Millis(10_000);
 const AUDIT: Millis = Millis(500);
@@ -58,6 +60,7 @@ pub struct Outcome {
 pub enum Event {
     Input(usize),
     Heal,
+    Clear,
     Converged,
     Rested,
     Audit,
@@ -173,6 +176,7 @@ impl<'a> Play<'a> {
         }
         let heals = BEGINNING + HEALS;
         play.at(heals, Event::Heal);
+        play.at(heals + CLEARED_AFTER, Event::Clear);
         play.at(heals + CONVERGES_WITHIN, Event::Converged);
         play.at(heals + CONVERGES_WITHIN + RESTS_FOR, Event::Rested);
         play
@@ -201,6 +205,7 @@ impl<'a> Play<'a> {
         match event {
             Event::Input(index) => self.input(index),
             Event::Heal => self.heal(),
+            Event::Clear => self.clear(),
             Event::Converged => self.demand_convergence(),
             Event::Rested => self.demand_rest(),
             Event::Audit => self.audit(),
@@ -468,7 +473,7 @@ impl<'a> Play<'a> {
             let Some((pid, process)) = port.and_then(|port| self.machine.listener(port)) else { continue };
             if process.id != picked.instance {
                 let found = process.id.clone();
-                self.truth.misrouted(self.now, &picked.instance, &found);
+                self.truth.misrouted(self.now, &picked.instance, pid, &found);
             }
             if process.told_to_end == Some(EndReason::Removed) {
                 self.truth.ended_with_requests(self.now, &picked.instance, 1);
@@ -629,7 +634,7 @@ impl<'a> Play<'a> {
         self.truth.unowned.insert(pid);
     }
 
-    /// All faults end; what only an operator can remove is removed.
+    /// All faults end.
     fn heal(&mut self) {
         self.told("faults heal".into());
         self.healed = true;
@@ -640,6 +645,13 @@ impl<'a> Play<'a> {
         for process in self.machine.processes.values_mut() {
             process.sick_until = process.sick_until.min(self.now);
         }
+        for event in [Event::ServerUp, Event::NodeUp, Event::EdgeUp] {
+            self.after(Millis(0), event);
+        }
+    }
+
+    /// An operator removes what no ledger knows since one was lost.
+    fn clear(&mut self) {
         let known: BTreeSet<u32> = self.agent.ledger.entries.values().filter_map(|entry| entry.pid).collect();
         let orphans = self.machine.live().map(|(pid, _)| pid).filter(|pid| self.truth.unowned.contains(pid));
         let orphans: Vec<u32> =
@@ -657,9 +669,6 @@ impl<'a> Play<'a> {
                 .collect();
             self.machine.folders.retain(|path, _| owned.contains(path));
             self.machine.links.retain(|_, path| owned.contains(path));
-        }
-        for event in [Event::ServerUp, Event::NodeUp, Event::EdgeUp] {
-            self.after(Millis(0), event);
         }
     }
 

@@ -153,9 +153,27 @@ impl Story {
             let fault = fault(&mut rng, shapes.len());
             inputs.push(Input { at, what: What::Fault(fault) });
         }
+        if rng.random_bool(0.35) {
+            inputs.extend(crashes_within_a_crash_loop(&mut rng, end));
+        }
         inputs.sort_by_key(|input| input.at);
         Self { seed, shapes, inputs }
     }
+}
+
+/// A bad release, and an agent that dies again and again while it does.
+fn crashes_within_a_crash_loop(rng: &mut StdRng, end: u64) -> Vec<Input> {
+    let mut at = rng.random_range(2_000..end - 20_000);
+    let character = if rng.random_bool(0.7) { Character::DiesReady } else { Character::Crash };
+    let asks = Ask::Apply { version: 9, character, policy: 0 };
+    let mut inputs =
+        vec![Input { at: Millis(at), what: What::User { service: rng.random_range(0..2), asks } }];
+    for _ in 0..rng.random_range(2..8) {
+        at += rng.random_range(200..2_500);
+        let down = Millis(rng.random_range(20..1_500));
+        inputs.push(Input { at: Millis(at), what: What::Fault(Fault::NodeCrash { down }) });
+    }
+    inputs
 }
 
 fn shapes(rng: &mut StdRng) -> Vec<Shape> {
