@@ -98,7 +98,7 @@ impl Node {
     /// The last lines of an instance's output, raw; also of one that failed and is gone.
     pub async fn logs(&self, instance: &InstanceId, lines: usize) -> Result<Vec<u8>, logs::Error> {
         let source = self.log_source(instance).await?;
-        let read = tokio::task::spawn_blocking(move || logs::tail(&source.files, lines));
+        let read = tokio::task::spawn_blocking(move || logs::tail(&source.files, lines, u64::MAX));
         read.await.map_err(|_| logs::Error::Ended)?
     }
 
@@ -112,10 +112,11 @@ impl Node {
         let Some(path) = source.files.last().cloned() else {
             return Err(logs::Error::Unknown(instance.clone()));
         };
-        // Placed at the end first: what comes between this and the last lines is then read twice rather than never.
-        let mut follow = Follow::from_end(path, source.discarded);
+        // One end for both: what is before it is told now, what is after it later.
+        let (mut follow, end) = Follow::from_end(path, source.discarded);
         let (tell, chunks) = mpsc::channel(CHUNKS);
-        let _ = tell.send(self.logs(instance, lines).await?).await;
+        let read = tokio::task::spawn_blocking(move || logs::tail(&source.files, lines, end));
+        let _ = tell.send(read.await.map_err(|_| logs::Error::Ended)??).await;
         let (node, id) = (self.clone(), instance.clone());
         tokio::spawn(async move {
             while let Ok(source) = node.log_source(&id).await {

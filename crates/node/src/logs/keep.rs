@@ -30,7 +30,7 @@ impl Kept {
 
     /// Keeps the end of the output, and drops the oldest others.
     pub fn keep(&self, id: &InstanceId, files: &[PathBuf]) -> io::Result<()> {
-        let mut bytes = read::tail(files, LINES).map_err(io::Error::other)?;
+        let mut bytes = read::tail(files, LINES, u64::MAX).map_err(io::Error::other)?;
         let limit = usize::try_from(self.limits.kept_bytes).unwrap_or(usize::MAX);
         if bytes.len() > limit {
             bytes.drain(..bytes.len() - limit);

@@ -23,14 +23,14 @@ pub enum Error {
 }
 
 /// The last `lines` lines of the output, older files among it. `files` are oldest first and are read as one: a cut may
-/// have split a line. A last line without an end counts as one.
-pub fn tail(files: &[PathBuf], lines: usize) -> Result<Vec<u8>, Error> {
+/// have split a line. A last line without an end counts as one. Of the newest file, only what is before `end` is read.
+pub fn tail(files: &[PathBuf], lines: usize, mut end: u64) -> Result<Vec<u8>, Error> {
     let mut tail = Tail { chunks: Vec::new(), ends_left: lines, room: MAX_TAIL, begun: false };
     for path in files.iter().rev() {
         if lines == 0 || tail.is_whole() {
             break;
         }
-        match tail.read(path) {
+        match tail.read(path, std::mem::replace(&mut end, u64::MAX)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::Unreadable { path: path.clone(), error });
             }
@@ -54,9 +54,9 @@ impl Tail {
         self.room == 0 || (self.begun && self.ends_left == 0)
     }
 
-    fn read(&mut self, path: &Path) -> io::Result<()> {
+    fn read(&mut self, path: &Path, end: u64) -> io::Result<()> {
         let mut file = File::open(path)?;
-        let mut begin = file.seek(SeekFrom::End(0))?;
+        let mut begin = file.seek(SeekFrom::End(0))?.min(end);
         while begin > 0 && !self.is_whole() {
             let size = CHUNK.min(begin).min(self.room);
             begin -= size;
@@ -96,10 +96,10 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// From the current end on.
-    pub fn from_end(path: PathBuf, discarded: u64) -> Self {
+    /// From the current end on, which is given too: what is before it is for [`tail`].
+    pub fn from_end(path: PathBuf, discarded: u64) -> (Self, u64) {
         let size = std::fs::metadata(&path).map_or(0, |meta| meta.len());
-        Self { path, position: discarded + size }
+        (Self { path, position: discarded + size }, size)
     }
 
     /// What has been written since, at most one chunk; empty when nothing has.
@@ -129,7 +129,7 @@ mod tests {
         let files = ["a", "b", "c"].map(|name| dir.path().join(name));
         std::fs::write(&files[0], older).unwrap();
         std::fs::write(&files[1], newer).unwrap();
-        String::from_utf8(tail(&files, lines).unwrap()).unwrap()
+        String::from_utf8(tail(&files, lines, u64::MAX).unwrap()).unwrap()
     }
 
     #[test]
