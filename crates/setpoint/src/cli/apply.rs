@@ -91,6 +91,11 @@ async fn request(client: &Client, declared: &[Declared], options: &Options) -> R
     let sources = declared.iter().map(|service| Ok((service, local_source(service)?)));
     // Every refusal comes before the first upload.
     let sources: Vec<_> = sources.collect::<Result<_, SourceError>>()?;
+    for (service, source) in &sources {
+        let refused =
+            |broken| Error::Upload { service: service.key.clone(), source: client::Error::Archive(broken) };
+        source.as_deref().map_or(Ok(()), upload::check).map_err(refused)?;
+    }
     let mut services = Vec::new();
     for (service, source) in sources {
         let artifact = match source {

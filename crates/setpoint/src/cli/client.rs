@@ -44,7 +44,7 @@ pub enum Error {
     Lost { url: String, why: String },
     #[error("{url} answers with what is no answer of Setpoint's API ({why}); is another program there?")]
     Foreign { url: String, why: String },
-    #[error("the upload broke off: {0}")]
+    #[error(transparent)]
     Archive(BrokenArchive),
 }
 
@@ -146,6 +146,12 @@ impl Client {
 
     pub async fn view<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.get(path).await?.view()
+    }
+
+    /// For what may answer with nothing.
+    pub async fn view_if_any<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Error> {
+        let answer = self.get(path).await?;
+        if answer.text.is_empty() { Ok(None) } else { answer.view().map(Some) }
     }
 
     pub async fn post<T: Serialize + ?Sized>(&self, path: &str, body: &T) -> Result<Answer, Error> {

@@ -31,7 +31,7 @@ const QUEUE: usize = 8;
 pub enum BrokenArchive {
     #[error("{}: {source}", super::text::line(&.path.display().to_string()))]
     Pack { path: PathBuf, source: content::intake::Error },
-    #[error("{} cannot be read: {source}", super::text::line(&.path.display().to_string()))]
+    #[error("{} cannot be read: {source}; check the path and who may read it", super::text::line(&.path.display().to_string()))]
     Read { path: PathBuf, source: io::Error },
 }
 
@@ -56,21 +56,32 @@ pub struct Archive {
     broken: Broken,
 }
 
+/// Whether this can be sent at all, told before anything is.
+pub fn check(path: &Path) -> Result<(), BrokenArchive> {
+    open(path).map(drop)
+}
+
+fn open(path: &Path) -> Result<(File, bool), BrokenArchive> {
+    let unreadable = |source| BrokenArchive::Read { path: path.into(), source };
+    let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
+    // Opened only once it is known to be no pipe or device, which could block for ever.
+    if !kind.is_dir() && !kind.is_file() {
+        return Err(unreadable(io::Error::other("it is neither a folder nor an archive")));
+    }
+    let file = File::open(path).map_err(unreadable)?;
+    Ok((file, kind.is_dir()))
+}
+
 impl Archive {
     /// A folder is packed, always to the same bytes; a file is sent as it is.
     pub fn of(path: &Path, progress: Upload) -> Result<Self, BrokenArchive> {
-        let unreadable = |source| BrokenArchive::Read { path: path.into(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        let kind = file.metadata().map_err(unreadable)?.file_type();
-        if !kind.is_dir() && !kind.is_file() {
-            return Err(unreadable(io::Error::other("it is neither a folder nor an archive")));
-        }
+        let (file, is_folder) = open(path)?;
         let (chunks, receiver) = mpsc::channel(QUEUE);
         let broken = Broken::default();
         let (path, told) = (path.to_owned(), broken.clone());
         tokio::task::spawn_blocking(move || {
             let mut writer = ChunkWriter { chunks, buffer: Vec::with_capacity(CHUNK) };
-            let written = if kind.is_dir() {
+            let written = if is_folder {
                 pack(&path, &mut writer, &progress)
             } else {
                 copy(&path, file, &mut writer, &progress)

@@ -218,6 +218,20 @@ fn apply_takes_a_sites_content_in_before_it_declares_it() {
 }
 
 #[test]
+fn a_folder_that_is_not_there_is_told_before_anything_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start(|_| Reply::json(&json!({}))).in_folder(dir.path());
+    fs::create_dir(dir.path().join("here")).unwrap();
+    fs::write(dir.path().join("app.yaml"), "services:\n  a:\n    static: ./here\n  b:\n    static: ./gone\n")
+        .unwrap();
+    let ended = run(dir.path(), &["apply", "-f", "app.yaml"]);
+    assert_eq!(ended.code, 1);
+    let told = ended.stderr.contains("default/b: ") && ended.stderr.contains("/gone cannot be read");
+    assert!(told && ended.stderr.contains("check the path"), "{}", ended.stderr);
+    assert_eq!(fake.lines(), [""; 0]);
+}
+
+#[test]
 fn an_archive_is_sent_as_it_is_and_a_refused_one_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Fake::start(|asked| match asked.path.ends_with("/artifacts") {
