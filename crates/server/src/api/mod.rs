@@ -8,6 +8,7 @@
 
 mod artifacts;
 mod cluster;
+mod edges;
 mod events;
 mod explain;
 mod guard;

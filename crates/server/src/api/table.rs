@@ -4,7 +4,9 @@
 use axum::routing::{MethodRouter, delete, get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::{Api, artifacts, cluster, events, explain, logs, metrics, monitoring, page, requests, services};
+use super::{
+    Api, artifacts, cluster, edges, events, explain, logs, metrics, monitoring, page, requests, services,
+};
 use crate::views;
 
 pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -91,6 +93,10 @@ impl Route {
         Self { status, answer: json::<T>(), ..self }
     }
 
+    fn answers_nothing(self) -> Self {
+        Self { status: 204, ..self }
+    }
+
     fn shows(self, kind: &'static str) -> Self {
         Self { answer: text(kind), ..self }
     }
@@ -111,6 +117,11 @@ const AUDIT: &[Query] = &[
     ("limit", "integer", "at most so many, 1000 at the most"),
 ];
 const DRIFT: &[Query] = &[("service", "string", "only of this service, `project/name`")];
+const ROUTES: &[Query] = &[
+    ("after", "integer", "only a table newer than this revision"),
+    ("wait", "integer", "seconds to wait for one, 30 at the most"),
+];
+const REPORT: &[Query] = &[("address", "string", "where people reach the edge, `host:port`")];
 const REPLAY: &[Query] = &[("replay", "boolean", "plans the recorded world again and compares")];
 
 /// The whole interface.
@@ -229,6 +240,17 @@ fn whole() -> Vec<Route> {
             .answers::<views::Reconciled>(202),
         Route::get("/api/v1/nodes", "The nodes, with what is strange there.", cluster::nodes)
             .answers::<views::Nodes>(200),
+        Route::get(
+            "/api/v1/edges/routes",
+            "The route table for an edge that runs apart; 204 when there is no newer one.",
+            edges::routes,
+        )
+        .query(ROUTES)
+        .answers::<serde_json::Value>(200),
+        Route::post("/api/v1/edges/report", "What an edge that runs apart serves.", edges::report)
+            .query(REPORT)
+            .takes::<serde_json::Value>()
+            .answers_nothing(),
         Route::get("/api/v1/audit", "Who asked for what, oldest first.", cluster::audit)
             .query(AUDIT)
             .answers::<views::Audit>(200),

@@ -54,7 +54,8 @@ impl DataDir {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
                 let token = token.trim().to_owned();
                 if token.len() < 16 {
-                    let short = io::Error::other("the token is too short; delete the file, and a new one is made");
+                    let short =
+                        io::Error::other("the token is too short; delete the file, and a new one is made");
                     return Err(failed(short));
                 }
                 Ok(token)

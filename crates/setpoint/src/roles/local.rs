@@ -1,6 +1,6 @@
 //! All parts of one machine in one process: what `setpoint up` runs, and without the edge `setpoint server`.
 
-use std::{future::Future, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use edge::Edge;
 use model::{EdgeId, NodeId};
@@ -80,7 +80,8 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let store = Store::open(&data.store()).await?;
     let clock = Clock::start(store.max_time().await?);
     let local: NodeId = "local".parse()?;
-    let control = Control::start(store.clone(), control_config(&data, &local, &options)?, clock.for_server()).await?;
+    let control =
+        Control::start(store.clone(), control_config(&data, &local, &options)?, clock.for_server()).await?;
     let mut wires = Wires::new();
     let node = start_node(&data, &store, &local, clock).await?;
     let mut servers = Vec::new();
@@ -88,6 +89,8 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         wire::edge(&mut wires, &control, &node, &edge, clock);
         servers.push(tokio::spawn(server.run(until(stopping.clone()))));
         control.edge_is_at(edge.local_addr());
+    } else {
+        wire::edge_apart(&mut wires, &node, &data.edge())?;
     }
     wire::node(&mut wires, &control, &node, &local);
     let router = server::api::router(
@@ -100,7 +103,19 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         }
     }));
     data.write("api", &format!("http://{api}\n"), 0o600)?;
-    Ok(Running { control, api, edge: edge_address, token, data, node, stop, servers, wires, store, _lock: lock })
+    Ok(Running {
+        control,
+        api,
+        edge: edge_address,
+        token,
+        data,
+        node,
+        stop,
+        servers,
+        wires,
+        store,
+        _lock: lock,
+    })
 }
 
 impl Running {
@@ -154,15 +169,14 @@ async fn listen(what: &str, flag: &str, address: SocketAddr) -> Result<TcpListen
     }
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            format!("{address} is taken by another program: stop it, or choose another address with {flag}").into()
+            format!("{address} is taken by another program: stop it, or choose another address with {flag}")
+                .into()
         }
         _ => format!("cannot listen on {address}: {error}; choose another address with {flag}").into(),
     })
 }
 
-fn until(mut stopping: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        // A closed channel is the end as well.
-        let _ = stopping.wait_for(|stop| *stop).await;
-    }
+async fn until(mut stopping: watch::Receiver<bool>) {
+    // A closed channel is the end as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
 }

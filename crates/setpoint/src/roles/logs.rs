@@ -32,6 +32,7 @@ impl LogSource for NodeLogs {
         instance: InstanceId,
         lines: usize,
     ) -> BoxFuture<'_, Result<mpsc::Receiver<Vec<u8>>, LogError>> {
-        async move { self.0.follow_logs(&instance, lines).await.map_err(|error| told(&instance, &error)) }.boxed()
+        async move { self.0.follow_logs(&instance, lines).await.map_err(|error| told(&instance, &error)) }
+            .boxed()
     }
 }

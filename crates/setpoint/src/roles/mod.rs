@@ -4,6 +4,7 @@
 mod clock;
 mod content;
 mod data;
+mod edge;
 mod local;
 mod logs;
 mod run;

@@ -10,7 +10,7 @@ use node::Workloads;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
-    Error,
+    Error, edge as proxy,
     local::{self, Options, Running},
     settings::{self, Settings},
 };
@@ -110,8 +110,14 @@ fn run_server(args: &args::Server) -> Result<(), Error> {
     })
 }
 
-fn run_edge(_: &args::Edge) -> Result<(), Error> {
-    Err("the edge does not run apart yet; `setpoint up` has it inside".into())
+fn run_edge(args: &args::Edge) -> Result<(), Error> {
+    let settings = settings::of(&args.role, None, args.edge)?;
+    let data = args.role.data.clone();
+    log(&settings)?;
+    runtime()?.block_on(async {
+        let mut ends = Ends::new()?;
+        proxy::run(settings.edge.listen, &data, ends.wait()).await
+    })
 }
 
 /// Ctrl-C and SIGTERM.

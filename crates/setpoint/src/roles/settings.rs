@@ -24,7 +24,7 @@ const ENV: &str = "SETPOINT__";
 pub const API_PORT: u16 = 7400;
 const EDGE_PORT: u16 = 8080;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     pub api: Api,
@@ -63,12 +63,6 @@ pub struct Log {
     pub level: String,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self { api: Api::default(), edge: Edge::default(), reconcile: Reconcile::default(), log: Log::default() }
-    }
-}
-
 impl Default for Api {
     fn default() -> Self {
         Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, API_PORT)), allowed_hosts: Vec::new() }
@@ -97,7 +91,11 @@ fn layers(file: Option<&Path>) -> Result<Figment, Error> {
     let defaults = Figment::from(Serialized::defaults(Settings::default()));
     let with_file = match file {
         Some(file) if !file.is_file() => {
-            return Err(format!("{}: there is no such file; name the settings file with --config", file.display()).into());
+            return Err(format!(
+                "{}: there is no such file; name the settings file with --config",
+                file.display()
+            )
+            .into());
         }
         Some(file) => defaults.merge(Toml::file_exact(file)),
         None if Path::new(FILE).is_file() => defaults.merge(Toml::file_exact(FILE)),

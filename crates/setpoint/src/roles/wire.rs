@@ -1,18 +1,24 @@
 //! Carries whole values between the parts of one process: assignments down, observations and reports up, the route
 //! table to the edge, endpoint events from the node to the edge.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::ErrorKind, path::Path, sync::Arc, time::Duration};
 
 use edge::Edge;
-use model::NodeId;
+use model::{
+    NodeId,
+    route::{EndpointEvent, EndpointHealth},
+};
 use node::{Clock as _, Node};
 use server::Control;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::clock::Clock;
 
 /// An edge that lives says so this often.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// How long an edge may be too busy to take a `Ready`.
+const READY_TRIES: u32 = 100;
+const READY_PAUSE: Duration = Duration::from_millis(20);
 /// Events of a node recorded in one transaction.
 const EVENTS_AT_ONCE: usize = 256;
 
@@ -64,6 +70,26 @@ pub fn edge(wires: &mut Wires, control: &Control, node: &Node, edge: &Edge, cloc
     node.endpoint_events(Arc::new(move |event| sink.endpoint_event(&event)));
     wires.spawn(publish(control.clone(), edge.clone()));
     wires.spawn(report(control.clone(), edge.clone(), clock));
+}
+
+/// Endpoint events for an edge that runs apart, by its socket. Nobody listening is an edge that is not there: it learns
+/// from its next table. A `Ready` that an edge was too busy to take is sent again, because only it lifts a `Down`.
+pub fn edge_apart(wires: &mut Wires, node: &Node, folder: &Path) -> std::io::Result<()> {
+    let sender = edge::remote::EventSender::new(folder)?;
+    let (tell, mut told) = mpsc::unbounded_channel::<EndpointEvent>();
+    node.endpoint_events(Arc::new(move |event| drop(tell.send(event))));
+    wires.spawn(async move {
+        while let Some(event) = told.recv().await {
+            for _ in 0..READY_TRIES {
+                let full = matches!(sender.send(&event), Err(error) if error.kind() == ErrorKind::WouldBlock);
+                if !full || event.health == EndpointHealth::Down {
+                    break;
+                }
+                tokio::time::sleep(READY_PAUSE).await;
+            }
+        }
+    });
+    Ok(())
 }
 
 async fn publish(control: Control, edge: Edge) {
