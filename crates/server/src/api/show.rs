@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use decide::{status, world::World};
 use model::{
-    InstanceId, ServiceKey,
+    ServiceKey,
     deployment::Deployment,
     event::Recorded,
     instance::{Placement, Stage},
@@ -96,17 +96,11 @@ fn state_word(world: &World, placement: &Placement, report: Option<&InstanceRepo
         Stage::Retiring { .. } => "retiring",
         Stage::Run => match report {
             Some(report) => report.state.word(),
-            // Told by nobody yet, or told that there is nothing: its node has it still before it.
+            // Its node has looked at everything and has it still before it.
             None if world.is_gone(&placement.id) => "pending",
-            None if never_told(world, &placement.id) => "pending",
             None => "unknown",
         },
     }
-}
-
-/// Young enough that its node had no chance to tell of it.
-fn never_told(world: &World, id: &InstanceId) -> bool {
-    !world.seen.contains_key(id)
 }
 
 pub fn deployment(deployment: &Deployment) -> views::Deployment {

@@ -210,3 +210,59 @@ fn hostile_terms_are_refused() {
         check(&bench, request, 400, code, &format!("{name}: {value}"));
     }
 }
+
+/// Every value in a declaration, by JSON pointer.
+fn pointers(value: &Value, at: String, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                pointers(value, format!("{at}/{name}"), found);
+            });
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| pointers(item, format!("{at}/{index}"), found));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    found.push(at);
+}
+
+#[test]
+fn whatever_stands_in_a_declaration_is_taken_or_refused() {
+    let bench = Bench::start();
+    let good = declaration(API);
+    let mut places = Vec::new();
+    pointers(&good, String::new(), &mut places);
+    assert!(places.len() > 40, "{places:?}");
+    let nested = (0..100).fold(json!(1), |inner, _| json!([inner]));
+    let hostile = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1.5e300),
+        json!(u64::MAX),
+        json!(""),
+        json!("\u{0}"),
+        json!("\u{202e}\u{1b}[31m${PORT}$"),
+        json!("x".repeat(100_000)),
+        json!("99999999999d"),
+        json!([]),
+        json!({}),
+        json!({ "": "" }),
+        nested,
+    ];
+    let mut connection = testkit::http::Connection::open(bench.address).unwrap();
+    let mut taken = 0;
+    for place in &places {
+        for value in &hostile {
+            let mut body = good.clone();
+            *body.pointer_mut(place).unwrap() = value.clone();
+            let answer = connection.send(&bench.json("POST", "/api/v1/plan", &body)).unwrap();
+            assert!(matches!(answer.status, 200 | 400 | 409 | 422), "{place} {value}: {}", answer.text());
+            taken += usize::from(answer.status == 200);
+        }
+    }
+    assert!(taken > 0, "some values are as good as others");
+    assert_eq!(bench.read("/api/v1/services"), json!({ "services": [] }));
+}

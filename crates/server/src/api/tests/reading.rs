@@ -170,3 +170,30 @@ fn nodes_schema_and_a_dry_run_are_told() {
     assert_eq!((would.status, &would.json()["triggered"]), (200, &json!(false)));
     assert_eq!(would.json()["services"], json!([]), "at rest, a pass would do nothing");
 }
+
+#[test]
+fn an_edge_apart_fetches_newer_tables_and_reports() {
+    let bench = Bench::start();
+    let first = bench.read("/api/v1/edges/routes");
+    let nothing_newer = bench.get(&format!("/api/v1/edges/routes?after={}", first["revision"]));
+    assert_eq!(nothing_newer.status, 204);
+    let report = |edge: &str, at: u64| {
+        let report = json!({"edge": edge, "boot": "b", "at": at, "served": 0, "in_flight": {}});
+        bench.post("/api/v1/edges/report?address=127.0.0.1:9999", &report).status
+    };
+    assert_eq!(report("apart", 0), 204);
+    assert_eq!(report("Not A Name", 0), 422);
+    bench.apply(API);
+    // The edge apart serves nothing yet, so the deployment waits for it.
+    let table = bench.until("the table has the service", || {
+        let table = bench.get(&format!("/api/v1/edges/routes?after={}&wait=10", first["revision"])).json();
+        table["services"]["default/api"].is_object().then_some(table)
+    });
+    assert_eq!(table["services"]["default/api"]["domains"][0], "api.localhost");
+    assert_eq!(bench.service("default/api").urls[0], "http://api.localhost:9999");
+    let explained = bench.until("it waits for the edge", || {
+        let explained = bench.read("/api/v1/services/default/api/explain").to_string();
+        explained.contains("every edge must serve route revision").then_some(explained)
+    });
+    assert!(!explained.contains("is active"), "{explained}");
+}
