@@ -358,7 +358,7 @@ fn adopted(cx: &Arc<Context>, instance: &mut Instance, pidfd: PidFd, identity: &
     instance.state.runs = instance.state.runs.max(identity.run);
     // An orderly end was begun and did not come to its end: it lives, so it is simply running.
     instance.state.ended_by_us = false;
-    match super::operate::watch(cx, instance, pidfd, identity.of_kernel(), identity.run, Origin::Adopted) {
+    match super::job::watch(cx, instance, pidfd, identity.of_kernel(), identity.run, Origin::Adopted) {
         Ok(live) => {
             instance.run = Run::Alive { live, health };
             let message = format!("{} runs on with pid {}", instance.id, identity.pid);

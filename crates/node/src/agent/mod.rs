@@ -4,9 +4,12 @@
 mod adopt;
 mod apply;
 mod compare;
+mod ending;
 mod hints;
+mod job;
 mod logs;
 mod operate;
+mod outcome;
 mod probing;
 mod tell;
 

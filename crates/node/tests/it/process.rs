@@ -297,3 +297,25 @@ async fn another_user_gets_the_folder_and_its_files() {
     eventually("it has written", || read(&who).lines().count() == 3).await;
     assert_eq!(read(&who), "nobody\na: 1\n/nonexistent\n");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_in_the_middle_of_everything_leaves_no_process() {
+    for round in 0..8 {
+        let mut world = World::new();
+        let run = world.start().await;
+        let many: Vec<_> = (0..20)
+            .map(|n| {
+                let job = shell(&format!("default.job.{n}.{n}"), "exec sleep 1000");
+                with(job, |r| {
+                    r.files.insert("app.yaml".parse().unwrap(), Template("a: 1\n".into()));
+                })
+            })
+            .collect();
+        run.node.assign(world.assignment(&many)).await.unwrap();
+        run.until("some run", |o| o.instances.values().filter(|r| r.ready).count() >= round * 2).await;
+        let fewer = world.assignment(&many[..10]);
+        run.node.assign(fewer).await.unwrap();
+        run.node.shutdown(Workloads::Stop).await;
+        assert_eq!(processes_in(world.dir.path()), Vec::<u32>::new(), "round {round}");
+    }
+}

@@ -1,0 +1,211 @@
+//! Takes the outcome of an operation, and the end of a process.
+
+use decide::{
+    health::Health,
+    node::{Busy, Install},
+};
+use model::{
+    InstanceId, Timestamp,
+    event::Kind,
+    observation::{Copied, Exit, ExitStatus},
+};
+
+use super::{Agent, Launched, Outcome, StartFailure, job::watch, operate::random_start};
+use crate::{
+    instance::{Instance, Run},
+    process::{live::Origin, ports},
+    site,
+};
+
+/// Moves to another port, because somebody held the one before, in a row.
+const MAX_PORT_MOVES: u32 = 10;
+
+impl Agent {
+    pub(super) fn done(&mut self, id: &InstanceId, outcome: Outcome) {
+        let now = self.cx.now();
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.busy = None;
+        match outcome {
+            Outcome::Installed(result) => self.installed(id, result, now),
+            Outcome::Updated(result) => self.updated(id, result),
+            Outcome::Started(result) => self.started(id, result, now),
+            Outcome::Deleted(result) => return self.deleted(id, result),
+            Outcome::Stopped(result) => self.stopped(id, result),
+        }
+        self.touch(id);
+    }
+
+    fn installed(&mut self, id: &InstanceId, result: Result<Option<site::View>, String>, now: Timestamp) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        match result {
+            Ok(view) => {
+                instance.install = Install::Whole;
+                instance.state.installed = true;
+                Self::remember(instance);
+                self.unsynced.insert(instance.folder.path().to_owned());
+                if let Some(view) = view {
+                    self.see(id, view);
+                    self.watch_site(id);
+                }
+            }
+            Err(message) => {
+                instance.install =
+                    Install::Failed { at: now, message: format!("it cannot be installed: {message}") };
+                Self::remember(instance);
+            }
+        }
+    }
+
+    fn updated(&mut self, id: &InstanceId, result: Result<site::View, String>) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        match result {
+            Ok(view) => {
+                instance.failures = 0;
+                instance.trouble = None;
+                self.see(id, view);
+                self.watch_site(id);
+            }
+            Err(message) => {
+                instance.failures += 1;
+                instance.trouble = Some(format!("it cannot be put right: {message}"));
+            }
+        }
+    }
+
+    fn started(&mut self, id: &InstanceId, result: Result<Launched, StartFailure>, now: Timestamp) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        match result {
+            Ok(Launched { pidfd, identity, prepared, began }) => {
+                instance.prepared = Some(prepared);
+                instance.trouble = None;
+                let run = instance.state.runs;
+                let health = Health::new(&instance.assigned.content.health, began);
+                instance.state.started_at = Some(began);
+                instance.state.ready = health.ready;
+                match watch(&self.cx, instance, pidfd, identity, run, Origin::Started) {
+                    Ok(live) => instance.run = Run::Alive { live, health },
+                    Err(error) => {
+                        instance.run =
+                            Run::Unknown { since: now, cause: format!("it cannot be watched: {error}") };
+                    }
+                }
+                if instance.assigned.content.resources.millicpus.is_some() {
+                    tracing::warn!(instance = %id, "`cpus` is not enforced for processes: start it through a tool that does");
+                }
+                let again = if instance.state.attempts.total > 0 { "started again" } else { "started" };
+                self.cx.say(
+                    instance,
+                    Kind::InstanceStarted,
+                    format!("{id} {again} with pid {}", identity.pid),
+                );
+            }
+            Err(failure) => {
+                // Nothing ran: the budget counts it as an install that failed.
+                instance.prepared = None;
+                instance.run = Run::NotStarted;
+                instance.install = Install::Failed { at: now, message: failure.message };
+                Self::remember(instance);
+            }
+        }
+    }
+
+    /// The kernel has said that a process ended.
+    pub(super) fn ended(&mut self, id: &InstanceId, run: u64, status: ExitStatus) {
+        let now = self.cx.now();
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Run::Alive { live, health } = &instance.run else { return };
+        if live.run != run {
+            return;
+        }
+        let was_ready = health.ready;
+        let exit = Exit { at: now, status };
+        instance.stop_probing();
+        instance.state.ready = false;
+        instance.state.ended_run = Some(run);
+        instance.state.last_exit = Some(exit.clone());
+        instance.run = Run::Ended { started: instance.state.started_at, exit };
+        let asked = matches!(instance.busy, Some(Busy::Starting | Busy::Stopping { .. }));
+        if !asked {
+            self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {status}"));
+            if !was_ready {
+                self.move_port(id);
+            }
+        }
+        self.touch(id);
+        self.remember_end(id);
+    }
+
+    /// The start task writes the state with its count; where none was begun it is written here.
+    fn remember_end(&mut self, id: &InstanceId) {
+        if let Some(instance) = self.instances.get_mut(id)
+            && instance.busy.is_none()
+        {
+            Self::remember(instance);
+        }
+    }
+
+    /// It ended before it was ready, and somebody else holds its port: another port, and no attempt.
+    fn move_port(&mut self, id: &InstanceId) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(port) = instance.state.port else { return };
+        if ports::is_free(&self.cx.config.host, port) {
+            return;
+        }
+        if !instance.has_dynamic_port() {
+            let taken = ports::Error::Taken { port, host: self.cx.config.host.clone() };
+            instance.trouble = Some(taken.to_string());
+            return;
+        }
+        if instance.state.port_moves >= MAX_PORT_MOVES {
+            return;
+        }
+        self.ports.release(id);
+        if let Ok(other) = self.ports.give(id, random_start()) {
+            tracing::info!(instance = %id, port, other, "its port was taken by another program; it gets another");
+            instance.state.port = Some(other);
+            instance.state.port_moves += 1;
+            instance.prepared = None;
+            instance.run = Run::NotStarted;
+        }
+    }
+
+    fn deleted(&mut self, id: &InstanceId, result: Result<(), String>) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if let Err(message) = result {
+            instance.failures += 1;
+            instance.trouble = Some(format!("it cannot be removed: {message}"));
+            return self.touch(id);
+        }
+        self.cx.say(instance, Kind::InstanceGone, format!("{id} is gone"));
+        self.forget_site(id);
+        self.ports.release(id);
+        self.timers.set(id, None);
+        self.log_cuts.remove(id);
+        let again = self.instances.remove(id).filter(|instance| instance.wanted);
+        self.publisher.remove(id);
+        if let Some(instance) = again {
+            // Assigned once more while it went: it begins anew.
+            let fresh =
+                Instance::new(instance.assigned.clone(), instance.folder.clone(), &self.cx.config.sites);
+            self.instances.insert(id.clone(), fresh);
+            self.touch(id);
+        }
+    }
+
+    pub(super) fn copied(&mut self, id: &InstanceId, copied: Copied) {
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.copied = Some(copied);
+        }
+        self.touch(id);
+    }
+
+    /// Writes what must outlive the agent. While an operation runs, that operation's own copy is the one on disk.
+    pub(super) fn remember(instance: &Instance) {
+        if !instance.folder.path().is_dir() {
+            return;
+        }
+        if let Err(error) = instance.folder.write_state(&instance.state) {
+            tracing::warn!(instance = %instance.id, %error, "its state is held in memory alone");
+        }
+    }
+}
