@@ -106,7 +106,8 @@ async fn instances(api: &Api, key: &ServiceKey) -> Result<Vec<InstanceId>, Probl
         }
         ids.extend(line.report.place.changed.iter().filter_map(placed));
     }
-    Ok(ids.into_iter().rev().take(MAX_INSTANCES).collect())
+    let surplus = ids.len().saturating_sub(MAX_INSTANCES);
+    Ok(ids.into_iter().skip(surplus).collect())
 }
 
 fn placed(change: &Change) -> Option<InstanceId> {

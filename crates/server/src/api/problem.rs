@@ -215,3 +215,25 @@ impl From<UploadError> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(error: StoreError) -> (u16, Option<String>) {
+        let response = Problem::from(RequestError::Store(error)).into_response();
+        let retry =
+            response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), retry)
+    }
+
+    #[test]
+    fn a_store_in_trouble_says_whether_to_try_again() {
+        let cause = || String::from("test");
+        assert_eq!(answered(StoreError::Full { cause: cause() }), (507, None));
+        assert_eq!(answered(StoreError::Busy { cause: cause() }), (503, Some("1".into())));
+        assert_eq!(answered(StoreError::Failed { cause: cause() }), (500, None));
+        let unreadable = StoreError::Unreadable { subject: "a row".into(), cause: cause() };
+        assert_eq!(answered(unreadable), (503, None));
+    }
+}
