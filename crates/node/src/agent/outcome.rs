@@ -176,7 +176,6 @@ impl Agent {
             instance.trouble = Some(format!("it cannot be removed: {message}"));
             return self.touch(id);
         }
-        self.cx.say(instance, Kind::InstanceGone, format!("{id} is gone"));
         self.forget_site(id);
         self.ports.release(id);
         self.timers.set(id, None);
