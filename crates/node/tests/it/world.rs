@@ -37,6 +37,8 @@ pub struct World {
     pub contents: Arc<Contents>,
     pub generation: u64,
     pub config: Config,
+    /// Of every node started here: closed when its agent has ended.
+    agents: Mutex<Vec<tokio::sync::watch::Receiver<Arc<Observation>>>>,
 }
 
 pub struct Running {
@@ -51,13 +53,14 @@ impl World {
         let mut config = Config::new(dir.path(), "cluster01".parse().unwrap(), "local".parse().unwrap(), exe);
         config.files_interval = Duration::from_millis(200);
         config.logs.interval = Duration::from_millis(100);
-        Self { dir, contents: Arc::default(), generation: 0, config }
+        Self { dir, contents: Arc::default(), generation: 0, config, agents: Mutex::default() }
     }
 
     pub async fn start(&self) -> Running {
         let node = Node::start(self.config.clone(), self.contents.clone(), Arc::new(BootClock::start()))
             .await
             .unwrap();
+        self.agents.lock().unwrap().push(node.observations());
         let endpoints: Arc<Mutex<Vec<EndpointEvent>>> = Arc::default();
         let seen = endpoints.clone();
         node.endpoint_events(Arc::new(move |event| seen.lock().unwrap().push(event)));
@@ -98,11 +101,22 @@ impl World {
     }
 }
 
-/// Workloads outlive their node; they must not outlive their test.
+/// Workloads outlive their node; they must not outlive their test. An agent that has not ended yet would heal them.
 impl Drop for World {
     fn drop(&mut self) {
-        for pid in processes_in(self.dir.path()) {
-            if let Ok(process) = sys::PidFd::open(pid) {
+        let began = std::time::Instant::now();
+        let agents = std::mem::take(&mut *self.agents.lock().unwrap());
+        while agents.iter().any(|agent| agent.has_changed().is_ok())
+            && began.elapsed() < Duration::from_secs(5)
+        {
+            std::thread::yield_now();
+        }
+        while began.elapsed() < Duration::from_secs(5) {
+            let left = processes_in(self.dir.path());
+            if left.is_empty() {
+                return;
+            }
+            for process in left.into_iter().filter_map(|pid| sys::PidFd::open(pid).ok()) {
                 let _ = process.signal(libc::SIGKILL);
             }
         }
