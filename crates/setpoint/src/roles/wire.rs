@@ -8,7 +8,7 @@ use model::{
     NodeId,
     route::{EndpointEvent, EndpointHealth},
 };
-use node::{Clock as _, Node};
+use node::{AssignError, Clock as _, Node};
 use server::Control;
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -19,6 +19,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 /// How long an edge may be too busy to take a `Ready`.
 const READY_TRIES: u32 = 100;
 const READY_PAUSE: Duration = Duration::from_millis(20);
+const ASSIGN_AGAIN: Duration = Duration::from_secs(1);
 /// Events of a node recorded in one transaction.
 const EVENTS_AT_ONCE: usize = 256;
 
@@ -35,13 +36,18 @@ async fn assign(control: Control, node: Node, id: NodeId) {
     let mut assignments = control.feeds().assignments;
     loop {
         let assignment = assignments.borrow_and_update().get(&id).cloned();
-        if let Some(assignment) = assignment
-            && let Err(error) = node.assign(assignment).await
-        {
+        let refused = match assignment {
+            Some(assignment) => node.assign(assignment).await.err(),
+            None => None,
+        };
+        if let Some(error) = &refused {
             tracing::error!(%error, "the node did not take its assignment");
         }
-        if assignments.changed().await.is_err() {
-            return;
+        // A ledger that could not be written is tried again; whatever else was refused stays refused.
+        let again = matches!(refused, Some(AssignError::Ledger(_)));
+        tokio::select! {
+            changed = assignments.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(ASSIGN_AGAIN), if again => {}
         }
     }
 }
