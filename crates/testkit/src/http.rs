@@ -133,7 +133,8 @@ impl Connection {
             if line.is_empty() {
                 return Ok(Response { status, headers, body: Vec::new() });
             }
-            let (name, value) = line.split_once(':').ok_or_else(|| broken(format!("`{line}` is no header")))?;
+            let (name, value) =
+                line.split_once(':').ok_or_else(|| broken(format!("`{line}` is no header")))?;
             headers.push((name.into(), value.trim().into()));
         }
     }
@@ -201,7 +202,9 @@ pub fn raw(address: SocketAddr, bytes: &[u8], quiet: Duration) -> io::Result<Vec
     stream.write_all(bytes)?;
     let mut out = Vec::new();
     match stream.read_to_end(&mut out) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Err(error),
+        Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Err(error)
+        }
         _ => Ok(out),
     }
 }

@@ -36,7 +36,10 @@ pub type Check = dyn Fn(&Response) -> Result<String, String> + Send + Sync;
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("rate", &self.rate).field("request", &self.request).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("rate", &self.rate)
+            .field("request", &self.request)
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,7 +69,10 @@ impl Options {
     }
 
     #[must_use]
-    pub fn check(mut self, check: impl Fn(&Response) -> Result<String, String> + Send + Sync + 'static) -> Self {
+    pub fn check(
+        mut self,
+        check: impl Fn(&Response) -> Result<String, String> + Send + Sync + 'static,
+    ) -> Self {
         self.check = Arc::new(check);
         self
     }
@@ -219,7 +225,8 @@ impl Report {
     pub fn sequence(&self) -> Vec<&str> {
         let mut answers: Vec<&Answer> = self.answers.iter().collect();
         answers.sort_by_key(|answer| answer.due);
-        let mut words: Vec<&str> = answers.iter().filter_map(|answer| answer.result.as_deref().ok()).collect();
+        let mut words: Vec<&str> =
+            answers.iter().filter_map(|answer| answer.result.as_deref().ok()).collect();
         words.dedup();
         words
     }

@@ -495,7 +495,12 @@ impl Setpoint {
 
     /// Waits for a state of the whole.
     #[track_caller]
-    pub fn wait_for<T>(&self, sentence: &str, bound: Duration, mut look: impl FnMut(&Value) -> Option<T>) -> T {
+    pub fn wait_for<T>(
+        &self,
+        sentence: &str,
+        bound: Duration,
+        mut look: impl FnMut(&Value) -> Option<T>,
+    ) -> T {
         let mut last = Value::Null;
         let found = wait::within(bound, || {
             last = self.try_status()?;
@@ -607,7 +612,10 @@ pub fn pids(service: &Value) -> Vec<u32> {
 
 fn address_in(ready: &str, key: &str) -> Option<SocketAddr> {
     let start = format!("{key}=http://");
-    ready.split(' ').find_map(|word| word.strip_prefix(&start)).and_then(|address| address.trim().parse().ok())
+    ready
+        .split(' ')
+        .find_map(|word| word.strip_prefix(&start))
+        .and_then(|address| address.trim().parse().ok())
 }
 
 fn lines_of(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
@@ -642,5 +650,9 @@ pub fn bounded(mut command: Command) -> Output {
         let _ = child.kill();
         panic!("{command:?} hangs since {:?}: {}", began.elapsed(), stderr.join().unwrap());
     };
-    Output { code: status.code().unwrap_or(-1), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+    Output {
+        code: status.code().unwrap_or(-1),
+        stdout: stdout.join().unwrap(),
+        stderr: stderr.join().unwrap(),
+    }
 }

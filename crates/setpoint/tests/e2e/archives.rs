@@ -26,7 +26,10 @@ const HOSTILE: &[(&str, &[Entry<'_>])] = &[
     ("a backslash", &[Entry::File("a\\..\\escaped.txt", b"x")]),
     ("a control character", &[Entry::File("a\x1b[31m.txt", b"x")]),
     ("a symlink", &[Entry::File("index.html", b"x"), Entry::Symlink("link", "/etc/passwd")]),
-    ("a symlink and a file behind it", &[Entry::Symlink("dir", "/tmp"), Entry::File("dir/escaped.txt", b"x")]),
+    (
+        "a symlink and a file behind it",
+        &[Entry::Symlink("dir", "/tmp"), Entry::File("dir/escaped.txt", b"x")],
+    ),
     ("a hard link", &[Entry::File("index.html", b"x"), Entry::Hardlink("again", "index.html")]),
     ("a device", &[Entry::Device("null")]),
     ("a pipe", &[Entry::Fifo("pipe")]),

@@ -179,7 +179,8 @@ fn a_delete_in_the_middle_of_a_deployment_leaves_nothing() {
     setpoint.wait_for("nothing is left of it", SOON, |status| find(status, "api").is_none().then_some(()));
     assert_eq!(setpoint.workloads(), []);
     let instances = setpoint.data().join("node/instances");
-    let left: Vec<_> = std::fs::read_dir(instances).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(instances).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -192,7 +193,8 @@ fn a_newer_apply_takes_the_place_of_an_open_deployment() {
     let report = load.stop();
     report.assert_clean(10);
     assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), "v3");
-    let told: Vec<_> = setpoint.deployments("api").iter().map(|d| d["status"].as_str().unwrap().to_owned()).collect();
+    let told: Vec<_> =
+        setpoint.deployments("api").iter().map(|d| d["status"].as_str().unwrap().to_owned()).collect();
     assert_eq!(told, ["active", "cancelled", "superseded"]);
     assert_eq!(setpoint.workloads().len(), 2);
 }

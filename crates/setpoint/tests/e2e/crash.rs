@@ -30,7 +30,7 @@ fn restart(setpoint: &mut Setpoint) {
 
 /// Exactly what is declared, by Setpoint's report and by the kernel's.
 #[track_caller]
-fn assert_whole(setpoint: &Setpoint, replicas: usize) {
+pub fn assert_whole(setpoint: &Setpoint, replicas: usize) {
     let api = setpoint.wait_until_converged("api");
     let reported: BTreeSet<u32> = pids(&api).into_iter().collect();
     let running: BTreeSet<u32> = setpoint.workloads().into_iter().map(|workload| workload.pid).collect();
@@ -110,7 +110,8 @@ fn a_workload_that_writes_while_setpoint_is_away_neither_dies_nor_blocks() {
         (last(&setpoint.ok(&["logs", "writer", "--tail", "5"])) > written + 20).then_some(())
     });
     let logs = setpoint.ok(&["logs", "writer"]);
-    let numbers: Vec<u64> = logs.lines().filter_map(|l| l.rsplit("line ").next()?.trim().parse().ok()).collect();
+    let numbers: Vec<u64> =
+        logs.lines().filter_map(|l| l.rsplit("line ").next()?.trim().parse().ok()).collect();
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "no line is missing");
 }
 
@@ -120,7 +121,8 @@ fn a_deployment_goes_on_after_the_restart_as_the_same_deployment() {
     setpoint.wait_until_converged("api");
     let slow = demo(2, &[("VERSION", "v2"), ("BOOT_DELAY_MS", "1500")], QUICK);
     setpoint.apply_ok(&slow, &[]);
-    let open = setpoint.wait_for_service("api", "it is starting", |api| api["deployment"]["phase"] == "starting");
+    let open =
+        setpoint.wait_for_service("api", "it is starting", |api| api["deployment"]["phase"] == "starting");
     setpoint.kill9();
     restart(&mut setpoint);
     let after = setpoint.wait_until_converged("api");
@@ -146,7 +148,11 @@ fn kills_at_random_moments_in_a_row_of_deployments_leave_exactly_one_of_each() {
         restart(&mut setpoint);
         if random.random_bool(0.5) {
             setpoint.wait_until_converged("api");
-            assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), name, "acknowledged means durable");
+            assert_eq!(
+                setpoint.get("api.localhost", VERSION).text().trim(),
+                name,
+                "acknowledged means durable"
+            );
         }
     }
     assert_whole(&setpoint, 2);
@@ -182,11 +188,15 @@ fn kills_at_random_moments_while_sites_are_deployed_leave_one_whole_site() {
     let deployments = setpoint.deployments("docs");
     assert_eq!(deployments.iter().filter(|d| d["status"] == "active").count(), 1);
     assert!(deployments.iter().all(|d| !d["ended_at"].is_null()), "{deployments:#?}");
-    let leftovers = std::fs::read_dir(setpoint.data().join("sites/default/docs")).unwrap();
-    let strange: Vec<_> = leftovers
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != "current" && !name.starts_with("deployment-"))
-        .collect();
+    let folder = setpoint.data().join("sites/default/docs");
+    let names =
+        || std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let is_whole = |name: &str| match name.strip_prefix(".manifest-") {
+        // The hashes beside each deployment.
+        Some(of) => of.strip_suffix(".json").is_some_and(|deployment| folder.join(deployment).is_dir()),
+        None => name == "current" || folder.join(name).join("part/199.txt").exists(),
+    };
+    let strange: Vec<String> = names().filter(|name| !is_whole(name)).collect();
     assert!(strange.is_empty(), "no staging is left: {strange:?}");
 }
 
@@ -237,6 +247,18 @@ fn a_delete_that_was_acknowledged_is_finished_after_a_kill() {
     setpoint.ok(&["delete", "api"]);
     setpoint.kill9();
     restart(&mut setpoint);
-    setpoint.wait_for("it is gone", SOON, |status| testkit::setpoint::find(status, "api").is_none().then_some(()));
+    setpoint.wait_for("it is gone", SOON, |status| {
+        testkit::setpoint::find(status, "api").is_none().then_some(())
+    });
     assert_eq!(setpoint.workloads(), []);
+}
+
+#[test]
+#[cfg(not(feature = "failpoints"))]
+fn an_ordinary_build_has_no_failpoints() {
+    let phases = ["copying_files", "starting", "updating_routes", "health_check", "active"];
+    let points: Vec<String> = phases.iter().map(|phase| format!("phase.{phase}.before=return")).collect();
+    let mut setpoint = setpoint().manifest(&version("v1")).env("FAILPOINTS", &points.join(";")).start();
+    setpoint.wait_until_converged("api");
+    assert!(setpoint.is_running());
 }

@@ -18,7 +18,7 @@ use crate::setpoint;
 const HEALED_WITHIN: Duration = Duration::from_secs(6);
 
 /// What one does to it, where the site is, and a word of the path that an event must name.
-type Damage = (&'static str, fn(&Places), &'static str);
+type Damage<T> = (&'static str, fn(&T), &'static str);
 
 struct Places {
     site: PathBuf,
@@ -34,9 +34,13 @@ fn remove(path: PathBuf) {
     }
 }
 
-const TO_A_SITE: &[Damage] = &[
+const TO_A_SITE: &[Damage<Places>] = &[
     ("a file is changed", |p| fs::write(p.active.join("index.html"), "hacked").unwrap(), "index.html"),
-    ("a file is changed to the same length", |p| fs::write(p.active.join("part/1.txt"), "v1 X\n").unwrap(), "part/1.txt"),
+    (
+        "a file is changed to the same length",
+        |p| fs::write(p.active.join("part/1.txt"), "v1 X\n").unwrap(),
+        "part/1.txt",
+    ),
     ("a file is removed", |p| remove(p.active.join("part/0.txt")), "part/0.txt"),
     ("a file is emptied", |p| fs::write(p.active.join("part/2.txt"), "").unwrap(), "part/2.txt"),
     ("a file is added", |p| fs::write(p.active.join("part/extra.php"), "<?php").unwrap(), "part/extra.php"),
@@ -180,7 +184,8 @@ fn every_damage_to_a_site_is_named_and_put_back_in_the_same_folder() {
             testkit::until(&format!("{kind} names {path}: {what}"), HEALED_WITHIN, || {
                 let events = setpoint.events();
                 let mut new = events.iter().filter(|event| event["seq"].as_u64() > Some(seen));
-                new.find(|event| event["kind"] == kind && event["message"].as_str().unwrap().contains(path)).map(drop)
+                new.find(|event| event["kind"] == kind && event["message"].as_str().unwrap().contains(path))
+                    .map(drop)
             });
         };
         told("drift.found");
@@ -224,9 +229,8 @@ fn somebody_elses_file_in_the_webroot_is_reported_and_left_alone() {
 fn damage_done_while_setpoint_is_away_is_found_at_the_start() {
     let builder = setpoint();
     versioned_site(&builder.work().join("site"), "v1", 3);
-    let mut setpoint = builder
-        .manifest("services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n")
-        .start();
+    let mut setpoint =
+        builder.manifest("services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n").start();
     let docs = setpoint.wait_until_converged("docs");
     setpoint.kill9();
     let site = setpoint.data().join("sites/default/docs");
@@ -249,7 +253,7 @@ fn damaged_rendered_files_are_put_back_while_the_workload_runs_on() {
     let setpoint = setpoint().manifest(&demo(1, &[], &more)).start();
     let before = setpoint.wait_until_converged("api");
     let folder = setpoint.workloads()[0].cwd.clone();
-    let damages: [(&str, fn(&Path), &str); 5] = [
+    let damages: [Damage<Path>; 5] = [
         ("changed", |f| fs::write(f.join("config.txt"), "hacked!!\n").unwrap(), "config.txt"),
         ("removed", |f| remove(f.join("config.txt")), "config.txt"),
         ("its folder removed", |f| remove(f.join("etc")), "etc/deep.txt"),
@@ -282,7 +286,8 @@ fn damaged_rendered_files_are_put_back_while_the_workload_runs_on() {
         testkit::until(&format!("an event names {path}: {what}"), HEALED_WITHIN, || {
             let events = setpoint.events();
             let mut new = events.iter().filter(|event| event["seq"].as_u64() > Some(seen));
-            new.find(|e| e["kind"] == "drift.corrected" && e["message"].as_str().unwrap().contains(path)).map(drop)
+            new.find(|e| e["kind"] == "drift.corrected" && e["message"].as_str().unwrap().contains(path))
+                .map(drop)
         });
         seen = last_event(&setpoint);
     }

@@ -57,7 +57,9 @@ fn warn_reports_what_differs_and_changes_nothing() {
     assert!(table.contains("site/index.html"), "{table}");
     // What is declared again by hand is no drift any more.
     fs::write(file(&setpoint, "docs"), "v1").unwrap();
-    testkit::until("the drift is over", SOON, || (setpoint.json(&["drift"])["drift"] == json!([])).then_some(()));
+    testkit::until("the drift is over", SOON, || {
+        (setpoint.json(&["drift"])["drift"] == json!([])).then_some(())
+    });
 }
 
 #[test]

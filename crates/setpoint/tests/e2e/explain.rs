@@ -52,7 +52,8 @@ fn every_moment_of_a_rollout_is_explained() {
 fn a_failure_is_explained_with_its_reason() {
     let setpoint = setpoint().manifest(&version("v1")).start();
     setpoint.wait_until_converged("api");
-    let bad = demo(2, &[("FAIL_START", "1")], &format!("{QUICK}\nrestart: {{ attempts: 1, backoff: 100ms }}"));
+    let bad =
+        demo(2, &[("FAIL_START", "1")], &format!("{QUICK}\nrestart: {{ attempts: 1, backoff: 100ms }}"));
     assert_eq!(setpoint.apply(&bad, &["--wait=60s"]).code, 1);
     let failed = setpoint.deployments("api").iter().find(|d| d["number"] == 2).unwrap()["id"].clone();
     for subject in ["api", failed.as_str().unwrap()] {

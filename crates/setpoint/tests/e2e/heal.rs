@@ -96,3 +96,21 @@ fn a_workload_that_forks_leaves_no_child_behind() {
     setpoint.ok(&["delete", "family", "--wait"]);
     assert_eq!(setpoint.workloads(), []);
 }
+
+#[test]
+fn a_kill_of_setpoint_resets_no_budget_of_restarts() {
+    let yaml = "services:\n  boom:\n    command: [sh, -c, 'echo last words; sleep 0.3; exit 7']\n    \
+                restart: { backoff: 200ms, max_backoff: 400ms, attempts: 3 }\n";
+    let mut setpoint = setpoint().manifest(yaml).start();
+    let starts =
+        |setpoint: &testkit::Setpoint| setpoint.cli(&["logs", "boom"]).stdout.matches("last words").count();
+    for seen in [1, 2, 3] {
+        testkit::until("it was started once more", SOON, || (starts(&setpoint) >= seen).then_some(()));
+        setpoint.kill9();
+        setpoint.set_args(&[]);
+        setpoint.restart();
+    }
+    let boom = setpoint.wait_until_state("boom", "failed");
+    assert!(starts(&setpoint) <= 4, "one start and three attempts: {}", starts(&setpoint));
+    assert!(boom["instances"][0]["restarts"].as_u64().unwrap() >= 2, "{boom:#}");
+}

@@ -37,7 +37,8 @@ fn a_rollback_under_load_brings_settings_and_files_back() {
     assert_eq!(report.sequence().last(), Some(&"v1"));
     assert_eq!(rendered(&setpoint), ["v1\n", "v1\n"]);
     let deployments = setpoint.deployments("api");
-    let told: Vec<_> = deployments.iter().map(|d| (d["status"].as_str().unwrap(), d["cause"].as_str().unwrap())).collect();
+    let told: Vec<_> =
+        deployments.iter().map(|d| (d["status"].as_str().unwrap(), d["cause"].as_str().unwrap())).collect();
     assert_eq!(told, [("active", "rollback"), ("rolled_back", "apply"), ("superseded", "apply")]);
     assert_eq!(deployments[0]["release"], deployments[2]["release"]);
 }

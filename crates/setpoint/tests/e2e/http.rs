@@ -88,7 +88,9 @@ fn the_api_answers_to_its_own_names_alone() {
 #[test]
 fn at_the_edge_an_unknown_host_is_nobodys() {
     let setpoint = started();
-    for host in ["unknown.localhost", "127.0.0.1", "localhost", "api.localhost.evil.example", "xapi.localhost"] {
+    for host in
+        ["unknown.localhost", "127.0.0.1", "localhost", "api.localhost.evil.example", "xapi.localhost"]
+    {
         let answer = setpoint.get(host, "/");
         assert_eq!(answer.status, 404, "{host}");
     }
@@ -173,8 +175,19 @@ fn a_write_onto_another_generation_is_refused() {
 fn bad_json_is_a_problem_document_and_never_an_error_of_the_server() {
     let setpoint = started();
     let deep = format!("{}1{}", "[".repeat(20_000), "]".repeat(20_000));
-    let bodies = ["", "{", "[]", "null", "{\"replicas\":-1}", "{\"replicas\":1.5}", "{\"replicas\":\"3\"}",
-        "{\"replicas\":4294967296}", "{\"replicas\":1000000000}", "{\"replicas\":2,\"extra\":1}", deep.as_str()];
+    let bodies = [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{\"replicas\":-1}",
+        "{\"replicas\":1.5}",
+        "{\"replicas\":\"3\"}",
+        "{\"replicas\":4294967296}",
+        "{\"replicas\":1000000000}",
+        "{\"replicas\":2,\"extra\":1}",
+        deep.as_str(),
+    ];
     for body in bodies {
         let request = with_token(&setpoint, plain(&setpoint, "POST", "/api/v1/services/default/api/scale"));
         let answer = send(&setpoint, request.header("Content-Type", "application/json").body(body));
@@ -183,7 +196,8 @@ fn bad_json_is_a_problem_document_and_never_an_error_of_the_server() {
         let problem = answer.json();
         assert!(problem["code"].is_string() && problem["message"].is_string(), "{shown}: {problem}");
     }
-    for path in ["/api/v1/services/default/nope", "/api/v1/services/%2e%2e/x", "/api/v1/nothing", "/nothing"] {
+    for path in ["/api/v1/services/default/nope", "/api/v1/services/%2e%2e/x", "/api/v1/nothing", "/nothing"]
+    {
         let answer = send(&setpoint, with_token(&setpoint, plain(&setpoint, "GET", path)));
         assert!((400..500).contains(&answer.status), "{path}: {}", answer.status);
     }
@@ -218,6 +232,7 @@ fn events_are_streamed_as_they_happen() {
     let mut lines = BufReader::new(stream).lines();
     assert!(lines.next().unwrap().unwrap().contains("200"));
     setpoint.ok(&["scale", "api", "2"]);
-    let found = lines.map_while(Result::ok).find(|line| line.starts_with("data:") && line.contains("service.scaled"));
+    let found =
+        lines.map_while(Result::ok).find(|line| line.starts_with("data:") && line.contains("service.scaled"));
     assert!(found.is_some(), "the stream ended or was silent");
 }

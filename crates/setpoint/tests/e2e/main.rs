@@ -14,11 +14,14 @@ mod explain;
 mod heal;
 mod history;
 mod http;
+#[cfg(feature = "failpoints")]
+mod phases;
 mod quickstart;
 mod refusals;
 mod rollout;
 mod shapes;
 mod site;
+mod surroundings;
 
 use testkit::{Builder, Setpoint};
 

@@ -59,15 +59,27 @@ fn a_missing_program_is_named() {
 
 /// What is written, and what the error must hold.
 const BAD_MANIFESTS: &[(&str, &str, &[&str])] = &[
-    ("an unknown key", "services:\n  api:\n    command: [sh]\n    replica: 2\n", &["app.yaml", "4:5", "replicas"]),
-    ("a wrong type", "services:\n  api:\n    command: [sh]\n    replicas: two\n", &["app.yaml", "4:", "replicas"]),
+    (
+        "an unknown key",
+        "services:\n  api:\n    command: [sh]\n    replica: 2\n",
+        &["app.yaml", "4:5", "replicas"],
+    ),
+    (
+        "a wrong type",
+        "services:\n  api:\n    command: [sh]\n    replicas: two\n",
+        &["app.yaml", "4:", "replicas"],
+    ),
     ("too many replicas", "services:\n  api:\n    command: [sh]\n    replicas: 10001\n", &["4:", "10000"]),
     ("a negative number", "services:\n  api:\n    command: [sh]\n    replicas: -1\n", &["4:", "replicas"]),
     ("a key twice", "services:\n  api:\n    command: [sh]\n    command: [ls]\n", &["4:", "command"]),
     ("no service", "project: demo\n", &["app.yaml", "service"]),
     ("an unknown name", "services:\n  api:\n    command: [sh, \"${NOPE}\"]\n", &["3:", "NOPE"]),
     ("a name that climbs out", "services:\n  \"../x\":\n    command: [sh]\n", &["2:", "../x"]),
-    ("an env that loads code", "services:\n  a:\n    command: [sh]\n    env: { LD_PRELOAD: x }\n", &["4:", "LD_PRELOAD"]),
+    (
+        "an env that loads code",
+        "services:\n  a:\n    command: [sh]\n    env: { LD_PRELOAD: x }\n",
+        &["4:", "LD_PRELOAD"],
+    ),
     ("no YAML", "services: [\n", &["app.yaml"]),
     ("a bad duration", "services:\n  a:\n    command: [sh]\n    stop: { grace: soon }\n", &["4:", "grace"]),
     (
@@ -139,7 +151,8 @@ fn the_data_folder_and_its_token_are_for_their_owner_alone() {
 fn a_data_folder_that_cannot_be_used_is_named() {
     let setpoint = setpoint().described();
     fs::write(setpoint.work().join("file"), "no folder").unwrap();
-    let output = setpoint.bare(&["up", "--data", "file/below", "--api", "127.0.0.1:0", "--edge", "127.0.0.1:0"]);
+    let output =
+        setpoint.bare(&["up", "--data", "file/below", "--api", "127.0.0.1:0", "--edge", "127.0.0.1:0"]);
     assert_eq!(output.code, 1, "{output:?}");
     assert!(output.stderr.contains("file/below") || output.stderr.contains("--data"), "{}", output.stderr);
 }

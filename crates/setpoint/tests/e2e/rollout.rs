@@ -43,10 +43,11 @@ fn updates_in_a_row_under_load_cost_no_request() {
 fn long_requests_are_answered_by_the_instance_that_took_them() {
     let setpoint = setpoint().manifest(&version("v1")).start();
     setpoint.wait_until_converged("api");
-    let load = setpoint.load("api.localhost", "/slow?ms=700").rate(8).check(|response| match response.status {
-        200 => Ok("ok".into()),
-        status => Err(format!("{status}: {}", response.text())),
-    });
+    let load =
+        setpoint.load("api.localhost", "/slow?ms=700").rate(8).check(|response| match response.status {
+            200 => Ok("ok".into()),
+            status => Err(format!("{status}: {}", response.text())),
+        });
     let load = load.start();
     load.go_on_for(4);
     setpoint.apply_ok(&version("v2"), &["--wait"]);
@@ -87,7 +88,11 @@ fn bad_release_never_serves(bad: &str, expected: &str) {
 
 #[test]
 fn a_release_that_is_never_healthy_fails_and_the_old_one_serves_throughout() {
-    let bad = demo(2, &[("VERSION", "bad"), ("FAIL_HEALTH", "1")], &format!("{}", QUICK.replace("drain: 5s", "drain: 5s, deadline: 2s")));
+    let bad = demo(
+        2,
+        &[("VERSION", "bad"), ("FAIL_HEALTH", "1")],
+        &QUICK.replace("drain: 5s", "drain: 5s, deadline: 2s"),
+    );
     bad_release_never_serves(&bad, "no progress within 2s");
 }
 
@@ -128,7 +133,11 @@ fn apply_wait_says_how_it_ended_by_its_status() {
 #[test]
 fn recreate_stops_the_old_before_the_new_starts() {
     let recreate = |version: &str| {
-        demo(1, &[("VERSION", version)], "deploy: { strategy: recreate, min_healthy: 100ms }\nstop: { grace: 1s }")
+        demo(
+            1,
+            &[("VERSION", version)],
+            "deploy: { strategy: recreate, min_healthy: 100ms }\nstop: { grace: 1s }",
+        )
     };
     let setpoint = setpoint().manifest(&recreate("v1")).start();
     setpoint.wait_until_converged("api");

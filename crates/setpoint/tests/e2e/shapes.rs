@@ -65,7 +65,17 @@ fn deployments_are_printed_newest_first() {
     for deployment in deployments {
         assert_has(
             deployment,
-            &["id", "number", "status", "phase", "progress", "cause", "release", "started_at", "phase_updated_at"],
+            &[
+                "id",
+                "number",
+                "status",
+                "phase",
+                "progress",
+                "cause",
+                "release",
+                "started_at",
+                "phase_updated_at",
+            ],
         );
         assert_has(deployment, &["ended_at", "message", "metadata"]);
         for time in ["started_at", "phase_updated_at", "ended_at"] {
@@ -74,7 +84,10 @@ fn deployments_are_printed_newest_first() {
         assert_eq!((&deployment["cause"], &deployment["progress"]), (&json!("apply"), &json!(100)));
     }
     assert_eq!((&deployments[0]["status"], &deployments[0]["phase"]), (&json!("active"), &json!("active")));
-    assert_eq!((&deployments[1]["status"], &deployments[1]["phase"]), (&json!("superseded"), &json!("superseded")));
+    assert_eq!(
+        (&deployments[1]["status"], &deployments[1]["phase"]),
+        (&json!("superseded"), &json!("superseded"))
+    );
 }
 
 #[test]
@@ -89,7 +102,9 @@ fn events_are_one_object_a_line_in_sequence() {
     let sequence: Vec<_> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
     assert!(sequence.windows(2).all(|pair| pair[0] < pair[1]), "{sequence:?}");
     let kinds: Vec<_> = events.iter().map(|event| event["kind"].as_str().unwrap()).collect();
-    for kind in ["service.applied", "deployment.queued", "instance.placed", "instance.ready", "deployment.active"] {
+    for kind in
+        ["service.applied", "deployment.queued", "instance.placed", "instance.ready", "deployment.active"]
+    {
         assert!(kinds.contains(&kind), "{kind} is not in {kinds:?}");
     }
     let of_service = setpoint.ok(&["events", "--service", "api", "-o", "json"]);
@@ -131,9 +146,19 @@ fn monitoring_answers_have_the_names_that_operators_read() {
     assert!(health["timestamp"].is_string() || health["timestamp"].is_number());
     let stats = setpoint.ask("GET", "/api/monitoring/stats", None).json();
     let expected = [
-        "lastReconciliationTime", "reconciliationDuration", "reconciliationErrors", "activeProjects",
-        "runningContainers", "stoppedContainers", "zombieContainers", "deploymentsInProgress", "deploymentsStuck",
-        "averageDeploymentTime", "unhealthyContainers", "brokenSymlinks", "missingDeployments",
+        "lastReconciliationTime",
+        "reconciliationDuration",
+        "reconciliationErrors",
+        "activeProjects",
+        "runningContainers",
+        "stoppedContainers",
+        "zombieContainers",
+        "deploymentsInProgress",
+        "deploymentsStuck",
+        "averageDeploymentTime",
+        "unhealthyContainers",
+        "brokenSymlinks",
+        "missingDeployments",
     ];
     assert_has(&stats, &expected);
     assert_eq!((&stats["runningContainers"], &stats["activeProjects"]), (&json!(2), &json!(1)));

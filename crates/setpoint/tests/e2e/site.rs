@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path};
 
-use testkit::{Setpoint, fixture::{Entry, tar, versioned_site}, setpoint::SOON};
+use testkit::{
+    Setpoint,
+    fixture::{Entry, tar, versioned_site},
+    setpoint::SOON,
+};
 
 use crate::setpoint;
 
@@ -30,7 +34,9 @@ fn current(setpoint: &Setpoint) -> String {
 
 fn folders(setpoint: &Setpoint) -> usize {
     let entries = fs::read_dir(setpoint.data().join("sites/default/docs")).unwrap();
-    entries.filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("deployment-")).count()
+    entries
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("deployment-"))
+        .count()
 }
 
 #[test]
@@ -43,7 +49,8 @@ fn a_site_is_served_from_an_immutable_folder_beside_a_relative_link() {
     assert_eq!((part.status, part.text().as_str()), (200, "v1 2\n"));
     assert!(part.header("content-type").unwrap().starts_with("text/plain"));
     assert_eq!(setpoint.get("docs.localhost", "/nothing").status, 404);
-    for path in ["/../token", "/..%2f..%2ftoken", "/%2e%2e/token", "/part/../../../../token", "//etc/passwd"] {
+    for path in ["/../token", "/..%2f..%2ftoken", "/%2e%2e/token", "/part/../../../../token", "//etc/passwd"]
+    {
         let answer = setpoint.get("docs.localhost", path);
         assert!(matches!(answer.status, 400 | 404) || answer.text() == "v1", "{path}: {}", answer.status);
         assert!(!answer.text().contains("sp_"), "{path}");
@@ -135,13 +142,19 @@ fn a_site_is_rolled_back_whole() {
 
 #[test]
 fn so_many_earlier_releases_are_kept_and_no_more() {
-    let setpoint = started(SITE);
-    let first = setpoint.deployments("docs")[0]["id"].as_str().unwrap().to_owned();
+    let mut setpoint = started(SITE);
     for version in ["v2", "v3", "v4", "v5"] {
         deploy(&setpoint, version);
     }
+    // The first one is what the file declares, and stays for as long as it does.
+    let second = setpoint.deployments("docs")[3]["id"].as_str().unwrap().to_owned();
     testkit::until("the target and two more", SOON, || (folders(&setpoint) == 3).then_some(()));
-    let expired = setpoint.cli(&["rollback", "docs", "--to", &first]);
+    // What is beyond `retain` is collected at a start, and every ten minutes.
+    setpoint.stop();
+    setpoint.set_args(&[]);
+    setpoint.restart();
+    setpoint.wait_until_converged("docs");
+    let expired = setpoint.cli(&["rollback", "docs", "--to", &second]);
     assert_eq!(expired.code, 1, "{expired:?}");
     assert!(expired.stderr.contains("retain"), "it says why: {expired:?}");
     let third = setpoint.deployments("docs")[2]["id"].as_str().unwrap().to_owned();
@@ -153,7 +166,11 @@ fn so_many_earlier_releases_are_kept_and_no_more() {
 fn an_archive_is_deployed_and_the_same_content_is_no_new_release() {
     let setpoint = started(SITE);
     let archive = setpoint.work().join("site.tar");
-    fs::write(&archive, tar(&[Entry::File("index.html", b"from an archive"), Entry::File("a/b.txt", b"deep")])).unwrap();
+    fs::write(
+        &archive,
+        tar(&[Entry::File("index.html", b"from an archive"), Entry::File("a/b.txt", b"deep")]),
+    )
+    .unwrap();
     setpoint.ok(&["deploy", "docs", "site.tar", "--wait"]);
     assert_eq!(setpoint.get("docs.localhost", "/").text(), "from an archive");
     assert_eq!(setpoint.get("docs.localhost", "/a/b.txt").text(), "deep");
@@ -197,4 +214,35 @@ fn stopped_and_started_a_site_is_the_same_folder() {
     setpoint.wait_until_converged("docs");
     assert_eq!(setpoint.get("docs.localhost", "/").text(), "v1");
     assert_eq!(current(&setpoint), before);
+}
+
+#[test]
+fn files_are_served_in_ranges_and_only_when_they_have_changed() {
+    let setpoint = started(SITE);
+    let ask = |headers: &[(&str, &str)], path: &str| {
+        let request = testkit::http::Request::new("GET", "docs.localhost", path);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(name, value));
+        testkit::http::send(setpoint.edge(), request).unwrap()
+    };
+    let whole = ask(&[], "/part/2.txt");
+    let tag = whole.header("etag").unwrap().to_owned();
+    assert_eq!(ask(&[("If-None-Match", &tag)], "/part/2.txt").status, 304);
+    let part = ask(&[("Range", "bytes=3-")], "/part/2.txt");
+    assert_eq!((part.status, part.text().as_str()), (206, "2\n"));
+    assert_eq!(part.header("content-range"), Some("bytes 3-4/5"));
+    assert_eq!(ask(&[("Range", "bytes=99-")], "/part/2.txt").status, 416);
+    deploy(&setpoint, "v2");
+    let changed = ask(&[("If-None-Match", &tag)], "/part/2.txt");
+    assert_eq!((changed.status, changed.text().as_str()), (200, "v2 2\n"));
+    // A range of what no longer is comes whole: never the end of one version after the beginning of another.
+    let mixed = ask(&[("Range", "bytes=3-"), ("If-Range", &tag)], "/part/2.txt");
+    assert_eq!((mixed.status, mixed.text().as_str()), (200, "v2 2\n"));
+}
+
+#[test]
+fn a_single_page_application_answers_unknown_paths_with_its_page() {
+    let setpoint = started(&SITE.replace("static: ./site", "static: { path: ./site, spa: true }"));
+    let page = setpoint.get("docs.localhost", "/some/route");
+    assert_eq!((page.status, page.text().as_str()), (200, "v1"));
+    assert_eq!(setpoint.get("docs.localhost", "/part/1.txt").text(), "v1 1\n");
 }
