@@ -15,6 +15,7 @@ use super::{
     content::StoredContent,
     data::{DataDir, random_hex},
     logs::NodeLogs,
+    metrics,
     settings::Settings,
     wire::{self, Wires},
 };
@@ -85,18 +86,18 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let mut wires = Wires::new();
     let node = start_node(&data, &store, &local, clock).await?;
     let mut servers = Vec::new();
+    let mut api_config =
+        server::api::Config::new(token.clone(), options.allowed_hosts, NodeLogs::new(node.clone()));
     if let Some((edge, server)) = edge {
         wire::edge(&mut wires, &control, &node, &edge, clock);
         servers.push(tokio::spawn(server.run(until(stopping.clone()))));
         control.edge_is_at(edge.local_addr());
+        api_config = api_config.with_metrics(move || metrics::of(&edge));
     } else {
         wire::edge_apart(&mut wires, &node, &data.edge())?;
     }
     wire::node(&mut wires, &control, &node, &local);
-    let router = server::api::router(
-        control.clone(),
-        server::api::Config::new(token.clone(), options.allowed_hosts, NodeLogs::new(node.clone())),
-    );
+    let router = server::api::router(control.clone(), api_config);
     servers.push(tokio::spawn(async move {
         if let Err(error) = server::api::serve(listener, router, until(stopping)).await {
             tracing::error!(%error, "the API ended");

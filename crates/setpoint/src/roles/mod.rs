@@ -7,6 +7,7 @@ mod data;
 mod edge;
 mod local;
 mod logs;
+mod metrics;
 mod run;
 mod settings;
 mod wire;
