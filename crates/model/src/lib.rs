@@ -23,6 +23,7 @@ pub mod route;
 pub mod service;
 pub mod spec;
 pub mod status;
+mod text;
 pub mod time;
 pub mod units;
 

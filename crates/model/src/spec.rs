@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::{ArtifactDigest, Bytes, Millis, artifact::RelPath, id::InvalidId};
 
@@ -137,8 +137,7 @@ impl Template {
 }
 
 /// The name of an environment variable.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EnvKey(String);
 
 impl EnvKey {
@@ -169,13 +168,6 @@ impl FromStr for EnvKey {
             ));
         }
         Ok(Self(s.into()))
-    }
-}
-
-impl<'de> Deserialize<'de> for EnvKey {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let s = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        s.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -224,19 +216,6 @@ impl FromStr for Domain {
             return Err(invalid());
         }
         Ok(Self { host, path: if path.is_empty() { "/".into() } else { path.into() } })
-    }
-}
-
-impl Serialize for Domain {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Domain {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let s = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        s.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -446,6 +425,8 @@ impl ServiceSpec {
         self.workload.kind()
     }
 }
+
+crate::text::serde_as_text!(Domain, EnvKey);
 
 #[cfg(test)]
 mod tests {

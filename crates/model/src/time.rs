@@ -2,7 +2,7 @@
 
 use std::{fmt, ops, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch, on Setpoint's own clock: it starts at the wall clock, advances with
 /// CLOCK_BOOTTIME and never goes back, so a step of the wall clock moves no deadline.
@@ -111,18 +111,7 @@ impl FromStr for Millis {
     }
 }
 
-impl Serialize for Millis {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Millis {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let s = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        s.parse().map_err(serde::de::Error::custom)
-    }
-}
+crate::text::serde_as_text!(Millis);
 
 #[cfg(test)]
 mod tests {
