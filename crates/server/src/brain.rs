@@ -143,7 +143,11 @@ impl Brain {
     /// Services that wait for a node to confirm a removal.
     fn removing(&self, node: &NodeId) -> Vec<ServiceKey> {
         let waits = |world: &&Arc<World>| {
-            world.plan.placements.values().any(|p| p.node == *node && matches!(p.stage, Stage::Removing { .. }))
+            world
+                .plan
+                .placements
+                .values()
+                .any(|p| p.node == *node && matches!(p.stage, Stage::Removing { .. }))
         };
         self.snapshot.worlds.values().filter(waits).map(|world| world.key.clone()).collect()
     }
@@ -189,7 +193,13 @@ impl Brain {
     pub fn due(&mut self) -> BTreeSet<ServiceKey> {
         let now = self.snapshot.now;
         let mut due = std::mem::take(&mut self.dirty);
-        due.extend(self.snapshot.worlds.iter().filter(|(key, world)| !self.holds(key, world, now)).map(|(k, _)| k.clone()));
+        due.extend(
+            self.snapshot
+                .worlds
+                .iter()
+                .filter(|(key, world)| !self.holds(key, world, now))
+                .map(|(k, _)| k.clone()),
+        );
         due
     }
 
@@ -255,7 +265,13 @@ fn told_otherwise(before: &Observation, after: &Observation) -> BTreeSet<Service
         (None, None) => false,
         (Some(_), None) | (None, Some(_)) => true,
     };
-    before.instances.keys().chain(after.instances.keys()).filter(|id| changed(id)).map(|id| id.service.clone()).collect()
+    before
+        .instances
+        .keys()
+        .chain(after.instances.keys())
+        .filter(|id| changed(id))
+        .map(|id| id.service.clone())
+        .collect()
 }
 
 fn world_of(row: ServiceRow) -> World {
@@ -276,7 +292,11 @@ pub fn absent(key: &ServiceKey, floor: Floor) -> World {
     World {
         key: key.clone(),
         service: Knowledge::Absent,
-        plan: ServicePlan { seq: floor.plan, next_incarnation: floor.next_incarnation, ..ServicePlan::default() },
+        plan: ServicePlan {
+            seq: floor.plan,
+            next_incarnation: floor.next_incarnation,
+            ..ServicePlan::default()
+        },
         releases: BTreeMap::new(),
         deployments: Vec::new(),
         next_deployment: floor.next_deployment_number,

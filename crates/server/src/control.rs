@@ -162,7 +162,11 @@ impl Control {
     }
 
     /// The route table once it is newer than `after`; `None` when it did not become so within `wait`.
-    pub async fn routes_after(&self, after: Option<RouteRevision>, wait: Duration) -> Option<Arc<RouteTable>> {
+    pub async fn routes_after(
+        &self,
+        after: Option<RouteRevision>,
+        wait: Duration,
+    ) -> Option<Arc<RouteTable>> {
         let mut routes = self.0.routes.subscribe();
         let is_newer = |table: &Arc<RouteTable>| after.is_none_or(|after| table.revision > after);
         let newer = tokio::time::timeout(wait, routes.wait_for(is_newer)).await;

@@ -27,8 +27,9 @@ impl Control {
     ) -> Result<(ArtifactDigest, Artifact), UploadError> {
         let _taking_in = self.0.intake.read().await;
         let blobs = self.blobs().clone();
-        let reading =
-            tokio::task::spawn_blocking(move || intake::from_archive(&blobs, &mut archive, None, &mut |_| {}));
+        let reading = tokio::task::spawn_blocking(move || {
+            intake::from_archive(&blobs, &mut archive, None, &mut |_| {})
+        });
         let artifact = reading.await.map_err(|error| UploadError::Interrupted(error.to_string()))??;
         let digest = self.store().put_artifact(&artifact, self.now()).await?;
         Ok((digest, artifact))

@@ -20,8 +20,8 @@ use model::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use store::{
-    AuditEntry, CommitError, Expected, Floor, Idempotency, IntentCommit, IntentOutcome, ServiceIntent, StoreError,
-    Stored,
+    AuditEntry, CommitError, Expected, Floor, Idempotency, IntentCommit, IntentOutcome, ServiceIntent,
+    StoreError, Stored,
 };
 
 use crate::Control;
@@ -49,15 +49,37 @@ pub struct Declared {
 #[derive(Debug, Clone)]
 pub enum Request {
     /// Declares services; with `prune`, what these projects have beside them is deleted.
-    Apply { services: Vec<Declared>, prune: BTreeSet<ProjectName> },
-    Deploy { key: ServiceKey, artifact: Option<ArtifactDigest> },
-    Rollback { key: ServiceKey, to: Option<DeploymentId> },
-    Cancel { deployment: DeploymentId },
-    Scale { key: ServiceKey, replicas: u64 },
-    Stop { key: ServiceKey },
-    Start { key: ServiceKey },
-    Restart { key: ServiceKey },
-    Delete { key: ServiceKey },
+    Apply {
+        services: Vec<Declared>,
+        prune: BTreeSet<ProjectName>,
+    },
+    Deploy {
+        key: ServiceKey,
+        artifact: Option<ArtifactDigest>,
+    },
+    Rollback {
+        key: ServiceKey,
+        to: Option<DeploymentId>,
+    },
+    Cancel {
+        deployment: DeploymentId,
+    },
+    Scale {
+        key: ServiceKey,
+        replicas: u64,
+    },
+    Stop {
+        key: ServiceKey,
+    },
+    Start {
+        key: ServiceKey,
+    },
+    Restart {
+        key: ServiceKey,
+    },
+    Delete {
+        key: ServiceKey,
+    },
 }
 
 /// What goes with a request.
@@ -140,7 +162,12 @@ pub(crate) struct Decided {
 
 impl Control {
     /// Carries a request out: when this returns `Ok`, it is durable.
-    pub async fn request(&self, request: &Request, terms: &Terms, actor: &Actor) -> Result<Answer, RequestError> {
+    pub async fn request(
+        &self,
+        request: &Request,
+        terms: &Terms,
+        actor: &Actor,
+    ) -> Result<Answer, RequestError> {
         if let Some((key, digest)) = &terms.idempotency
             && let Some(stored) = self.store().idempotent(&actor.0, key).await?
         {
@@ -245,7 +272,8 @@ impl Control {
 
     fn check_conflicts(&self, services: &[Declared]) -> Result<(), RequestError> {
         let proposed: BTreeMap<_, _> = services.iter().map(|d| (d.key.clone(), d.spec.clone())).collect();
-        let conflicts = self.with_brain(|brain| conflict::check(&proposed, brain.worlds().map(|world| &**world)));
+        let conflicts =
+            self.with_brain(|brain| conflict::check(&proposed, brain.worlds().map(|world| &**world)));
         if conflicts.is_empty() { Ok(()) } else { Err(RequestError::Conflict(conflicts)) }
     }
 
@@ -256,7 +284,9 @@ impl Control {
             brain
                 .worlds()
                 .filter(|world| prune.contains(&world.key.project) && !named.contains(&world.key))
-                .filter(|world| world.service.known().is_some_and(|s| s.owner == Owner::Api && s.deleted.is_none()))
+                .filter(|world| {
+                    world.service.known().is_some_and(|s| s.owner == Owner::Api && s.deleted.is_none())
+                })
                 .map(|world| world.key.clone())
                 .collect()
         })
@@ -274,7 +304,10 @@ impl Control {
         let commit = IntentCommit {
             at: self.now(),
             audit: decided.iter().filter_map(|d| audit(request, actor, d)).collect(),
-            events: decided.iter().flat_map(|d| intent_of(d).map(|i| i.events.clone()).unwrap_or_default()).collect(),
+            events: decided
+                .iter()
+                .flat_map(|d| intent_of(d).map(|i| i.events.clone()).unwrap_or_default())
+                .collect(),
             services: decided.into_iter().filter_map(service_intent).collect(),
             idempotency: keep(terms, actor, &applied),
         };
@@ -335,7 +368,9 @@ pub(crate) fn check_declared(services: &[Declared]) -> Result<(), RequestError> 
 
 /// The checks of a declaration also bind what `scale` makes of it.
 fn check_scaled(world: &World, replicas: u64) -> Result<(), RequestError> {
-    let (Some(service), Ok(replicas)) = (world.service.known(), u32::try_from(replicas)) else { return Ok(()) };
+    let (Some(service), Ok(replicas)) = (world.service.known(), u32::try_from(replicas)) else {
+        return Ok(());
+    };
     let spec = ServiceSpec { replicas: replicas.min(model::spec::MAX_REPLICAS), ..service.spec.clone() };
     manifest::validate(&spec).map_err(|errors| RequestError::Invalid { service: world.key.clone(), errors })
 }
@@ -368,7 +403,14 @@ fn applied(decided: &Decided) -> AppliedService {
         }
         Outcome::Unchanged { message } => (false, before, None, message.clone()),
     };
-    AppliedService { project: key.project.clone(), name: key.name.clone(), changed, generation, deployment, message }
+    AppliedService {
+        project: key.project.clone(),
+        name: key.name.clone(),
+        changed,
+        generation,
+        deployment,
+        message,
+    }
 }
 
 /// The record to write. A service that is declared anew goes on above the counters of an earlier one of its name.

@@ -47,7 +47,8 @@ async fn contents(shared: &Shared) -> Result<BTreeSet<Digest>, StoreError> {
     let mut artifacts = shared.store.artifacts_in_use().await?;
     artifacts.extend(shared.store.artifacts_unused(now + Millis::secs(1)).await?);
     for digest in artifacts {
-        let missing = || StoreError::Failed { cause: format!("artifact {} went while it was read", digest.short()) };
+        let missing =
+            || StoreError::Failed { cause: format!("artifact {} went while it was read", digest.short()) };
         let artifact = shared.store.artifact(&digest).await?.ok_or_else(missing)?;
         keep.extend(artifact.files.values().map(|file| file.digest));
     }

@@ -9,8 +9,8 @@ mod control;
 mod failpoints;
 mod intake;
 mod intents;
-mod offline;
 mod janitor;
+mod offline;
 mod reconcile;
 pub mod views;
 
@@ -21,8 +21,8 @@ use model::Timestamp;
 pub use brain::{Brain, Latest};
 pub use control::{Config, Control, Feeds, StartError};
 pub use intake::UploadError;
-pub use offline::plan_offline;
 pub use intents::{Actor, Answer, Applied, AppliedService, Declared, Planned, Request, RequestError, Terms};
+pub use offline::plan_offline;
 pub use reconcile::{Input, PassStats, PassSummary};
 
 /// Setpoint's own clock: see [`Timestamp`].

@@ -15,7 +15,11 @@ use crate::{
     intents::{Decided, check_declared, planned},
 };
 
-pub fn plan_offline(services: &[Declared], node: &NodeId, now: Timestamp) -> Result<Vec<Planned>, RequestError> {
+pub fn plan_offline(
+    services: &[Declared],
+    node: &NodeId,
+    now: Timestamp,
+) -> Result<Vec<Planned>, RequestError> {
     check_declared(services)?;
     let proposed: BTreeMap<_, _> = services.iter().map(|d| (d.key.clone(), d.spec.clone())).collect();
     let conflicts = conflict::check(&proposed, std::iter::empty());

@@ -106,7 +106,10 @@ async fn settle(shared: &Shared, full: bool) {
     loop {
         let began = Instant::now();
         let result = pass(shared, full).await;
-        shared.note_pass(began.elapsed(), result.as_ref().map(|pass| pass.summary).map_err(ToString::to_string));
+        shared.note_pass(
+            began.elapsed(),
+            result.as_ref().map(|pass| pass.summary).map_err(ToString::to_string),
+        );
         full = false;
         match result {
             Ok(Pass { settled: true, .. }) => return,
