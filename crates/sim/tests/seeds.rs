@@ -1,0 +1,63 @@
+//! The simulator itself: a seed is one story, a story is one trace, and what fails is told as shortly as it can be.
+
+use sim::{Options, Story};
+
+/// A few; `cargo xtask sim` plays thousands.
+const SEEDS: u64 = 40;
+
+#[test]
+#[cfg_attr(
+    any(
+        feature = "bug-accept-stale",
+        feature = "bug-unknown-is-empty",
+        feature = "bug-budget-reset",
+        feature = "bug-stop-before-route-out"
+    ),
+    ignore = "a bug is planted"
+)]
+fn stories_of_the_first_seeds_break_nothing_and_come_out_the_same_twice() {
+    for seed in 0..SEEDS {
+        let outcome = sim::run(seed, &Options::default());
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        assert_eq!(
+            outcome.hash,
+            sim::run(seed, &Options::default()).hash,
+            "seed {seed} came out differently"
+        );
+    }
+}
+
+#[test]
+fn a_story_has_users_and_faults_and_does_its_work() {
+    let (mut users, mut faults, mut deployed) = (0, 0, 0);
+    for seed in 0..SEEDS {
+        for input in Story::of(seed).inputs {
+            match input.what {
+                sim::story::What::User { .. } => users += 1,
+                sim::story::What::Fault(_) => faults += 1,
+            }
+        }
+        let trace = sim::run(seed, &Options::default()).trace;
+        deployed += trace.iter().filter(|line| line.contains("is active")).count();
+    }
+    assert!(users > 200 && faults > 150, "{users} {faults}");
+    assert!(deployed > 150, "{deployed} deployments became active");
+}
+
+/// Run with each of the features that plant a bug: `cargo nextest run -p sim --features bug-accept-stale`.
+#[test]
+#[cfg(any(
+    feature = "bug-accept-stale",
+    feature = "bug-unknown-is-empty",
+    feature = "bug-budget-reset",
+    feature = "bug-stop-before-route-out"
+))]
+fn a_planted_bug_is_found_and_its_story_shrinks() {
+    let options = Options { linted: false };
+    let seed = (0..500).find(|seed| sim::run(*seed, &options).violation.is_some());
+    let seed = seed.expect("a seed finds it");
+    let story = Story::of(seed);
+    let (shortest, outcome) = sim::shrink(&story, &options);
+    assert!(outcome.violation.is_some());
+    assert!(shortest.inputs.len() < story.inputs.len(), "{shortest}");
+}
