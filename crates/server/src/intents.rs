@@ -20,7 +20,7 @@ use model::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use store::{
-    AuditEntry, CommitError, Expected, Floor, Idempotency, IntentCommit, IntentOutcome, ServiceIntent,
+    AuditEntry, CommitError, Expected, Floor, Idempotency, IntentCommit, IntentOutcome, Refusal, ServiceIntent,
     StoreError, Stored,
 };
 
@@ -176,7 +176,7 @@ impl Control {
         for _ in 0..TRIES {
             let decided = self.decide(request, terms).await?;
             match self.commit(request, terms, actor, decided).await {
-                Err(RequestError::Commit(CommitError::Conflict { .. })) => {}
+                Err(RequestError::Commit(error)) if has_moved(&error) => {}
                 answer => return answer,
             }
         }
@@ -337,6 +337,21 @@ impl Control {
         let decided = self.decide_apply(services, prune, &Terms::default()).await?;
         let cluster = self.with_brain(|brain| brain.snapshot.cluster.clone());
         Ok(decided.iter().map(|decided| planned(decided, &cluster, self.now())).collect())
+    }
+}
+
+/// Whether what it was decided from is no longer so. A plan moves deployments without moving the intent: one that was
+/// open when a request wanted to cancel it may have become active in between.
+fn has_moved(error: &CommitError) -> bool {
+    match error {
+        CommitError::Conflict { .. } => true,
+        CommitError::Refused { why, .. } => {
+            matches!(why, Refusal::IllegalPhase { .. } | Refusal::SecondDeployment { .. } | Refusal::NumberReused { .. })
+        }
+        CommitError::StaleTerm { .. }
+        | CommitError::StaleGeneration { .. }
+        | CommitError::StaleRoutes { .. }
+        | CommitError::Store(_) => false,
     }
 }
 

@@ -228,3 +228,25 @@ fn prune_deletes_what_the_file_no_longer_has() {
     assert_eq!(setpoint.get("docs.localhost", "/").status, 404);
     assert!(!setpoint.data().join("sites/default/docs").exists());
 }
+
+#[test]
+fn an_apply_at_the_moment_at_which_a_deployment_succeeds_is_taken() {
+    let short = |version: u64| {
+        demo(
+            1,
+            &[("VERSION", &format!("v{version}"))],
+            "deploy: { min_healthy: 10ms, drain: 1s }\nstop: { grace: 1s }",
+        )
+    };
+    let setpoint = setpoint().manifest(&short(0)).start();
+    setpoint.wait_until_converged("api");
+    // Each moment around which the one before may become active, as near as a command comes to it.
+    for version in 1..=25 {
+        setpoint.apply_ok(&short(version), &[]);
+        let due = std::time::Instant::now() + std::time::Duration::from_millis(version * 4);
+        testkit::until("the moment has come", SOON, || (std::time::Instant::now() >= due).then_some(()));
+    }
+    setpoint.wait_until_converged("api");
+    assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), "v25");
+    assert_eq!(open_deployments(&setpoint), 0);
+}

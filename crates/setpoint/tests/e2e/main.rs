@@ -5,6 +5,7 @@
 
 mod archives;
 mod changes;
+mod chaos;
 mod commands;
 mod crash;
 mod damage;
