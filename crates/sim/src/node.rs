@@ -423,8 +423,10 @@ impl Agent {
     fn deleted(&mut self, id: &InstanceId, around: &mut Around<'_>) {
         let Some(entry) = self.ledger.entries.remove(id) else { return };
         let path = folder(&entry.assigned);
-        // The link first: it never points to what is not there.
-        if around.machine.links.get(&id.service) == Some(&path) {
+        // The link first: it never points to what is not there. With the last folder goes its name too, wherever a hand
+        // has pointed it.
+        let is_last = !self.ledger.entries.keys().any(|other| other.service == id.service);
+        if is_last || around.machine.links.get(&id.service) == Some(&path) {
             around.machine.links.remove(&id.service);
         }
         around.machine.folders.remove(&path);

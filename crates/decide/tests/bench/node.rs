@@ -34,6 +34,8 @@ pub struct Fake {
 /// One instance on the disk and among the processes.
 pub struct Instance {
     pub local: Local,
+    /// As it was assigned last.
+    pub assigned: Arc<Assigned>,
     pub release: ReleaseDigest,
     pub content: Arc<Release>,
     pub folder: Option<String>,
@@ -76,15 +78,16 @@ impl Fake {
         self.wake_at = None;
         for assigned in assignment.instances.values() {
             let next_port = &mut self.ports;
-            self.instances.entry(assigned.id.clone()).or_insert_with(|| Instance::new(assigned, next_port));
+            let new = || Instance::new(assigned, next_port);
+            self.instances.entry(assigned.id.clone()).or_insert_with(new).assigned = Arc::clone(assigned);
         }
         let ids: Vec<InstanceId> = self.instances.keys().cloned().collect();
         for id in ids {
-            let assigned = assignment.instances.get(&id).map(|a| &**a);
-            if assigned.is_none() && assignment.held.contains(&id.service) {
-                continue;
-            }
-            self.settle(&id, assigned, now);
+            // What is held goes on by the assignment that it had.
+            let held = self.instances.get(&id).map(|instance| Arc::clone(&instance.assigned));
+            let held = held.filter(|_| assignment.held.contains(&id.service));
+            let assigned = assignment.instances.get(&id).cloned().or(held);
+            self.settle(&id, assigned.as_deref(), now);
         }
     }
 
@@ -144,7 +147,7 @@ impl Fake {
 }
 
 impl Instance {
-    fn new(assigned: &Assigned, next_port: &mut u16) -> Self {
+    fn new(assigned: &Arc<Assigned>, next_port: &mut u16) -> Self {
         let port = match assigned.content.port {
             Some(Port::Fixed(port)) => Some(port),
             Some(Port::Dynamic) => {
@@ -169,6 +172,7 @@ impl Instance {
                 current: false,
                 busy: None,
             },
+            assigned: Arc::clone(assigned),
             release: assigned.release,
             content: Arc::clone(&assigned.content),
             folder,
