@@ -16,11 +16,24 @@ pub fn all() -> Result<(), String> {
     if run::answers("cargo", &["nextest", "--version"]) {
         run::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])?;
         run::cargo(&["test", "--workspace", "--locked", "--doc", "--quiet"])?;
+        // Death at every phase boundary, in a build that has those points; an ordinary one has none.
+        run::cargo(&[
+            "nextest",
+            "run",
+            "--package",
+            "setpoint",
+            "--features",
+            "failpoints",
+            "--locked",
+            "-E",
+            "test(phases::)",
+        ])?;
     } else {
         println!(
             "── cargo-nextest is not installed (`cargo install cargo-nextest --locked`); cargo test runs instead"
         );
         run::cargo(&["test", "--workspace", "--locked"])?;
+        run::cargo(&["test", "--package", "setpoint", "--features", "failpoints", "--locked", "phases::"])?;
     }
     sim::in_ci()
 }
