@@ -250,12 +250,16 @@ impl Truth {
     fn routable(&mut self, now: Timestamp, shape: &Shape, box_: &Seen<'_>) {
         let key = shape.key();
         let Some(wanted) = box_.wanted(&key).filter(|wanted| *wanted > 0 && shape.is_start_first()) else {
-            self.guards.remove(&key);
+            self.disturbed(now, &key);
             return;
         };
         let routable = box_.routable(&key, now);
         if let Some(guard) = self.guards.get_mut(&key) {
-            *guard = (*guard).min(wanted);
+            if wanted < *guard {
+                // What was to go may still serve, and does not count for what is wanted again in the next moment.
+                *guard = wanted;
+                self.disturbed.insert(key.clone(), now);
+            }
             let floor = *guard;
             if routable < floor {
                 self.fail("I6", now, format!("{key} has {routable} ready and routed, {floor} before"));
