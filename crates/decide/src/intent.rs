@@ -333,7 +333,12 @@ pub fn cancel(world: &World, id: &DeploymentId, now: Timestamp) -> Result {
     if deployment.phase.is_ended() {
         return Err(Refused::AlreadyEnded { id: id.clone(), phase: deployment.phase });
     }
-    let previous = deployment.previous.filter(|previous| world.releases.contains_key(previous));
+    let previous = match deployment.cause {
+        // It goes back to what there was before: that stays wanted, or nothing would be left to serve.
+        Cause::Restore => Some(deployment.release),
+        Cause::Apply | Cause::Deploy | Cause::Rollback | Cause::Git => deployment.previous,
+    };
+    let previous = previous.filter(|previous| world.releases.contains_key(previous));
     let mut draft = Draft::new(world, service.clone(), now);
     draft.cancel_open("somebody cancelled it");
     match previous {
