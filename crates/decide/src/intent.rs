@@ -142,6 +142,10 @@ impl<'a> Draft<'a> {
         self.event(EventKind::DeploymentQueued, Some(deployment.id.clone()), told);
         self.service.target = Some(release);
         self.deployments.push(deployment);
+        // Somebody asks for what failed before: its instances begin anew, with all their attempts.
+        if self.world.deployment_of(&release).is_some_and(|newest| newest.phase == Phase::Failed) {
+            self.service.restart_epoch += 1;
+        }
     }
 
     fn done(mut self, message: impl Into<String>) -> Result {
@@ -412,14 +416,14 @@ pub fn restart(world: &World, now: Timestamp) -> Result {
     if service.stopped {
         return start(world, now);
     }
-    let next = Service { restart_epoch: service.restart_epoch + 1, ..service.clone() };
-    let mut draft = Draft::new(world, next, now);
+    let mut draft = Draft::new(world, service.clone(), now);
     draft.event(EventKind::ServiceRestarted, None, format!("{} is being restarted", world.key));
     let newest = service.target.and_then(|target| world.deployment_of(&target));
-    if let Some(newest) = newest
-        && newest.phase == Phase::Failed
-    {
-        draft.deploy(newest.release, Cause::Deploy, "tried again by a restart");
+    match newest {
+        Some(newest) if newest.phase == Phase::Failed => {
+            draft.deploy(newest.release, Cause::Deploy, "tried again by a restart");
+        }
+        Some(_) | None => draft.service.restart_epoch += 1,
     }
     draft.done("restarting")
 }

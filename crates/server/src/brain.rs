@@ -9,7 +9,7 @@ use std::{
 
 use decide::world::{Cluster, Snapshot, World};
 use model::{
-    EdgeId, Holder, InstanceId, Knowledge, NodeId, ServiceKey, Term, Timestamp,
+    EdgeId, Holder, InstanceId, Knowledge, Millis, NodeId, ServiceKey, Term, Timestamp,
     instance::Stage,
     node::{Node, NodeState},
     observation::Observation,
@@ -17,6 +17,9 @@ use model::{
     route::EdgeReport,
 };
 use store::{Counters, Floor, Loaded, ServiceRow};
+
+/// A node that has not reported for this long may do anything by now: what it said is no longer taken for true (I20).
+const STALE_AFTER: Millis = Millis::secs(20);
 
 /// What the last pass found about a service: its reasons, and until when they hold.
 #[derive(Debug, Clone)]
@@ -115,13 +118,24 @@ impl Brain {
 
     /// Puts a world in, with what nodes and edges say of it now.
     pub fn put(&mut self, mut world: World) {
-        world.see(&self.observations);
+        world.see(&self.fresh());
         world.hear(self.edges.values(), self.snapshot.now);
         let key = world.key.clone();
         if self.snapshot.worlds.get(&key).is_none_or(|before| **before != world) {
             self.snapshot.worlds.insert(key.clone(), Arc::new(world));
             self.dirty.insert(key);
         }
+    }
+
+    fn fresh(&self) -> BTreeMap<NodeId, Arc<Observation>> {
+        let now = self.snapshot.now;
+        let fresh = self.observations.iter().filter(|(_, told)| now.since(told.at) <= STALE_AFTER);
+        fresh.map(|(node, told)| (node.clone(), Arc::clone(told))).collect()
+    }
+
+    /// Services whose declaration cannot be read.
+    pub fn held(&self) -> BTreeSet<ServiceKey> {
+        self.worlds().filter(|world| world.service.is_unknown()).map(|world| world.key.clone()).collect()
     }
 
     /// Takes in a node's observation; only services of which an instance is told otherwise are looked at again.

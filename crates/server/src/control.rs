@@ -85,6 +85,8 @@ pub(crate) struct Shared {
 pub(crate) struct Pending {
     pub keys: BTreeSet<ServiceKey>,
     pub all: bool,
+    /// What was handed out as held.
+    pub held: BTreeSet<ServiceKey>,
     full: bool,
     confirmed: bool,
     routes_published: bool,
@@ -118,7 +120,12 @@ impl Control {
             stats: Mutex::new(PassStats::default()),
         });
         reconcile::publish(&shared, &BTreeSet::new());
-        shared.pending().routes_published = true;
+        {
+            let held = shared.brain().held();
+            let mut pending = shared.pending();
+            pending.held = held;
+            pending.routes_published = true;
+        }
         tokio::spawn(reconcile::run(Arc::clone(&shared), config.pass_every));
         tokio::spawn(janitor::run(Arc::clone(&shared)));
         shared.wake.notify_one();

@@ -141,7 +141,15 @@ async fn pass(shared: &Shared, full: bool) -> Result<Pass, PassError> {
     let (plan, reports, inputs, summary) = decide(shared, full);
     let refused = refuse(shared, &plan).await?;
     let journal = journal(shared, &plan, &reports, inputs);
-    if plan.decisions.is_empty() {
+    // What is held is part of what is handed out, so it needs a generation and a revision of its own.
+    let held = shared.brain().held();
+    let newly_held = shared.pending().held != held;
+    let plan = if newly_held {
+        Plan { route_revision: shared.brain().snapshot.cluster.route_revision.next(), ..plan }
+    } else {
+        plan
+    };
+    if plan.decisions.is_empty() && !newly_held {
         for entry in journal {
             shared.store.append_journal(entry).await?;
         }
@@ -159,7 +167,12 @@ async fn pass(shared: &Shared, full: bool) -> Result<Pass, PassError> {
     }
     failpoints::at(&plan, "after_commit");
     shared.brain().committed(&plan);
-    publish(shared, &plan.decisions.iter().map(|d| d.key.clone()).collect());
+    if newly_held {
+        shared.pending().held = held;
+        publish(shared, &BTreeSet::new());
+    } else {
+        publish(shared, &plan.decisions.iter().map(|d| d.key.clone()).collect());
+    }
     failpoints::at(&plan, "after_effect");
     Ok(Pass { summary, settled: false })
 }
