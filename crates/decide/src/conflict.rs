@@ -1,9 +1,10 @@
-//! What two services may not both have: a domain, a webroot, a fixed port.
+//! What two services may not both have: a domain, an entry in a webroot, a fixed port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
-    ServiceKey,
+    ArtifactDigest, ServiceKey,
+    release::Release,
     spec::{Domain, Port, ServiceSpec, Workload},
 };
 
@@ -13,8 +14,10 @@ use crate::world::World;
 pub enum Conflict {
     #[error("domain {domain} is declared by {by} already; a domain leads to one service")]
     Domain { service: ServiceKey, domain: Domain, by: ServiceKey },
-    #[error("webroot {webroot} is declared by {by} already; give each site a folder of its own")]
-    Webroot { service: ServiceKey, webroot: String, by: ServiceKey },
+    #[error(
+        "`{entry}` in the webroot {webroot} is linked by {by} already; rename it, or give the site a folder of its own"
+    )]
+    Webroot { service: ServiceKey, webroot: String, entry: String, by: ServiceKey },
     #[error("port {port} is declared by {by} already; leave `port` out and a free one is given")]
     Port { service: ServiceKey, port: u16, by: ServiceKey },
 }
@@ -45,58 +48,218 @@ impl Conflict {
     }
 }
 
-/// Conflicts of what is to be declared, among itself and with what is declared and stays.
-pub fn check<'a>(
-    proposed: &BTreeMap<ServiceKey, ServiceSpec>,
-    worlds: impl IntoIterator<Item = &'a World>,
-) -> Vec<Conflict> {
-    let standing = worlds
-        .into_iter()
-        .filter(|world| !proposed.contains_key(&world.key))
-        .filter_map(|world| Some((&world.key, world.service.known()?)))
-        .filter(|(_, service)| service.deleted.is_none())
-        .map(|(key, service)| (key, &service.spec));
-    let mut taken = Taken::default();
-    for (key, spec) in standing {
-        taken.take(key, spec);
+/// What a service takes for itself, by its declaration or by the release that it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    domains: Vec<Domain>,
+    port: Option<Port>,
+    webroot: Option<(String, Option<ArtifactDigest>)>,
+}
+
+impl From<&ServiceSpec> for Claim {
+    fn from(spec: &ServiceSpec) -> Self {
+        Self { domains: spec.domains.clone(), port: spec.port, webroot: webroot(&spec.workload) }
     }
-    proposed.iter().flat_map(|(key, spec)| taken.take(key, spec)).collect()
+}
+
+impl From<&Release> for Claim {
+    fn from(release: &Release) -> Self {
+        Self { domains: release.domains.clone(), port: release.port, webroot: webroot(&release.workload) }
+    }
+}
+
+fn webroot(workload: &Workload) -> Option<(String, Option<ArtifactDigest>)> {
+    match workload {
+        Workload::Site(site) => site.webroot.clone().map(|folder| (folder, site.artifact)),
+        Workload::Process(_) => None,
+    }
+}
+
+/// Everything that is claimed: what is to be, and what stands and stays. A service that goes on with an earlier
+/// release holds what that one takes, and what it declares.
+#[derive(Debug)]
+pub struct Claims {
+    standing: Vec<(ServiceKey, Claim)>,
+    proposed: Vec<(ServiceKey, Claim)>,
+}
+
+impl Claims {
+    pub fn new<'a>(proposed: Vec<(ServiceKey, Claim)>, worlds: impl IntoIterator<Item = &'a World>) -> Self {
+        let named: BTreeSet<&ServiceKey> = proposed.iter().map(|(key, _)| key).collect();
+        let standing = worlds
+            .into_iter()
+            .filter(|world| !named.contains(&world.key))
+            .flat_map(|world| held(world).into_iter().map(|claim| (world.key.clone(), claim)))
+            .collect();
+        Self { standing, proposed }
+    }
+
+    /// The artifacts whose top-level entries decide: none where nothing that is proposed is linked into a webroot.
+    pub fn artifacts(&self) -> BTreeSet<ArtifactDigest> {
+        if self.proposed.iter().all(|(_, claim)| claim.webroot.is_none()) {
+            return BTreeSet::new();
+        }
+        let claims = self.standing.iter().chain(&self.proposed);
+        claims.filter_map(|(_, claim)| claim.webroot.as_ref()?.1).collect()
+    }
+
+    /// Conflicts of what is proposed, among itself and with what stands. `entries` gives the top-level names of
+    /// artifacts; one that is missing there has none.
+    pub fn conflicts(&self, entries: &BTreeMap<ArtifactDigest, BTreeSet<String>>) -> Vec<Conflict> {
+        let mut taken = Taken::default();
+        for (key, claim) in &self.standing {
+            taken.take(key, claim, entries);
+        }
+        self.proposed.iter().flat_map(|(key, claim)| taken.take(key, claim, entries)).collect()
+    }
+}
+
+fn held(world: &World) -> Vec<Claim> {
+    let Some(service) = world.service.known().filter(|service| service.deleted.is_none()) else {
+        return Vec::new();
+    };
+    let running = service.target.and_then(|target| world.releases.get(&target));
+    std::iter::once(Claim::from(&service.spec))
+        .chain(running.map(|release| Claim::from(&**release)))
+        .collect()
 }
 
 #[derive(Default)]
 struct Taken<'a> {
     domains: BTreeMap<&'a Domain, &'a ServiceKey>,
-    webroots: BTreeMap<&'a str, &'a ServiceKey>,
+    /// Every link, by its whole path.
+    links: BTreeMap<String, &'a ServiceKey>,
+    webroots: BTreeMap<&'a str, BTreeSet<&'a ServiceKey>>,
     ports: BTreeMap<u16, &'a ServiceKey>,
 }
 
 impl<'a> Taken<'a> {
-    fn take(&mut self, key: &'a ServiceKey, spec: &'a ServiceSpec) -> Vec<Conflict> {
+    fn take(
+        &mut self,
+        key: &'a ServiceKey,
+        claim: &'a Claim,
+        entries: &BTreeMap<ArtifactDigest, BTreeSet<String>>,
+    ) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
-        for domain in &spec.domains {
-            if let Some(by) = self.domains.insert(domain, key).filter(|by| *by != key) {
-                conflicts.push(Conflict::Domain {
-                    service: key.clone(),
-                    domain: domain.clone(),
-                    by: by.clone(),
-                });
+        for domain in &claim.domains {
+            if let Some(by) = other(self.domains.insert(domain, key), key) {
+                conflicts.push(Conflict::Domain { service: key.clone(), domain: domain.clone(), by });
             }
         }
-        if let Workload::Site(site) = &spec.workload
-            && let Some(webroot) = &site.webroot
-            && let Some(by) = self.webroots.insert(webroot, key).filter(|by| *by != key)
-        {
-            conflicts.push(Conflict::Webroot {
-                service: key.clone(),
-                webroot: webroot.clone(),
-                by: by.clone(),
-            });
+        if let Some((folder, artifact)) = &claim.webroot {
+            let names = artifact.and_then(|digest| entries.get(&digest)).into_iter().flatten();
+            conflicts.extend(self.link(key, folder, names));
         }
-        if let Some(Port::Fixed(port)) = spec.port
-            && let Some(by) = self.ports.insert(port, key).filter(|by| *by != key)
+        if let Some(Port::Fixed(port)) = claim.port
+            && let Some(by) = other(self.ports.insert(port, key), key)
         {
-            conflicts.push(Conflict::Port { service: key.clone(), port, by: by.clone() });
+            conflicts.push(Conflict::Port { service: key.clone(), port, by });
         }
         conflicts
+    }
+
+    /// One name is enough to say: the first of them.
+    fn link<'n>(
+        &mut self,
+        key: &'a ServiceKey,
+        folder: &'a str,
+        names: impl IntoIterator<Item = &'n String>,
+    ) -> Option<Conflict> {
+        let collision = |entry: &str, by: ServiceKey| Conflict::Webroot {
+            service: key.clone(),
+            webroot: folder.to_owned(),
+            entry: entry.to_owned(),
+            by,
+        };
+        let mut found = self.link_above(key, folder).map(|by| collision(".", by));
+        self.webroots.entry(folder).or_default().insert(key);
+        for name in names {
+            let path = format!("{}/{name}", folder.trim_end_matches('/'));
+            let by = other(self.links.insert(path.clone(), key), key).or_else(|| self.webroot_at(key, &path));
+            found = found.or_else(|| by.map(|by| collision(name, by)));
+        }
+        found
+    }
+
+    /// Another's link that this folder lies in: links made there would land in that one's deployment.
+    fn link_above(&self, key: &ServiceKey, folder: &str) -> Option<ServiceKey> {
+        let ends = folder.match_indices('/').map(|(at, _)| at).chain([folder.len()]);
+        ends.filter_map(|end| self.links.get(&folder[..end])).find(|by| **by != key).map(|by| (*by).clone())
+    }
+
+    /// Another's webroot at this path or below it.
+    fn webroot_at(&self, key: &ServiceKey, path: &str) -> Option<ServiceKey> {
+        let below = |folder: &str| {
+            folder.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let there = self.webroots.range(path..).take_while(|(folder, _)| folder.starts_with(path));
+        there
+            .filter(|(folder, _)| below(folder))
+            .flat_map(|(_, keys)| keys)
+            .find(|by| **by != key)
+            .map(|by| (*by).clone())
+    }
+}
+
+fn other(before: Option<&ServiceKey>, key: &ServiceKey) -> Option<ServiceKey> {
+    before.filter(|by| *by != key).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Digest;
+
+    use super::*;
+
+    fn key(name: &str) -> ServiceKey {
+        format!("default/{name}").parse().unwrap()
+    }
+
+    fn site(name: &str, webroot: &str, content: &str) -> (ServiceKey, Claim) {
+        let digest = Digest::of_value(&content);
+        (key(name), Claim { domains: Vec::new(), port: None, webroot: Some((webroot.into(), Some(digest))) })
+    }
+
+    /// The content is its own list of names.
+    fn conflicts(proposed: Vec<(ServiceKey, Claim)>, contents: &[&str]) -> Vec<String> {
+        let names = |content: &&str| content.split(' ').map(str::to_owned).collect();
+        let entries = contents.iter().map(|content| (Digest::of_value(content), names(content))).collect();
+        let claims = Claims::new(proposed, std::iter::empty());
+        claims.conflicts(&entries).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn sites_share_a_webroot_as_long_as_their_entries_differ() {
+        let apart = vec![site("a", "/www", "index.html css"), site("b", "/www", "blog")];
+        assert_eq!(conflicts(apart, &["index.html css", "blog"]), Vec::<String>::new());
+        let colliding = vec![site("a", "/www", "css index.html"), site("b", "/www", "blog css")];
+        let found = conflicts(colliding, &["css index.html", "blog css"]);
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].starts_with("`css` in the webroot /www is linked by default/a already"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_webroot_does_not_lie_in_what_another_site_links() {
+        for order in [["a", "b"], ["b", "a"]] {
+            let of = |name: &str| match name {
+                "a" => site("a", "/www", "blog"),
+                _ => site("b", "/www/blog/deep", "x"),
+            };
+            let found = conflicts(order.map(of).to_vec(), &["blog", "x"]);
+            assert_eq!(found.len(), 1, "{order:?}");
+        }
+        let beside = vec![site("a", "/www", "blog"), site("b", "/www/blogger", "x")];
+        assert_eq!(conflicts(beside, &["blog", "x"]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn content_that_is_not_there_yet_collides_with_nothing() {
+        assert_eq!(
+            conflicts(vec![site("a", "/www", "x"), site("b", "/www", "x")], &[]),
+            Vec::<String>::new()
+        );
     }
 }

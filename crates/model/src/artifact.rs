@@ -30,6 +30,12 @@ impl Artifact {
         Digest::of_value(self)
     }
 
+    /// What lies at the top, each name once: the entries that `webroot` links.
+    pub fn top_entries(&self) -> impl Iterator<Item = &str> {
+        let tops: std::collections::BTreeSet<&str> = self.files.keys().map(RelPath::top).collect();
+        tops.into_iter()
+    }
+
     pub fn total_bytes(&self) -> u64 {
         self.files.values().map(|file| file.size).sum()
     }

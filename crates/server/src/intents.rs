@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use decide::{
-    conflict,
+    conflict::{self, Claim, Claims},
     intent::{self, Intent, Outcome, Refused},
     plan::plan_service,
     world::World,
@@ -20,8 +20,8 @@ use model::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use store::{
-    AuditEntry, CommitError, Expected, Floor, Idempotency, IntentCommit, IntentOutcome, Refusal, ServiceIntent,
-    StoreError, Stored,
+    AuditEntry, CommitError, Expected, Floor, Idempotency, IntentCommit, IntentOutcome, Refusal,
+    ServiceIntent, StoreError, Stored,
 };
 
 use crate::Control;
@@ -193,6 +193,7 @@ impl Control {
             Request::Deploy { key, artifact } => {
                 let world = self.standing(key, terms).await?;
                 let outcome = intent::deploy(&world, *artifact, now);
+                self.check_target(&world, &outcome).await?;
                 one(world, outcome)
             }
             Request::Rollback { key, to } => {
@@ -200,6 +201,7 @@ impl Control {
                 world.deployments = self.store().deployments(key, HISTORY).await?;
                 let to = to.as_ref().map(|id| named(&world, id)).transpose()?;
                 let outcome = intent::rollback(&world, to.as_ref(), now);
+                self.check_target(&world, &outcome).await?;
                 one(world, outcome)
             }
             Request::Cancel { deployment } => {
@@ -254,7 +256,8 @@ impl Control {
         terms: &Terms,
     ) -> Result<Vec<Decided>, RequestError> {
         check_declared(services)?;
-        self.check_conflicts(services)?;
+        let claims = services.iter().map(|d| (d.key.clone(), Claim::from(&d.spec))).collect();
+        self.check_conflicts(claims).await?;
         let mut decided = Vec::new();
         for Declared { key, spec } in services {
             let (world, floor) = self.0.fresh_world(key).await?;
@@ -270,10 +273,29 @@ impl Control {
         Ok(decided)
     }
 
-    fn check_conflicts(&self, services: &[Declared]) -> Result<(), RequestError> {
-        let proposed: BTreeMap<_, _> = services.iter().map(|d| (d.key.clone(), d.spec.clone())).collect();
-        let conflicts =
-            self.with_brain(|brain| conflict::check(&proposed, brain.worlds().map(|world| &**world)));
+    /// What the release that a deploy or a rollback turns to would take from others.
+    async fn check_target(
+        &self,
+        world: &World,
+        outcome: &Result<Outcome, Refused>,
+    ) -> Result<(), RequestError> {
+        let Ok(Outcome::Changed(intent)) = outcome else { return Ok(()) };
+        let Some(target) = intent.service.target else { return Ok(()) };
+        let begun = intent.releases.iter().find(|release| release.digest() == target);
+        let kept = || world.releases.get(&target).map(|release| &**release);
+        let Some(release) = begun.or_else(kept) else { return Ok(()) };
+        self.check_conflicts(vec![(world.key.clone(), Claim::from(release))]).await
+    }
+
+    async fn check_conflicts(&self, proposed: Vec<(ServiceKey, Claim)>) -> Result<(), RequestError> {
+        let claims = self.with_brain(|brain| Claims::new(proposed, brain.worlds().map(|world| &**world)));
+        let mut entries = BTreeMap::new();
+        for digest in claims.artifacts() {
+            if let Some(artifact) = self.store().artifact(&digest).await? {
+                entries.insert(digest, artifact.top_entries().map(str::to_owned).collect());
+            }
+        }
+        let conflicts = claims.conflicts(&entries);
         if conflicts.is_empty() { Ok(()) } else { Err(RequestError::Conflict(conflicts)) }
     }
 
@@ -346,7 +368,12 @@ fn has_moved(error: &CommitError) -> bool {
     match error {
         CommitError::Conflict { .. } => true,
         CommitError::Refused { why, .. } => {
-            matches!(why, Refusal::IllegalPhase { .. } | Refusal::SecondDeployment { .. } | Refusal::NumberReused { .. })
+            matches!(
+                why,
+                Refusal::IllegalPhase { .. }
+                    | Refusal::SecondDeployment { .. }
+                    | Refusal::NumberReused { .. }
+            )
         }
         CommitError::StaleTerm { .. }
         | CommitError::StaleGeneration { .. }

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use decide::{conflict, intent, world::Cluster};
+use decide::{
+    conflict::{Claim, Claims},
+    intent,
+    world::Cluster,
+};
 use model::{
     NodeId, Timestamp,
     node::{Node, NodeState},
@@ -21,8 +25,9 @@ pub fn plan_offline(
     now: Timestamp,
 ) -> Result<Vec<Planned>, RequestError> {
     check_declared(services)?;
-    let proposed: BTreeMap<_, _> = services.iter().map(|d| (d.key.clone(), d.spec.clone())).collect();
-    let conflicts = conflict::check(&proposed, std::iter::empty());
+    let proposed = services.iter().map(|d| (d.key.clone(), Claim::from(&d.spec))).collect();
+    // Content is not looked at here, so entries of a webroot collide only where it is.
+    let conflicts = Claims::new(proposed, std::iter::empty()).conflicts(&BTreeMap::new());
     if !conflicts.is_empty() {
         return Err(RequestError::Conflict(conflicts));
     }

@@ -25,10 +25,7 @@ pub use validate::{
 };
 pub use yaml::{MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES, MAX_TEXT};
 
-use crate::{
-    ProjectName, ServiceKey,
-    spec::{ServiceSpec, Workload},
-};
+use crate::{ProjectName, ServiceKey, spec::ServiceSpec};
 use decode::{Cx, Decode};
 use yaml::{Node, Value};
 
@@ -104,7 +101,6 @@ struct Placed {
     declared: Declared,
     key: Span,
     domains: Vec<Span>,
-    webroot: Span,
 }
 
 fn read_document(document: &Node, base: &str) -> (Vec<Placed>, Vec<Error>) {
@@ -142,21 +138,16 @@ fn declare<'t>(
             let (spec, source) = lower::lower(service, base, cx)?;
             let domain = |at: usize| cx.locate(&FieldPath::of(&["domains", &format!("[{at}]")]));
             let domains = (0..spec.domains.len()).map(domain).collect();
-            let webroot = cx.locate(&FieldPath::of(&["static", "webroot"]));
             let key = ServiceKey::new(project.clone(), name);
-            Some(Placed {
-                declared: Declared { key, spec, source, line: span.line },
-                key: span,
-                domains,
-                webroot,
-            })
+            Some(Placed { declared: Declared { key, spec, source, line: span.line }, key: span, domains })
         })
     })
 }
 
-/// What two services of one file cannot both have. Across files the server asks the same.
+/// What two services of one file cannot both have. Across files the server asks the same, and whether entries of
+/// sites collide in a webroot, for which it knows their content.
 fn clashes(services: &[Placed]) -> Vec<Error> {
-    let (mut names, mut domains, mut webroots) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let (mut names, mut domains) = (BTreeMap::new(), BTreeMap::new());
     let mut errors = Vec::new();
     for placed in services {
         let key = &placed.declared.key;
@@ -171,17 +162,6 @@ fn clashes(services: &[Placed]) -> Vec<Error> {
                 let message = format!("`{domain}` already leads to the service {other}");
                 errors.push(Error::new("conflict", *span, message).field(format!("{field}.domains[{at}]")));
             }
-        }
-        let Workload::Site(site) = &placed.declared.spec.workload else { continue };
-        let Some(webroot) = &site.webroot else { continue };
-        if let Some(other) = webroots.insert(webroot, key) {
-            let message = format!(
-                "the webroot `{}` is already that of the service {other}",
-                crate::id::printable(webroot)
-            );
-            errors.push(
-                Error::new("conflict", placed.webroot, message).field(format!("{field}.static.webroot")),
-            );
         }
     }
     errors

@@ -205,6 +205,31 @@ fn a_webroot_shows_the_active_deployment_and_nothing_of_its_owner_is_touched() {
 }
 
 #[test]
+fn two_sites_share_a_webroot_until_their_entries_collide() {
+    let builder = setpoint();
+    let www = builder.work().join("www");
+    let site = |name: &str, file: &str| {
+        testkit::fixture::folder(&builder.work().join(name), &[(file, name)]);
+        format!("  {name}: {{ static: {{ path: ./{name}, webroot: {} }} }}\n", www.display())
+    };
+    let yaml = format!("services:\n{}{}", site("docs", "docs.html"), site("blog", "blog.html"));
+    let setpoint = builder.manifest(&yaml).start();
+    setpoint.wait_until_converged("docs");
+    setpoint.wait_until_converged("blog");
+    let linked = |file: &str| fs::read_to_string(www.join(file)).unwrap();
+    assert_eq!((linked("docs.html").as_str(), linked("blog.html").as_str()), ("docs", "blog"));
+
+    testkit::fixture::folder(&setpoint.work().join("blog"), &[("docs.html", "mine")]);
+    let refused = setpoint.cli(&["deploy", "blog", "blog", "--wait"]);
+    assert_eq!(refused.code, 1);
+    for part in ["docs.html", "default/docs"] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+    assert_eq!(setpoint.cli(&["apply", "-f", "app.yaml"]).code, 1);
+    assert_eq!((linked("docs.html").as_str(), linked("blog.html").as_str()), ("docs", "blog"));
+}
+
+#[test]
 fn stopped_and_started_a_site_is_the_same_folder() {
     let setpoint = started(SITE);
     let before = current(&setpoint);

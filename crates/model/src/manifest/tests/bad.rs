@@ -285,11 +285,6 @@ fn two_services_do_not_share_what_is_one() {
         &["`x.localhost/a` already leads to the service default/a"],
     );
     refused(
-        "services:\n  a: { static: { webroot: /www } }\n  b: { static: { webroot: «/x/../www } }\n",
-        "conflict",
-        &["the webroot `/www`", "default/a"],
-    );
-    refused(
         "services: { a: { static: . } }\n---\nservices: { «a: { static: . } }\n",
         "conflict",
         &["default/a is declared twice"],

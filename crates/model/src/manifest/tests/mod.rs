@@ -85,6 +85,13 @@ fn the_contracts_example_is_understood_to_the_letter() {
 }
 
 #[test]
+fn two_sites_may_share_a_webroot() {
+    good(
+        "services:\n  a: { static: { path: ./a, webroot: /www } }\n  b: { static: { path: ./b, webroot: /www } }\n",
+    );
+}
+
+#[test]
 fn examples_are_good_and_every_key_is_in_one() {
     for example in EXAMPLES {
         good(example);
