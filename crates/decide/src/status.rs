@@ -5,6 +5,7 @@ use model::{
     deployment::{Cause, Phase},
     instance::Stage,
     observation::State,
+    release::Release,
     service::Service,
     status::ServiceState,
 };
@@ -87,7 +88,7 @@ impl Counts {
 
 fn state(world: &World, service: &Service, counts: &Counts) -> (ServiceState, String) {
     use ServiceState::{Converged, Degraded, Failed, Progressing, Stopped, Unknown};
-    let failed = failed_release(world);
+    let failed = failed_release(world, service);
     let going = counts.others > 0;
     if service.deleted.is_some() {
         return (Progressing, "it is being deleted".into());
@@ -142,9 +143,14 @@ fn state(world: &World, service: &Service, counts: &Counts) -> (ServiceState, St
     (Converged, String::new())
 }
 
-/// The sentence about the newest asked-for deployment, when it failed.
-fn failed_release(world: &World) -> Option<String> {
+/// The sentence about the newest asked-for deployment, when it failed and is still wanted: a declaration that has gone
+/// back to what runs asks for nothing that failed.
+fn failed_release(world: &World, service: &Service) -> Option<String> {
     let newest = world.latest_intended().filter(|d| d.phase == Phase::Failed)?;
+    let declared = Release::of(&service.spec).digest();
+    if service.target == Some(declared) && newest.release != declared {
+        return None;
+    }
     let restored = world
         .deployments
         .iter()
