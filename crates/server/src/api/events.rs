@@ -1,4 +1,4 @@
-//! Events: a page of them, or a stream that goes on. The stream reads the store, which wakes it when there are more;
+//! Events: a stream that goes on, or a page of them. The stream reads the store, which wakes it when there are more;
 //! so nothing is lost between two reads, and a reader that comes back goes on after the last one it saw.
 
 use std::{collections::VecDeque, convert::Infallible, time::Duration};
@@ -36,7 +36,7 @@ pub async fn events(
     Asked(asked): Asked<EventsAsked>,
 ) -> Result<Response, Problem> {
     let filter = EventFilter { service: asked.service };
-    if wants_stream(&headers) {
+    if asked.limit.is_none() && !wants_page(&headers) {
         let after = last_seen(&headers).or(asked.after);
         return Ok(follow(&api, filter, after, stopping).await?.into_response());
     }
@@ -64,9 +64,12 @@ async fn newest(api: &Api, filter: &EventFilter, limit: u32) -> Result<Vec<Recor
     }
 }
 
-fn wants_stream(headers: &HeaderMap) -> bool {
+/// A page is for who asks for JSON, or for so many; everybody else gets the stream, plain `curl` among them.
+fn wants_page(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with("text/event-stream"))
+    let kinds: Vec<&str> = accepted.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let takes = |kind: &str| kinds.iter().any(|accepted| accepted.starts_with(kind));
+    takes("application/json") && !takes("text/event-stream")
 }
 
 fn last_seen(headers: &HeaderMap) -> Option<u64> {

@@ -158,7 +158,7 @@ fn reading() -> Vec<Route> {
             .answers::<views::Drifts>(200),
         Route::get(
             "/api/v1/events",
-            "Events, oldest first; with `Accept: text/event-stream` as a stream that goes on after `Last-Event-ID`.",
+            "Events, oldest first, as server-sent events that go on after `Last-Event-ID`; with `Accept: application/json` or `limit` one page.",
             events::events,
         )
         .query(EVENTS)
