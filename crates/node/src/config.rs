@@ -34,9 +34,9 @@ pub struct LogLimits {
     pub bytes: u64,
     /// Files of that length kept, the one being written among them.
     pub files: u32,
-    /// Kept of an instance that failed and is gone.
+    /// Kept of an instance that is gone.
     pub kept_bytes: u64,
-    /// Logs kept of failed instances that are gone; the oldest goes first.
+    /// Logs kept of instances that failed and are gone, and as many of those that merely ended; the oldest goes first.
     pub kept_instances: usize,
     pub interval: Duration,
 }

@@ -61,7 +61,7 @@ fn watch(requests: &mpsc::Receiver<Request>, events: &tokio::sync::mpsc::Sender<
     };
     // Nothing is asked for: nothing is waited for either.
     let Ok(first) = requests.recv() else { return };
-    let mut thread = Thread { watch, armed: BTreeSet::new() };
+    let mut thread = Thread { watch, armed: BTreeSet::new(), missing: BTreeSet::new() };
     let mut seen = thread.obey(first);
     loop {
         loop {
@@ -97,6 +97,8 @@ fn merge(seen: &mut Seen, more: Seen) {
 struct Thread {
     watch: Watch,
     armed: BTreeSet<PathBuf>,
+    /// Told to be gone when they should have been watched; told once, until they are there again.
+    missing: BTreeSet<PathBuf>,
 }
 
 impl Thread {
@@ -119,17 +121,24 @@ impl Thread {
             Request::Forget(folder) => {
                 self.watch.forget(&folder);
                 self.armed.retain(|armed| !armed.starts_with(&folder));
+                self.missing.retain(|missing| !missing.starts_with(&folder));
                 return seen;
             }
         };
         match armed {
             Ok(()) => {
+                self.missing.remove(&folder);
                 if self.armed.insert(folder.clone()) {
                     seen.paths.insert(folder);
                 }
             }
-            // A folder that is missing is noticed by the watch of the one above it, or by the pass.
-            Err(error @ content::watch::Error::Io { .. }) => tracing::debug!(%error, "not watched"),
+            // Removed since it was put there, perhaps with the folder above it, whose watch would have told.
+            Err(error @ content::watch::Error::Io { .. }) => {
+                tracing::debug!(%error, "not watched");
+                if self.missing.insert(folder.clone()) {
+                    seen.paths.insert(folder);
+                }
+            }
             Err(error) => tracing::warn!(%error, "changes are noticed by the periodic pass alone"),
         }
         seen

@@ -12,7 +12,7 @@ use super::{Context, Event, Launched, StartFailure};
 use crate::{
     instance::Instance,
     ledger::Folder,
-    logs,
+    logs::{self, Went},
     process::{
         Live,
         live::{Handle, Origin},
@@ -72,7 +72,7 @@ pub(super) async fn pause_after<T>(result: &Result<T, String>, failures: u32, hu
 /// What a removal leaves.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Keep {
-    pub output: bool,
+    pub output: Option<Went>,
     pub current: bool,
     pub webroot: bool,
 }
@@ -195,9 +195,9 @@ impl Job {
         let _permit = cx.files.acquire().await;
         let cx = cx.clone();
         blocking(move || {
-            if keep.output {
+            if let Some(went) = keep.output {
                 let files = logs::all(&self.folder.log(), cx.config.logs.files);
-                if let Err(error) = cx.kept.keep(&self.id, &files) {
+                if let Err(error) = cx.kept.keep(&self.id, &files, went) {
                     tracing::warn!(instance = %self.id, %error, "its output could not be kept");
                 }
             }

@@ -26,8 +26,7 @@ impl Agent {
             let discarded = self.log_cuts.get(id).copied().unwrap_or_default();
             return Some(LogSource { files, discarded, open: self.instances.contains_key(id) });
         }
-        let kept = self.cx.kept.path(id);
-        if kept.exists() {
+        if let Some(kept) = self.cx.kept.find(id) {
             return Some(LogSource { files: vec![kept], discarded: 0, open: false });
         }
         // It has not written anything yet.

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     instance::Instance,
+    logs::Went,
     process::{Live, ports},
 };
 
@@ -90,9 +91,10 @@ impl Agent {
         let failures = instance.failures;
         let hurry = instance.hurry.clone();
         let failed = instance.state.attempts.total > 0 || !instance.state.ready;
-        let keep = failed && instance.process().is_some();
+        let went = if failed { Went::Failed } else { Went::Ended };
+        let output = instance.process().map(|_| went);
         let job = Job::of(instance);
-        let keep = Keep { output: keep, ..self.links_of_others(id) };
+        let keep = Keep { output, ..self.links_of_others(id) };
         let (cx, id) = (self.cx.clone(), id.clone());
         tokio::spawn(async move {
             let deleted = job.delete(&cx, process, keep).await;

@@ -1,4 +1,5 @@
-//! Output of instances that failed and are gone: the end of it, of so many, for people.
+//! Output of instances that are gone: the end of it, of so many, for people. What failed is kept apart, so that what
+//! merely ended never takes its place.
 
 use std::{
     fs, io,
@@ -13,6 +14,13 @@ use crate::config::LogLimits;
 /// Lines kept at the most; the limit in bytes holds too.
 const LINES: usize = 10_000;
 
+/// How an instance went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Went {
+    Failed,
+    Ended,
+}
+
 #[derive(Debug, Clone)]
 pub struct Kept {
     folder: PathBuf,
@@ -24,27 +32,45 @@ impl Kept {
         Self { folder: data.join("kept-logs"), limits }
     }
 
-    pub fn path(&self, id: &InstanceId) -> PathBuf {
-        self.folder.join(format!("{id}.log"))
+    /// Where its output is kept, if it is.
+    pub fn find(&self, id: &InstanceId) -> Option<PathBuf> {
+        [Went::Failed, Went::Ended].map(|went| self.path(id, went)).into_iter().find(|path| path.exists())
     }
 
-    /// Keeps the end of the output, and drops the oldest others.
-    pub fn keep(&self, id: &InstanceId, files: &[PathBuf]) -> io::Result<()> {
+    fn folder(&self, went: Went) -> PathBuf {
+        match went {
+            Went::Failed => self.folder.clone(),
+            Went::Ended => self.folder.join("ended"),
+        }
+    }
+
+    fn path(&self, id: &InstanceId, went: Went) -> PathBuf {
+        self.folder(went).join(format!("{id}.log"))
+    }
+
+    /// Keeps the end of the output, and drops the oldest others that went alike.
+    pub fn keep(&self, id: &InstanceId, files: &[PathBuf], went: Went) -> io::Result<()> {
         let mut bytes = read::tail(files, LINES, u64::MAX).map_err(io::Error::other)?;
         let limit = usize::try_from(self.limits.kept_bytes).unwrap_or(usize::MAX);
         if bytes.len() > limit {
             bytes.drain(..bytes.len() - limit);
         }
-        fs::create_dir_all(&self.folder)?;
-        crate::ledger::files::write_bytes(&self.path(id), &bytes, 0o600, crate::ledger::files::Durable::No)?;
-        self.drop_oldest()
+        if bytes.is_empty() && went == Went::Ended {
+            return Ok(());
+        }
+        let folder = self.folder(went);
+        fs::create_dir_all(&folder)?;
+        let path = self.path(id, went);
+        crate::ledger::files::write_bytes(&path, &bytes, 0o600, crate::ledger::files::Durable::No)?;
+        self.drop_oldest(&folder)
     }
 
-    fn drop_oldest(&self) -> io::Result<()> {
-        let mut files: Vec<_> = fs::read_dir(&self.folder)?
+    fn drop_oldest(&self, folder: &Path) -> io::Result<()> {
+        let mut files: Vec<_> = fs::read_dir(folder)?
             .filter_map(|entry| {
                 let entry = entry.ok()?;
-                Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+                let meta = entry.metadata().ok()?;
+                Some((meta.modified().ok()?, entry.path())).filter(|_| meta.is_file())
             })
             .collect();
         files.sort();
@@ -66,9 +92,22 @@ mod tests {
         fs::write(&output, "a\nbcd\n").unwrap();
         let ids: Vec<InstanceId> = (0..3).map(|n| format!("default.api.0.{n}").parse().unwrap()).collect();
         for id in &ids {
-            kept.keep(id, std::slice::from_ref(&output)).unwrap();
+            kept.keep(id, std::slice::from_ref(&output), Went::Ended).unwrap();
         }
-        assert_eq!(fs::read(kept.path(&ids[2])).unwrap(), b"bcd\n");
-        assert_eq!(fs::read_dir(dir.path().join("kept-logs")).unwrap().count(), 2);
+        assert_eq!(fs::read(kept.find(&ids[2]).unwrap()).unwrap(), b"bcd\n");
+        assert_eq!(kept.find(&ids[0]), None);
+        assert_eq!(fs::read_dir(dir.path().join("kept-logs/ended")).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_merely_ended_takes_no_failed_ones_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Kept::new(dir.path(), LogLimits { kept_instances: 1, ..LogLimits::default() });
+        let output = dir.path().join("output.log");
+        fs::write(&output, "a\n").unwrap();
+        let ids = ["default.api.0.0", "default.api.0.1"].map(|id| id.parse::<InstanceId>().unwrap());
+        kept.keep(&ids[0], std::slice::from_ref(&output), Went::Failed).unwrap();
+        kept.keep(&ids[1], std::slice::from_ref(&output), Went::Ended).unwrap();
+        assert!(ids.iter().all(|id| kept.find(id).is_some()));
     }
 }

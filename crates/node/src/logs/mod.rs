@@ -1,12 +1,12 @@
 //! Output of workloads: one file per instance, appended to by the workload itself.
 //!
-//! Owns: reading the end of it, following it, cutting it when it is long, keeping that of what failed.
+//! Owns: reading the end of it, following it, cutting it when it is long, keeping the end of what is gone.
 //! Refuses to know: what is in it. It is stored raw; whoever prints it escapes it.
 
 mod keep;
 mod read;
 mod rotate;
 
-pub use keep::Kept;
+pub use keep::{Kept, Went};
 pub use read::{Error, Follow, tail};
 pub use rotate::{Cut, all, cut};
