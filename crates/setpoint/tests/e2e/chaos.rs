@@ -104,17 +104,20 @@ fn pause(random: &mut impl Rng, at_most: u64) {
 /// At rest, exactly what is declared runs, in the release that the newest good deployment names.
 #[track_caller]
 fn assert_at_rest(setpoint: &Setpoint) {
-    let api = setpoint.wait_for_service("api", "it comes to rest", |api| {
-        let wanted = &api["replicas"]["desired"];
-        ["converged", "degraded"].contains(&api["state"].as_str().unwrap())
-            && &api["replicas"]["ready"] == wanted
-            && api["instances"].as_array().unwrap().len() as u64 == wanted.as_u64().unwrap()
-    });
-    let mut reported = pids(&api);
-    reported.sort_unstable();
-    let mut running: Vec<u32> = setpoint.workloads().into_iter().map(|workload| workload.pid).collect();
-    running.sort_unstable();
-    assert_eq!(running, reported, "neither an orphan nor a duplicate");
+    // A death is noticed within milliseconds, not before it happens: the last act may have been a kill.
+    let api =
+        setpoint.wait_for_service("api", "it comes to rest, by its report and by the kernel's", |api| {
+            let wanted = &api["replicas"]["desired"];
+            let mut reported = pids(api);
+            reported.sort_unstable();
+            let mut running: Vec<u32> =
+                setpoint.workloads().into_iter().map(|workload| workload.pid).collect();
+            running.sort_unstable();
+            ["converged", "degraded"].contains(&api["state"].as_str().unwrap())
+                && &api["replicas"]["ready"] == wanted
+                && api["instances"].as_array().unwrap().len() as u64 == wanted.as_u64().unwrap()
+                && running == reported
+        });
     let deployments = setpoint.deployments("api");
     let active: Vec<_> = deployments.iter().filter(|d| d["status"] == "active").collect();
     assert_eq!(active.len(), 1, "{deployments:#?}");
@@ -158,4 +161,51 @@ fn whatever_is_asked_for_and_however_often_it_is_killed_it_comes_to_rest() {
         pause(&mut random, 900);
     }
     assert_at_rest(&setpoint);
+}
+
+#[test]
+fn readers_of_an_edge_apart_do_not_notice_that_the_server_is_killed() {
+    let mut random = random::seeded();
+    let mut setpoint = setpoint().edge_apart().start();
+    setpoint.apply_ok(&version(0, &[]), &["--wait"]);
+    setpoint.wait_until_converged("api");
+    let load = setpoint.load("api.localhost", VERSION).rate(100).start();
+    for round in 1..=rounds(10) {
+        let kill = random.random_bool(0.4);
+        let chosen = if kill { Act::KillSetpoint } else { HARMLESS[random.random_range(0..HARMLESS.len())] };
+        println!("round {round}: {chosen:?} at {:?}", load.report().answers.last().map(|answer| answer.due));
+        act(&mut setpoint, chosen, round, &mut random);
+        pause(&mut random, 1000);
+    }
+    assert_at_rest(&setpoint);
+    load.stop().assert_clean(100);
+    setpoint.ok(&["delete", "api", "--wait"]);
+}
+
+#[test]
+fn readers_of_a_site_see_whole_versions_whatever_is_deployed_and_taken_back() {
+    let mut random = random::seeded();
+    let builder = setpoint();
+    testkit::fixture::versioned_site(&builder.work().join("site"), "v0", 20);
+    let yaml = "services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n    retain: 2\n";
+    let setpoint = builder.manifest(yaml).start();
+    setpoint.wait_until_converged("docs");
+    let load = setpoint.load("docs.localhost", "/part/7.txt").rate(200).start();
+    for round in 1..=rounds(20) {
+        match random.random_range(0..4) {
+            0 | 1 => {
+                testkit::fixture::versioned_site(&setpoint.work().join("site"), &format!("v{round}"), 20);
+                setpoint.ok(&["deploy", "docs", "site"]);
+            }
+            2 => drop(setpoint.cli(&["rollback", "docs"])),
+            _ => drop(setpoint.ok(&["reconcile"])),
+        }
+        pause(&mut random, 250);
+    }
+    let docs = setpoint.wait_until_converged("docs");
+    let report = load.stop();
+    report.assert_clean(100);
+    assert!(report.words().keys().all(|word| word.starts_with('v') && word.ends_with(" 7")), "{report}");
+    let active = setpoint.deployments("docs").into_iter().find(|d| d["status"] == "active").unwrap();
+    assert_eq!(active["release"], docs["instances"][0]["release"]);
 }
