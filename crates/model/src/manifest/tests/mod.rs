@@ -7,7 +7,7 @@ mod schema;
 use super::*;
 use crate::{
     Millis,
-    spec::{Check, Order, Port, Strategy, Template},
+    spec::{Check, Order, Port, Strategy, Template, Workload},
 };
 
 const EXAMPLES: [&str; 5] = [
