@@ -129,6 +129,8 @@ fn told(error: &figment::Error) -> Error {
 
 fn origin(metadata: &figment::Metadata) -> String {
     match &metadata.source {
+        // Where our own defaults are written is of no use to anybody.
+        Some(figment::Source::Code(_)) => String::new(),
         Some(source) => format!(" from {source}"),
         None if metadata.name.contains("environment") => " from the environment".into(),
         None => String::new(),
@@ -167,6 +169,17 @@ mod tests {
         let settings = extract("[reconcile]\nevery = \"5s\"\n").unwrap();
         assert_eq!(settings.reconcile.every, Millis::secs(5));
         assert_eq!(settings.api, Api::default());
+    }
+
+    #[test]
+    fn a_value_comes_from_its_file_or_from_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("s.toml");
+        std::fs::write(&file, "[reconcile]\nevery = \"5s\"\n").unwrap();
+        let figment = layers(Some(&file)).unwrap();
+        let from = |path: &str| figment.find_metadata(path).map(origin).unwrap();
+        assert_eq!(from("log.level"), "");
+        assert!(from("reconcile.every").contains("s.toml"));
     }
 
     #[test]
