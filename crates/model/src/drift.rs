@@ -18,8 +18,23 @@ pub struct Drift {
     pub by: Option<String>,
 }
 
-/// Whether an ignore pattern (`*` for any text, also none) covers a drift path.
+/// Whether an ignore pattern (`*` for any text, also none) covers a drift path: the whole of it, or what follows
+/// `files/`, `site/` or `webroot/`.
 pub fn ignores(pattern: &str, path: &str) -> bool {
+    covers(pattern, path) || within(path).is_some_and(|rest| covers(pattern, rest))
+}
+
+/// Whether a pattern may cover something below this path.
+pub fn ignores_below(pattern: &str, path: &str) -> bool {
+    let below = |path: &str| pattern.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+    below(path) || within(path).is_some_and(below)
+}
+
+fn within(path: &str) -> Option<&str> {
+    path.split_once('/').map(|(_, rest)| rest)
+}
+
+fn covers(pattern: &str, path: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == path };
     let Some(mut left) = path.strip_prefix(first) else { return false };
     let mut parts = rest.split('*').peekable();
@@ -51,6 +66,9 @@ mod tests {
             ("site/*/x*.js", "site/x1.js", false),
             ("*", "", true),
             ("ab*ba", "aba", false),
+            ("a/b.txt", "files/a/b.txt", true),
+            ("b.txt", "files/a/b.txt", false),
+            ("current", "site/current", true),
         ] {
             assert_eq!(ignores(pattern, path), covered, "{pattern} {path}");
         }

@@ -13,7 +13,7 @@ use content::{
 use model::{
     artifact::Artifact,
     assignment::Assigned,
-    drift::ignores,
+    drift::{ignores, ignores_below},
     spec::{DriftMode, DriftPolicy, Workload},
 };
 
@@ -185,8 +185,7 @@ pub fn is_ignored(drift: &DriftPolicy, path: &str) -> bool {
 /// Whether a difference stays as it is. A folder that is not declared stands for all that is in it, so one in which
 /// something may lie that is ignored is left too: removing it would take that along.
 pub fn is_left(drift: &DriftPolicy, found: &Difference) -> bool {
-    let holds =
-        |pattern: &String| pattern.strip_prefix(&found.path).is_some_and(|below| below.starts_with('/'));
+    let holds = |pattern: &String| ignores_below(pattern, &found.path);
     is_ignored(drift, &found.path) || (found.declared.is_none() && drift.ignore.iter().any(holds))
 }
 
