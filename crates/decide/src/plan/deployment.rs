@@ -78,8 +78,12 @@ fn failure(work: &mut Work<'_>, open: &Deployment) -> Option<String> {
     if work.current().iter().any(|(_, readiness)| *readiness == Readiness::Unknown) {
         fails_at = fails_at + deadline;
     }
-    if work.plan.rollout.held_since.is_some() {
-        return None;
+    if let Some(since) = work.plan.rollout.held_since {
+        // What is held has its time to hold; what begins again and again never comes to the end of it.
+        if work.now >= held_from(work, since) + hold(work) {
+            return None;
+        }
+        fails_at = fails_at + hold(work);
     }
     if work.now >= fails_at {
         let waiting = work.current().into_iter().find(|(_, readiness)| *readiness != Readiness::Ready);
@@ -105,17 +109,29 @@ fn succeeded(work: &mut Work<'_>, report: &mut StepReport) -> bool {
         work.plan.rollout.held_since = None;
         return false;
     }
-    let hold = match work.kind() {
-        Kind::Site => model::Millis::ZERO,
-        Kind::Process if work.wanted() == 0 => model::Millis::ZERO,
-        Kind::Process => work.service.spec.deploy.min_healthy,
-    };
-    let until = *work.plan.rollout.held_since.get_or_insert(work.now) + hold;
+    let since = held_from(work, work.plan.rollout.held_since.unwrap_or(work.now));
+    work.plan.rollout.held_since = Some(since);
+    let until = since + hold(work);
     if work.now < until {
         work.wake(until);
         report.waiting.push(Waiting::Held { until });
     }
     work.now >= until
+}
+
+/// How long the whole must serve before it counts.
+fn hold(work: &Work<'_>) -> model::Millis {
+    match work.kind() {
+        Kind::Site => model::Millis::ZERO,
+        Kind::Process if work.wanted() == 0 => model::Millis::ZERO,
+        Kind::Process => work.service.spec.deploy.min_healthy,
+    }
+}
+
+/// A run that began later begins the hold anew, also when nobody saw the instance unready in between.
+fn held_from(work: &Work<'_>, since: Timestamp) -> Timestamp {
+    let begun = |id| work.world.report(id).and_then(|seen| seen.started_at).filter(|at| *at <= work.now);
+    work.current().iter().filter_map(|(placement, _)| begun(&placement.id)).fold(since, Timestamp::max)
 }
 
 /// A site's `current` shows the target.
