@@ -41,7 +41,7 @@ impl Agent {
         commands: tokio::sync::mpsc::Receiver<Command>,
     ) -> Result<(Self, Acceptor, Arc<Context>), StartError> {
         let instances = config.data.join("instances");
-        ledger::make_private(&instances)?;
+        ledger::make_passable(&instances)?;
         let acceptor = Acceptor::open(&config.data)?;
         let boot: BootId = sys::clock::boot_id()
             .map_err(StartError::Kernel)?

@@ -100,7 +100,7 @@ impl Folder {
         let unfinished = self.0.with_file_name(format!(".new-{name}"));
         let fresh = Self(unfinished.clone());
         remove_tree(&unfinished)?;
-        make_private(&unfinished)?;
+        make_passable(&unfinished)?;
         fresh.write_assigned(assigned)?;
         fresh.make_subfolders()?;
         fs::rename(&unfinished, &self.0).map_err(Error::at(&self.0))
@@ -190,9 +190,19 @@ pub fn list(instances: &Path) -> Result<Listing, Error> {
     Ok(listing)
 }
 
-pub fn make_private(path: &Path) -> Result<(), Error> {
+/// For the user of this node alone.
+fn make_private(path: &Path) -> Result<(), Error> {
+    make(path, 0o700)
+}
+
+/// On the way to an instance's own folder, which may be another user's: passed through, and neither read nor listed.
+pub fn make_passable(path: &Path) -> Result<(), Error> {
+    make(path, 0o711)
+}
+
+fn make(path: &Path, mode: u32) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::at(path))
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(Error::at(path))
 }
 
 fn remove_tree(path: &Path) -> Result<(), Error> {

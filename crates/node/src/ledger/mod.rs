@@ -11,7 +11,7 @@ mod folder;
 use std::path::{Path, PathBuf};
 
 pub use accepted::{Acceptor, AssignError};
-pub use folder::{Claim, Folder, Identity, Listing, State, list, make_private};
+pub use folder::{Claim, Folder, Identity, Listing, State, list, make_passable};
 
 /// A file of the ledger that could not be read or written. What it says is then unknown, never absent.
 #[derive(Debug, Clone, thiserror::Error)]

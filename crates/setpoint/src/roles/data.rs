@@ -22,10 +22,11 @@ pub struct DataError {
 }
 
 impl DataDir {
-    /// Makes the folder where it is missing, for this user alone.
+    /// Makes the folder where it is missing. Others may pass through, to a site that another web server shows or to
+    /// the folder of an instance that runs as another user; what else is in it is this user's alone.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let failed = |source| DataError { path: path.into(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(failed)?;
         Ok(Self(path.canonicalize().map_err(failed)?))
     }
 

@@ -134,10 +134,10 @@ fn a_bad_manifest_at_the_start_ends_up_before_ready() {
 }
 
 #[test]
-fn the_data_folder_and_its_token_are_for_their_owner_alone() {
+fn the_data_folder_is_passed_through_by_others_and_read_by_its_owner_alone() {
     let mut setpoint = setpoint().start();
     let mode = |path: &str| fs::metadata(setpoint.data().join(path)).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode("token"), mode("")), (0o600, 0o700));
+    assert_eq!((mode("token"), mode("")), (0o600, 0o711));
     let token = setpoint.token();
     assert!(token.len() >= 43, "256 bits at the least");
     setpoint.stop();
