@@ -62,8 +62,12 @@ fn ours() -> Result<Vec<f64>, Box<dyn Error>> {
 
 fn kill_to_listening(pid: u64, address: SocketAddr) -> Result<f64, Box<dyn Error>> {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid)?).ok_or("no pid")?;
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
     let began = Instant::now();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    // Its socket answers until the kernel has taken it down: only then is an answer the replacement's.
+    let mut ended = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut ended, None)?;
     listening(address, began)
 }
 
