@@ -7,7 +7,10 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -18,7 +21,6 @@ use crate::{
     http::{self, Request, Response},
     load,
     proc::{self, Workload},
-    random::Rng,
     wait,
 };
 
@@ -180,10 +182,15 @@ impl Builder {
     }
 }
 
-/// A port that nobody listens on at this moment.
+/// A port that nobody listens on at this moment, and that no other call of this process gets. Chance would give two
+/// tests the same one now and then, before either listens.
 pub fn free_port() -> SocketAddr {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let count = u32::try_from(PORTS.len()).unwrap();
     let free = |_| {
-        let address = SocketAddr::from(([127, 0, 0, 1], rand::rng().random_range(PORTS)));
+        let next = std::process::id().wrapping_mul(16).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + u16::try_from(next % count).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         TcpListener::bind(address).ok().map(|_| address)
     };
     (0..1000).find_map(free).unwrap()

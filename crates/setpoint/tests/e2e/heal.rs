@@ -114,3 +114,35 @@ fn a_kill_of_setpoint_resets_no_budget_of_restarts() {
     assert!(starts(&setpoint) <= 4, "one start and three attempts: {}", starts(&setpoint));
     assert!(boom["instances"][0]["restarts"].as_u64().unwrap() >= 2, "{boom:#}");
 }
+
+#[test]
+fn a_workload_that_ignores_the_signal_is_killed_after_its_grace() {
+    let yaml = "services:\n  deaf:\n    command: [sh, -c, \"trap '' TERM; while :; do sleep 0.05; done\"]\n    \
+                stop: { grace: 700ms }\n";
+    let mut setpoint = setpoint().manifest(yaml).start();
+    setpoint.wait_until_converged("deaf");
+    let began = std::time::Instant::now();
+    setpoint.ok(&["stop", "deaf", "--wait"]);
+    assert_eq!(setpoint.workloads(), []);
+    assert!(began.elapsed().as_millis() >= 700, "it has its time: {:?}", began.elapsed());
+    setpoint.ok(&["start", "deaf", "--wait"]);
+    setpoint.wait_until_converged("deaf");
+    // Also when Setpoint itself ends.
+    setpoint.stop();
+}
+
+#[test]
+fn a_hanging_workload_is_taken_out_and_restarted() {
+    let health = "health: { liveness: { http: /healthz, interval: 200ms, timeout: 300ms, fall: 2 }, \
+                  readiness: { http: /healthz, interval: 200ms, timeout: 300ms, fall: 1 } }";
+    let setpoint = setpoint().manifest(&demo(2, &[], QUICK).replace("health: /healthz", health)).start();
+    let api = setpoint.wait_until_converged("api");
+    let victim = pids(&api)[0];
+    proc::stop(victim);
+    let after = setpoint.wait_for_service("api", "another process answers in its place", |api| {
+        api["state"] == "converged" && !pids(api).contains(&victim)
+    });
+    assert_eq!(after["instances"][0]["id"], api["instances"][0]["id"]);
+    assert_eq!(after["instances"][0]["restarts"], 1);
+    assert!(!proc::is_alive(victim), "a stopped process is killed too");
+}
