@@ -151,7 +151,7 @@ fn scaling_in_the_middle_of_a_deployment_reaches_both_ends() {
 #[test]
 fn a_stop_in_the_middle_of_a_deployment_leaves_nothing_running() {
     let setpoint = in_the_middle();
-    setpoint.ok(&["stop", "api"]);
+    setpoint.ok(&["stop", "api", "--wait"]);
     setpoint.wait_until_state("api", "stopped");
     assert_eq!(setpoint.workloads(), []);
     setpoint.ok(&["start", "api"]);
@@ -175,7 +175,7 @@ fn a_restart_in_the_middle_of_a_deployment_loses_no_request() {
 #[test]
 fn a_delete_in_the_middle_of_a_deployment_leaves_nothing() {
     let setpoint = in_the_middle();
-    setpoint.ok(&["delete", "api"]);
+    setpoint.ok(&["delete", "api", "--wait"]);
     setpoint.wait_for("nothing is left of it", SOON, |status| find(status, "api").is_none().then_some(()));
     assert_eq!(setpoint.workloads(), []);
     let instances = setpoint.data().join("node/instances");

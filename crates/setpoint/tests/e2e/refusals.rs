@@ -45,7 +45,8 @@ fn an_address_that_others_can_reach_is_refused_without_tls() {
 #[test]
 fn a_missing_program_is_named() {
     let setpoint = setpoint().start();
-    let path = "services:\n  gone:\n    command: [./not-here, --port, \"${PORT}\"]\n";
+    let path = "services:\n  gone:\n    command: [./not-here, --port, \"${PORT}\"]\n    \
+                restart: { attempts: 1, backoff: 50ms }\n";
     let output = setpoint.apply(path, &["--wait=30s"]);
     assert_eq!(output.code, 1, "{output:?}");
     let said = format!("{}{}", output.stdout, output.stderr);
