@@ -48,11 +48,13 @@ pub enum Goal {
 }
 
 impl Awaited {
-    pub fn of(service: &AppliedService, else_goal: Goal) -> Self {
+    pub fn of(service: &AppliedService, asked: Goal) -> Self {
         let key = ServiceKey::new(service.project.clone(), service.name.clone());
-        let goal = match &service.deployment {
-            Some(id) if service.changed => Goal::Active(id.clone()),
-            Some(_) | None => else_goal,
+        let goal = match (asked, &service.deployment) {
+            // The deployment that is told of is the one that the request cancelled.
+            (asked @ (Goal::Stopped | Goal::Gone), _) => asked,
+            (_, Some(id)) if service.changed => Goal::Active(id.clone()),
+            (asked, _) => asked,
         };
         Self { service: key, goal }
     }
