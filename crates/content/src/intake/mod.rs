@@ -1,7 +1,7 @@
 //! From an untrusted folder or archive to an artifact.
 //!
 //! Owns: which names, kinds and sizes are taken. Everything that comes in, whatever its format, passes the one
-//! [`Collector`]; the formats only say what they found. One bad entry refuses the whole upload, and a refused
+//! `Collector`; the formats only say what they found. One bad entry refuses the whole upload, and a refused
 //! upload leaves nothing behind.
 
 mod archive;

@@ -42,7 +42,7 @@ pub fn heal(
     Err(Error::StillDamaged { path: folder.to_owned(), rounds: ROUNDS })
 }
 
-/// Puts back what [`check`] has found, durably.
+/// Puts back what `check` has found, durably.
 pub fn repair(blobs: &Blobs, folder: &Path, artifact: &Artifact, damage: &[Damage]) -> Result<(), Error> {
     if damage.is_empty() {
         return Ok(());

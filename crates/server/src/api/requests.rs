@@ -1,4 +1,4 @@
-//! Writes: each becomes one request of [`Control`], and its answer is durable.
+//! Writes: each becomes one request of `Control`, and its answer is durable.
 
 use axum::{
     Json,
