@@ -168,3 +168,29 @@ fn monitoring_answers_have_the_names_that_operators_read() {
     assert_eq!(triggered.status, 202, "{}", triggered.text());
     assert_eq!(triggered.json()["success"], true);
 }
+
+#[test]
+fn what_happens_to_an_instance_once_is_told_once() {
+    let yaml = format!("{}  docs:\n    static: ./site\n    domains: [docs.localhost]\n", demo(2, &[], QUICK));
+    let setpoint = setpoint().file("site/index.html", "hello").manifest(&yaml).start();
+    setpoint.wait_until_converged("api");
+    setpoint.wait_until_converged("docs");
+    for service in ["api", "docs"] {
+        setpoint.ok(&["delete", service, "--wait"]);
+    }
+    let mut told: Vec<(String, String)> = Vec::new();
+    for event in setpoint.events() {
+        let kind = event["kind"].as_str().unwrap().to_owned();
+        let Some(instance) = event["instance"].as_str() else { continue };
+        if ["instance.placed", "instance.retired", "instance.stopped", "instance.gone"]
+            .contains(&kind.as_str())
+        {
+            told.push((instance.to_owned(), kind));
+        }
+    }
+    told.sort();
+    let count = told.len();
+    told.dedup();
+    assert_eq!(told.len(), count, "each once: {told:#?}");
+    assert_eq!(told.iter().filter(|(_, kind)| kind == "instance.gone").count(), 3, "{told:#?}");
+}
