@@ -114,10 +114,13 @@ impl Up {
         Ok(kib / 1024.0)
     }
 
-    /// In ticks of a hundredth of a second, which is what the kernel tells.
+    /// Of all threads.
     fn cpu_seconds(&self) -> Result<f64, Box<dyn Error>> {
-        let schedstat = self.proc("schedstat")?;
-        let nanos: f64 = schedstat.split_whitespace().next().ok_or("no schedstat")?.parse()?;
+        let mut nanos = 0.0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let schedstat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            nanos += schedstat.split_whitespace().next().ok_or("no schedstat")?.parse::<f64>()?;
+        }
         Ok(nanos / 1e9)
     }
 }
