@@ -167,8 +167,13 @@ impl Site {
             links::remove(&self.link())?;
         }
         place::remove(&self.parent, &self.name)?;
-        // The service's folder goes with its last deployment; what else is in it keeps it.
-        let _ = std::fs::remove_dir(&self.parent);
+        // The service's folder goes with its last deployment, and the project's with its last site; what else is in
+        // them keeps them.
+        if std::fs::remove_dir(&self.parent).is_ok()
+            && let Some(project) = self.parent.parent()
+        {
+            let _ = std::fs::remove_dir(project);
+        }
         Ok(())
     }
 }

@@ -86,16 +86,26 @@ fn failure(work: &mut Work<'_>, open: &Deployment) -> Option<String> {
         fails_at = fails_at + hold(work);
     }
     if work.now >= fails_at {
-        let waiting = work.current().into_iter().find(|(_, readiness)| *readiness != Readiness::Ready);
-        let why = waiting
-            .and_then(|(p, _)| work.world.report(&p.id))
-            .filter(|seen| !seen.message.is_empty())
-            .map(|seen| format!("; {}: {}", seen.id, seen.message))
-            .unwrap_or_default();
+        let why = what_stands_still(work).map(|why| format!("; {why}")).unwrap_or_default();
         return Some(format!("no progress within {deadline}{why}"));
     }
     work.wake(fails_at);
     None
+}
+
+/// The instance that holds a deployment up, and what it says or how it keeps ending.
+fn what_stands_still(work: &Work<'_>) -> Option<String> {
+    let current = work.current();
+    let seen = |placement: &model::instance::Placement| work.world.report(&placement.id);
+    let waiting = current.iter().find(|(_, readiness)| *readiness != Readiness::Ready);
+    if let Some(told) = waiting.and_then(|(p, _)| seen(p)).filter(|told| !told.message.is_empty()) {
+        return Some(format!("{}: {}", told.id, told.message));
+    }
+    let (told, exit) = current
+        .iter()
+        .find_map(|(p, _)| seen(p).and_then(|told| told.last_exit.as_ref().map(|exit| (told, exit))))?;
+    let restarts = told.attempts.total;
+    Some(format!("{} was restarted {restarts} times; the last time it ended with {}", told.id, exit.status))
 }
 
 /// All of the target, ready, served by every edge, nothing else in the routes, and held long enough.
