@@ -1,4 +1,4 @@
-//! What a spawn costs beside our own size: the numbers of docs/decisions/0002-spawn.md.
+//! What a spawn costs beside our own size: the numbers of docs/decisions/spawn.md.
 //! `cargo run --release -p sys --example spawn_cost`
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement for people")]

@@ -1,7 +1,7 @@
 //! A child that waits behind a gate. It has its pid, its session and its files already, and becomes the program only
 //! when its parent opens the gate; when the parent dies before that, it ends and nothing has run.
 //!
-//! See docs/decisions/0002-spawn.md for why the child shares its parent's memory until then.
+//! See docs/decisions/spawn.md for why the child shares its parent's memory until then.
 
 use std::{
     ffi::{CString, OsString},

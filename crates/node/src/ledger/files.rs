@@ -52,7 +52,7 @@ const PAGE: usize = 4096;
 
 /// Replaces a small file where it is: for the files on the way between a death and its repair, where replacing by
 /// rename costs milliseconds on ext4 (it writes the new file out to survive a power loss, which we do not need there).
-/// Torn it can be by a power loss alone, and that is seen by the boot id. docs/decisions/0004-ledger.md.
+/// Torn it can be by a power loss alone, and that is seen by the boot id. docs/decisions/ledger.md.
 pub fn overwrite<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
     let bytes = serde_json::to_vec(value).map_err(|e| Error { path: path.into(), cause: e.to_string() })?;
     match overwrite_bytes(path, bytes.clone()) {

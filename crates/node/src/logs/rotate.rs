@@ -3,7 +3,7 @@
 //! The writer holds the file open for append, so the file must stay the same one: a rename would take the writer
 //! along. The old part is copied out, then taken off the front: by FALLOC_FL_COLLAPSE_RANGE where the file system
 //! can (ext4, xfs), which loses nothing, whatever is written meanwhile. Elsewhere the file is truncated, and
-//! what was written between the last copy and the truncation (microseconds) is lost; docs/decisions/0003-logs.md.
+//! what was written between the last copy and the truncation (microseconds) is lost; docs/decisions/logs.md.
 
 use std::{
     fs::{File, OpenOptions},
