@@ -373,6 +373,8 @@ fn has_moved(error: &CommitError) -> bool {
                 Refusal::IllegalPhase { .. }
                     | Refusal::SecondDeployment { .. }
                     | Refusal::NumberReused { .. }
+                    // Collected since it was read.
+                    | Refusal::MissingRelease { .. }
             )
         }
         CommitError::StaleTerm { .. }
