@@ -51,6 +51,7 @@ impl Agent {
         let (tell, events) = tokio::sync::mpsc::channel::<Event>(super::QUEUE);
         let cx = Arc::new(Context {
             surroundings: Surroundings {
+                cluster: config.cluster.clone(),
                 boot,
                 host: config.host.clone(),
                 setpoint: config.setpoint_exe.clone(),

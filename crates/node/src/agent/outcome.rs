@@ -13,7 +13,7 @@ use model::{
 use super::{Agent, Launched, Outcome, StartFailure, job::watch, operate::random_start};
 use crate::{
     instance::{Instance, Run},
-    process::{live::Origin, ports},
+    process::{cgroup, live::Origin, ports},
     site,
 };
 
@@ -88,9 +88,6 @@ impl Agent {
                         instance.run =
                             Run::Unknown { since: now, cause: format!("it cannot be watched: {error}") };
                     }
-                }
-                if instance.assigned.content.resources.millicpus.is_some() {
-                    tracing::warn!(instance = %id, "`cpus` is not enforced for processes: start it through a tool that does");
                 }
                 let again = if instance.state.attempts.total > 0 { "started again" } else { "started" };
                 self.cx.say(
@@ -176,6 +173,7 @@ impl Agent {
             instance.trouble = Some(format!("it cannot be removed: {message}"));
             return self.touch(id);
         }
+        cgroup::remove(&self.cx.config.cluster, id);
         self.forget_site(id);
         self.ports.release(id);
         self.timers.set(id, None);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use model::{
-    BootId, InstanceId,
+    BootId, ClusterId, InstanceId,
     artifact::RelPath,
     release::Release,
     spec::{Process, Resources},
@@ -17,6 +17,7 @@ use model::{
 use sys::{Limit, PidFd, Spawn, SpawnError, Stage};
 
 use super::{
+    cgroup::Cgroup,
     files,
     lookup::{self, User},
     render::{self, Names},
@@ -32,6 +33,7 @@ pub struct Prepared {
     pub cwd: PathBuf,
     pub user: Option<User>,
     pub limits: Vec<Limit>,
+    pub cgroup: Option<Cgroup>,
     pub files: BTreeMap<RelPath, Vec<u8>>,
 }
 
@@ -57,6 +59,7 @@ pub enum Error {
 /// What is the same for every instance of this node.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
+    pub cluster: ClusterId,
     pub boot: BootId,
     pub host: String,
     pub setpoint: PathBuf,
@@ -87,6 +90,7 @@ impl Surroundings {
             files: names.files(release)?,
             cwd: process.workdir.as_ref().map_or_else(|| folder.work(), PathBuf::from),
             limits: limits(&release.resources),
+            cgroup: Cgroup::of(&self.cluster, id, &release.resources),
             argv,
             env,
             user,
@@ -104,7 +108,7 @@ impl Surroundings {
     }
 }
 
-/// Memory is limited by RLIMIT_DATA: what the process writes privately, without what it merely reserves (so that
+/// Beside its control group, and instead of it where there is none, memory is limited by RLIMIT_DATA: what the process writes privately, without what it merely reserves (so that
 /// programs which map large ranges still start). Each process of the workload has the limit for itself.
 fn limits(resources: &Resources) -> Vec<Limit> {
     let memory = resources.memory.map(|bytes| Limit::Data(bytes.0));
@@ -136,6 +140,12 @@ impl Prepared {
         folder.write_state(state)?;
         let gated = self.spawn(folder)?.spawn().map_err(|error| self.spawn_error(error))?;
         let identity = read_identity(gated.pid())?;
+        if let Some(cgroup) = &self.cgroup
+            && let Err(error) = cgroup.take(identity.pid)
+        {
+            // It runs all the same: a machine without control groups is no reason to serve nothing.
+            tracing::warn!(program = %self.program.display(), %error, "its limits are not enforced as a whole");
+        }
         folder.write_identity(&Identity {
             boot: boot.clone(),
             pid: identity.pid,
