@@ -160,12 +160,12 @@ async fn pass(shared: &Shared, full: bool) -> Result<Pass, PassError> {
         return Err(PassError::Objection(objection));
     }
     let plan = Arc::new(plan);
-    failpoints::at(&plan, "before");
+    failpoints::at(&reports, "before");
     if let Err(error) = shared.store.commit_plan(Arc::clone(&plan), journal).await {
         shared.note_stale(&plan, &error);
         return Err(error.into());
     }
-    failpoints::at(&plan, "after_commit");
+    failpoints::at(&reports, "after_commit");
     shared.brain().committed(&plan);
     if newly_held {
         shared.pending().held = held;
@@ -173,7 +173,7 @@ async fn pass(shared: &Shared, full: bool) -> Result<Pass, PassError> {
     } else {
         publish(shared, &plan.decisions.iter().map(|d| d.key.clone()).collect());
     }
-    failpoints::at(&plan, "after_effect");
+    failpoints::at(&reports, "after_effect");
     Ok(Pass { summary, settled: false })
 }
 
