@@ -71,7 +71,7 @@ impl From<&Release> for Claim {
 fn webroot(workload: &Workload) -> Option<(String, Option<ArtifactDigest>)> {
     match workload {
         Workload::Site(site) => site.webroot.clone().map(|folder| (folder, site.artifact)),
-        Workload::Process(_) => None,
+        Workload::Process(_) | Workload::Container(_) => None,
     }
 }
 

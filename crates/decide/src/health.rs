@@ -62,6 +62,18 @@ pub struct Due {
     pub purposes: Vec<Purpose>,
 }
 
+/// The probes of a container: where nobody declared any, the image's own HEALTHCHECK takes the place of what would be
+/// assumed. The engine makes it; when it calls the container unhealthy, it has counted failures itself.
+pub fn with_image_check(declared: &spec::Health) -> spec::Health {
+    let declares =
+        [&declared.startup, &declared.readiness, &declared.liveness].into_iter().any(Option::is_some);
+    if declares && !declared.assumed {
+        return declared.clone();
+    }
+    let probe = || Some(Probe { fall: 1, grace: Millis::ZERO, ..Probe::new(Check::Image) });
+    spec::Health { startup: probe(), readiness: probe(), liveness: probe(), assumed: true }
+}
+
 impl Health {
     /// A process that has just started. Without probes, alive is ready.
     pub fn new(spec: &spec::Health, began: Timestamp) -> Self {
@@ -272,6 +284,28 @@ mod tests {
         assert!(health.live && health.ready, "two failures are not three");
         let (health, _) = run(health, &spec, 25_000, 35_000, |_| false);
         assert!(!health.live && !health.ready);
+    }
+
+    #[test]
+    fn an_images_own_check_takes_the_place_of_what_is_assumed_and_never_of_what_is_declared() {
+        let assumed = spec::Health { assumed: true, ..all(&Check::Tcp) };
+        for declared in [spec::Health::default(), assumed] {
+            let health = with_image_check(&declared);
+            assert!(health.assumed);
+            for probe in [&health.startup, &health.readiness, &health.liveness] {
+                assert_eq!(probe.as_ref().unwrap().check, Check::Image);
+            }
+            // The engine has counted already: one word of it is enough.
+            let ill = Health::new(&health, Timestamp(0)).after(
+                &health,
+                &[Purpose::Startup, Purpose::Liveness],
+                Err("unhealthy".into()),
+                Timestamp(1),
+            );
+            assert!(!ill.live);
+        }
+        let declared = all(&Check::Http("/".into()));
+        assert_eq!(with_image_check(&declared), declared);
     }
 
     #[test]

@@ -3,10 +3,13 @@
 //!
 //! Pure: the caller stores the result onto the intent sequence that it was made from.
 
+use std::collections::BTreeMap;
+
 use model::{
     ArtifactDigest, DeploymentId, Generation, IntentSeq, ReleaseDigest, ServiceKey, Timestamp,
     deployment::{Cause, Deployment, Event as Step, Phase},
     event::{Event, Kind as EventKind},
+    image::{ImagePin, ImageRef},
     release::Release,
     service::{Owner, Service},
     spec::{Kind, MAX_REPLICAS, ServiceSpec, Workload},
@@ -55,8 +58,12 @@ pub enum Refused {
     AlreadyEnded { id: DeploymentId, phase: Phase },
     #[error("{0} is a static site: it is one folder and has no replicas")]
     SiteHasNoReplicas(ServiceKey),
-    #[error("{0} is a process; deploy it by applying its manifest, without a folder")]
-    ProcessTakesNoContent(ServiceKey),
+    #[error(
+        "{service} is a {kind} service and takes no {content}; apply its manifest, or deploy it as it is declared"
+    )]
+    TakesNoContent { service: ServiceKey, kind: Kind, content: &'static str },
+    #[error("the image {image} of {service} has not been resolved")]
+    ImageNotResolved { service: ServiceKey, image: ImageRef },
     #[error("{0} has no content yet: name a folder or an archive")]
     NoContent(ServiceKey),
     #[error("replicas must be between 0 and {MAX_REPLICAS}, not {0}")]
@@ -78,12 +85,27 @@ impl Refused {
             Self::NoSuchDeployment { .. } => "no_such_deployment",
             Self::AlreadyEnded { .. } => "already_ended",
             Self::SiteHasNoReplicas(_) => "site_has_no_replicas",
-            Self::ProcessTakesNoContent(_) => "process_takes_no_content",
+            Self::TakesNoContent { .. } => "takes_no_content",
+            Self::ImageNotResolved { .. } => "image_not_resolved",
             Self::NoContent(_) => "no_content",
             Self::Replicas(_) => "replicas_out_of_range",
             Self::BeingDeleted(_) => "being_deleted",
         }
     }
+}
+
+/// What names of images stand for, as far as somebody has asked.
+pub type Images = BTreeMap<ImageRef, ImagePin>;
+
+/// What a deployment is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// What is declared; a tag is resolved anew.
+    Declared,
+    /// A site's folder.
+    Artifact(ArtifactDigest),
+    /// Instead of the declared one.
+    Image(ImageRef),
 }
 
 type Result = std::result::Result<Outcome, Refused>;
@@ -177,29 +199,35 @@ fn standing(world: &World) -> std::result::Result<&Service, Refused> {
 }
 
 /// Declares a service. An unchanged declaration changes nothing, whatever runs by a rollback or a deploy.
-pub fn apply(world: &World, spec: &ServiceSpec, owner: &Owner, now: Timestamp) -> Result {
+pub fn apply(world: &World, spec: &ServiceSpec, owner: &Owner, images: &Images, now: Timestamp) -> Result {
     let existing = match declared(world) {
         Ok(service) => Some(service),
         Err(Refused::NotDeclared(_)) => None,
         Err(refused) => return Err(refused),
     };
     match existing.filter(|service| service.deleted.is_none()) {
-        None => create(world, existing, spec, owner, now),
+        None => create(world, existing, spec, owner, images, now),
         Some(service) if service.owner != *owner => {
             Err(Refused::OwnedByAnother { service: world.key.clone(), owner: service.owner.clone() })
         }
         Some(service) if service.spec == *spec => Ok(Outcome::Unchanged { message: pinned(world, service) }),
-        Some(service) => change(world, service, spec, now),
+        Some(service) => change(world, service, spec, images, now),
     }
 }
 
 /// Why what runs is not what is declared; empty when it is.
 fn pinned(world: &World, service: &Service) -> String {
-    let release = Release::of(&service.spec);
-    let (declared, target) = (release.digest(), service.target);
-    let Some(target) = target.filter(|target| *target != declared && release.is_complete()) else {
-        return String::new();
+    let declared = Release::of(&service.spec);
+    let Some(target) = service.target else { return String::new() };
+    // A declaration names its image, and what runs has it pinned.
+    let running = world.releases.get(&target).map(|running| (**running).clone().pinned(None));
+    let runs_otherwise = match declared.image() {
+        Some(_) => running.is_some_and(|running| running != declared),
+        None => target != declared.digest() && declared.is_complete(),
     };
+    if !runs_otherwise {
+        return String::new();
+    }
     let by = world.deployment_of(&target).map(|d| format!(" by deployment #{} ({})", d.number, d.cause));
     format!(
         "release {} is pinned{}; `setpoint deploy` returns to the declared one",
@@ -213,6 +241,7 @@ fn create(
     dying: Option<&Service>,
     spec: &ServiceSpec,
     owner: &Owner,
+    images: &Images,
     now: Timestamp,
 ) -> Result {
     let service = Service {
@@ -231,7 +260,7 @@ fn create(
     };
     let mut draft = Draft::new(world, service, now);
     draft.event(EventKind::ServiceApplied, None, format!("{} was declared", world.key));
-    let release = Release::of(spec);
+    let release = resolved(world, Release::of(spec), None, images)?;
     if release.is_complete() {
         draft.deploy(release.digest(), Cause::Apply, "");
         draft.releases.push(release);
@@ -239,22 +268,27 @@ fn create(
     draft.done("declared")
 }
 
-fn change(world: &World, service: &Service, spec: &ServiceSpec, now: Timestamp) -> Result {
+fn change(world: &World, service: &Service, spec: &ServiceSpec, images: &Images, now: Timestamp) -> Result {
     let (before, mut release) = (Release::of(&service.spec), Release::of(spec));
+    let changed = release != before;
     let mut next = service.clone();
     next.spec = spec.clone();
     next.generation = next.generation.next();
     let mut draft = Draft::new(world, next, now);
     draft.event(EventKind::ServiceApplied, None, format!("{} has a new declaration", world.key));
-    if !release.is_complete() {
+    if changed {
+        release = resolved(world, release, running_pin(world, service, spec), images)?;
+    }
+    if !release.is_complete() && spec.kind() == Kind::Site {
         // Declared without content: the content of before stays.
         let running =
             service.target.and_then(|target| world.releases.get(&target)).and_then(|r| r.artifact());
         set_artifact(&mut release, running);
     }
+    let changed = changed && release != before;
     let digest = release.digest();
     // What is not part of a release (replicas, policies) moves no target, so that it ends no rollback.
-    let moves = release.is_complete() && release != before && Some(digest) != service.target;
+    let moves = release.is_complete() && changed && Some(digest) != service.target;
     if !moves {
         return draft.done(pinned(world, &draft_service(service, spec)));
     }
@@ -267,6 +301,39 @@ fn change(world: &World, service: &Service, spec: &ServiceSpec, now: Timestamp) 
     draft.done("declared")
 }
 
+/// The image that must be resolved before this declaration can be applied; `None` when nothing need be asked.
+pub fn unresolved(world: &World, spec: &ServiceSpec) -> Option<ImageRef> {
+    let release = Release::of(spec);
+    let (image, _) = release.image()?;
+    let standing = world.service.known().filter(|service| service.deleted.is_none());
+    let known = standing.is_some_and(|service| {
+        Release::of(&service.spec) == release || running_pin(world, service, spec).is_some()
+    });
+    (!known).then(|| image.clone())
+}
+
+/// A tag that has not been changed is not looked at again: what runs stays pinned until somebody deploys.
+fn running_pin(world: &World, service: &Service, spec: &ServiceSpec) -> Option<ImagePin> {
+    let wanted = Release::of(spec);
+    let (image, _) = wanted.image()?;
+    let running = world.releases.get(&service.target?)?;
+    running.image().filter(|(running, _)| *running == image)?.1
+}
+
+/// The release with its image pinned: as it runs, else as somebody has resolved it.
+fn resolved(
+    world: &World,
+    release: Release,
+    running: Option<ImagePin>,
+    images: &Images,
+) -> std::result::Result<Release, Refused> {
+    let Some((image, _)) = release.image() else { return Ok(release) };
+    let pin = running.or_else(|| images.get(image).copied());
+    let missing = || Refused::ImageNotResolved { service: world.key.clone(), image: image.clone() };
+    let pin = pin.ok_or_else(missing)?;
+    Ok(release.pinned(Some(pin)))
+}
+
 fn draft_service(service: &Service, spec: &ServiceSpec) -> Service {
     Service { spec: spec.clone(), ..service.clone() }
 }
@@ -277,15 +344,33 @@ fn set_artifact(release: &mut Release, artifact: Option<ArtifactDigest>) {
     }
 }
 
-/// A new deployment of the declared service: for a site with this content, otherwise as declared.
-pub fn deploy(world: &World, content: Option<ArtifactDigest>, now: Timestamp) -> Result {
+/// The image that a deployment needs to be resolved.
+pub fn image_of_deploy(world: &World, content: &Content) -> Option<ImageRef> {
+    match content {
+        Content::Image(image) => Some(image.clone()),
+        Content::Artifact(_) => None,
+        Content::Declared => {
+            let service = standing(world).ok()?;
+            Release::of(&service.spec).image().map(|(image, _)| image.clone())
+        }
+    }
+}
+
+/// A new deployment of the declared service: for a site with this content, for a container with this image, otherwise
+/// as declared.
+pub fn deploy(world: &World, content: &Content, images: &Images, now: Timestamp) -> Result {
     let service = standing(world)?;
     let mut release = Release::of(&service.spec);
-    match (service.spec.kind(), content) {
-        (Kind::Process, Some(_)) => return Err(Refused::ProcessTakesNoContent(world.key.clone())),
-        (Kind::Site, Some(_)) => set_artifact(&mut release, content),
-        (Kind::Site | Kind::Process, None) => {}
+    let kind = service.spec.kind();
+    let refused = |content| Err(Refused::TakesNoContent { service: world.key.clone(), kind, content });
+    match (&mut release.workload, content) {
+        (Workload::Process(_) | Workload::Container(_), Content::Artifact(_)) => return refused("folder"),
+        (Workload::Site(_) | Workload::Process(_), Content::Image(_)) => return refused("image"),
+        (Workload::Site(site), Content::Artifact(artifact)) => site.artifact = Some(*artifact),
+        (Workload::Container(container), Content::Image(image)) => container.image = image.clone(),
+        (Workload::Site(_) | Workload::Process(_) | Workload::Container(_), Content::Declared) => {}
     }
+    let release = resolved(world, release, None, images)?;
     if !release.is_complete() {
         return Err(Refused::NoContent(world.key.clone()));
     }

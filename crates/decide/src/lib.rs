@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod lint;
 pub mod node;
 pub mod plan;
+pub mod policy;
 pub mod retry;
 pub mod status;
 pub mod world;

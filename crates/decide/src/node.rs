@@ -29,6 +29,9 @@ pub struct Local {
     pub current: bool,
     /// An operation is under way; nothing else is begun beside it.
     pub busy: Option<Busy>,
+    /// Since when its runtime (the engine of a container) does not answer. Nothing can be done then, and nothing is
+    /// known but what was seen without it.
+    pub away: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +54,7 @@ pub enum Busy {
     Stopping { since: Timestamp },
 }
 
-/// A process, as far as the node can tell. A site has none and stays `NotStarted`.
+/// A process or a container, as far as the node can tell. A site has none and stays `NotStarted`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Run {
     /// Never started, or ended by Setpoint's own orderly end: starting it is no attempt.
@@ -113,6 +116,9 @@ pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step 
     if let Some(busy) = local.busy {
         return under_way(busy, local);
     }
+    if let Some(since) = local.away {
+        return without_runtime(local, since);
+    }
     let Some(assigned) = assigned else { return surplus(local, now) };
     match &local.install {
         Install::Absent => Step::act(
@@ -122,7 +128,7 @@ pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step 
         Install::Failed { at, message } => retry_install(assigned, local, *at, message, now),
         Install::Whole => match assigned.content.workload {
             Workload::Site(_) => site(assigned, local),
-            Workload::Process(_) => process(assigned, local, now),
+            Workload::Process(_) | Workload::Container(_) => runs(assigned, local, now),
         },
     }
 }
@@ -141,12 +147,30 @@ fn under_way(busy: Busy, local: &Local) -> Step {
     }
 }
 
+/// Unknown is not absent: what may live has nothing started beside it, and is not taken for gone. What certainly lives,
+/// because the kernel says so, goes on serving.
+fn without_runtime(local: &Local, since: Timestamp) -> Step {
+    const WHY: &str = "its engine does not answer";
+    match &local.run {
+        Run::Alive { health } => {
+            let mut step = alive(health);
+            if step.message.is_empty() {
+                step.message = WHY.into();
+            }
+            step
+        }
+        Run::NotStarted | Run::Ended { .. } | Run::Unknown { .. } => {
+            Step::rest(State::Unknown { since }, WHY)
+        }
+    }
+}
+
 /// Not assigned: it goes, unless we cannot tell what is there.
 fn surplus(local: &Local, now: Timestamp) -> Step {
     match &local.run {
         Run::Unknown { since } => Step::rest(
             State::Unknown { since: *since },
-            "cannot tell whether its process lives, so nothing is removed",
+            "cannot tell whether it lives, so nothing is removed",
         ),
         Run::NotStarted | Run::Alive { .. } | Run::Ended { .. } => {
             Step::act(Operation::Delete, State::Stopping { since: now })
@@ -170,12 +194,13 @@ fn site(assigned: &Assigned, local: &Local) -> Step {
     Step { operation, state: State::Running, ready: true, wake_at: None, message: String::new() }
 }
 
-fn process(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
+/// A process or a container: it lives, or it is between two runs.
+fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
     let attempts = local.attempts.floor(&assigned.attempts);
     match &local.run {
         Run::Unknown { since } => Step::rest(
             State::Unknown { since: *since },
-            "cannot tell whether its process lives, so none is started",
+            "cannot tell whether it lives, so none is started beside it",
         ),
         Run::NotStarted => first_start(assigned, attempts, now),
         Run::Ended { started, exit } => {

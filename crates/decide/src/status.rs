@@ -51,7 +51,7 @@ impl Counts {
     fn of(world: &World, service: &Service) -> Self {
         let wanted = match service.spec.kind() {
             model::spec::Kind::Site => service.wanted_replicas().min(1),
-            model::spec::Kind::Process => service.wanted_replicas(),
+            model::spec::Kind::Process | model::spec::Kind::Container => service.wanted_replicas(),
         };
         let mut counts =
             Self { wanted, ready: 0, troubled: Vec::new(), unknown: 0, others: 0, missing_or_new: 0 };

@@ -44,6 +44,7 @@ fn site() -> (Assigned, Local) {
         drifted: false,
         current: true,
         busy: None,
+        away: None,
     };
     (assigned, local)
 }

@@ -89,7 +89,7 @@ fn tell(bench: &mut Bench, told: &Told) -> Result<(), TestCaseError> {
         Told::Apply { service, version, is } => {
             let (key, spec) = (key(service), declared(service, version, is));
             let world = bench.world(&key).clone();
-            bench.intend(&key, intent::apply(&world, &spec, &Owner::Api, now));
+            bench.intend(&key, intent::apply(&world, &spec, &Owner::Api, &Default::default(), now));
         }
         Told::Ask { service, what } => ask(bench, &key(service), ASKS[what]),
         Told::Scale { service, replicas } => {
@@ -126,7 +126,7 @@ fn ask(bench: &mut Bench, key: &ServiceKey, what: &str) {
     let now = bench.now;
     let world = bench.world(key).clone();
     let result = match what {
-        "deploy" => intent::deploy(&world, None, now),
+        "deploy" => intent::deploy(&world, &intent::Content::Declared, &Default::default(), now),
         "rollback" => intent::rollback(&world, None, now),
         "cancel" => match world.open_deployment() {
             Some(open) => intent::cancel(&world, &open.id, now),

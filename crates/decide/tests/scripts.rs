@@ -11,10 +11,13 @@ mod bench;
 use std::{fmt::Write as _, fs, path::Path};
 
 use bench::{Bench, Pass, spec};
-use decide::{intent, plan, status};
+use decide::{
+    intent::{self, Content},
+    plan, status,
+};
 use model::{
-    Knowledge, Millis, ServiceKey, Timestamp, node::NodeState, observation::ExitStatus, plan::Report,
-    service::Owner,
+    Knowledge, Millis, ServiceKey, Timestamp, image::ImagePin, node::NodeState, observation::ExitStatus,
+    plan::Report, service::Owner,
 };
 
 /// Passes without an end are a loop.
@@ -99,6 +102,10 @@ impl Story {
                 self.bench.nodes.get_mut(&name.parse().unwrap()).unwrap().reachable = true;
                 self.bench.publish();
             }
+            ["tag", image, "is", content] => {
+                let pin = ImagePin::Registry(spec::artifact(content));
+                self.bench.images.insert(image.parse().unwrap(), pin);
+            }
             ["edge", what] => self.edge(what),
             ["in-flight", name, count] => {
                 let id = self.bench.instance(name).unwrap();
@@ -136,13 +143,19 @@ impl Story {
     fn intend(&mut self, verb: &str, key: &ServiceKey, rest: &[&str]) -> String {
         let now = self.bench.now;
         let mut world = self.bench.world(key).clone();
+        let images = self.bench.images.clone();
         if self.bench.unreadable.contains(key) {
             world.service = Knowledge::Unknown { since: now, cause: "row 7 holds no JSON".into() };
         }
         let result = match (verb, rest) {
-            ("apply", words) => intent::apply(&world, &spec::parse(words), &Owner::Api, now),
-            ("deploy", []) => intent::deploy(&world, None, now),
-            ("deploy", [content]) => intent::deploy(&world, Some(spec::artifact(content)), now),
+            ("apply", words) => intent::apply(&world, &spec::parse(words), &Owner::Api, &images, now),
+            ("deploy", []) => intent::deploy(&world, &Content::Declared, &images, now),
+            ("deploy", ["image", image]) => {
+                intent::deploy(&world, &Content::Image(image.parse().unwrap()), &images, now)
+            }
+            ("deploy", [content]) => {
+                intent::deploy(&world, &Content::Artifact(spec::artifact(content)), &images, now)
+            }
             ("rollback", []) => intent::rollback(&world, None, now),
             ("rollback", [number]) => {
                 let number: u64 = number.parse().unwrap();

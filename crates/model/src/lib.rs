@@ -6,11 +6,13 @@
 
 pub mod artifact;
 pub mod assignment;
+pub mod container;
 pub mod deployment;
 pub mod digest;
 pub mod drift;
 pub mod event;
 pub mod id;
+pub mod image;
 pub mod instance;
 pub mod knowledge;
 pub mod manifest;

@@ -36,6 +36,9 @@ pub struct InstanceReport {
     /// Since when `ready` has its value.
     pub ready_since: Timestamp,
     pub pid: Option<u32>,
+    /// The id by which an engine knows its container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// `host:port` where it listens, from `Install` on.
     pub address: Option<String>,
     /// For a site: the absolute folder with its files.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Digest, ReleaseDigest,
     artifact::RelPath,
+    image::{ImagePin, ImageRef},
     spec::{Domain, EnvKey, Health, Port, Resources, ServiceSpec, StopPolicy, Template, Workload},
 };
 
@@ -45,15 +46,34 @@ impl Release {
     pub fn artifact(&self) -> Option<crate::ArtifactDigest> {
         match &self.workload {
             Workload::Site(site) => site.artifact,
-            Workload::Process(_) => None,
+            Workload::Process(_) | Workload::Container(_) => None,
         }
     }
 
-    /// Whether there is something to run: a site declared without content waits for a `deploy`.
+    /// Whether there is something to run: a site declared without content waits for a `deploy`, and an image is resolved
+    /// before it is run.
     pub fn is_complete(&self) -> bool {
         match &self.workload {
             Workload::Site(site) => site.artifact.is_some(),
             Workload::Process(_) => true,
+            Workload::Container(container) => container.pin.is_some(),
         }
+    }
+
+    /// For a container, its image by name and as pinned.
+    pub fn image(&self) -> Option<(&ImageRef, Option<ImagePin>)> {
+        match &self.workload {
+            Workload::Container(container) => Some((&container.image, container.pin)),
+            Workload::Site(_) | Workload::Process(_) => None,
+        }
+    }
+
+    /// The same with its image pinned; what is no container has none.
+    #[must_use]
+    pub fn pinned(mut self, pin: Option<ImagePin>) -> Self {
+        if let Workload::Container(container) = &mut self.workload {
+            container.pin = pin;
+        }
+        self
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ArtifactDigest, Bytes, Millis, artifact::RelPath, id::InvalidId};
+use crate::{ArtifactDigest, Bytes, Millis, artifact::RelPath, container::Container, id::InvalidId};
 
 pub const MAX_REPLICAS: u32 = 10_000;
 
@@ -36,6 +36,7 @@ pub struct ServiceSpec {
 pub enum Workload {
     Site(Site),
     Process(Process),
+    Container(Container),
 }
 
 impl Workload {
@@ -43,6 +44,7 @@ impl Workload {
         match self {
             Self::Site(_) => Kind::Site,
             Self::Process(_) => Kind::Process,
+            Self::Container(_) => Kind::Container,
         }
     }
 }
@@ -54,6 +56,17 @@ pub enum Kind {
     #[serde(rename = "static")]
     Site,
     Process,
+    Container,
+}
+
+impl Kind {
+    /// Whether it has instances that live and die; a site is a folder.
+    pub fn runs(self) -> bool {
+        match self {
+            Self::Site => false,
+            Self::Process | Self::Container => true,
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -61,6 +74,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Site => "static",
             Self::Process => "process",
+            Self::Container => "container",
         })
     }
 }
@@ -283,6 +297,8 @@ pub enum Check {
     Tcp,
     /// This command, run in the instance's folder with its env, exits 0.
     Exec(Vec<Template>),
+    /// The HEALTHCHECK of a container's image, as its engine judges it: where nobody declared another.
+    Image,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -418,6 +434,9 @@ pub struct Resources {
     pub memory: Option<Bytes>,
     /// Thousandths of a core: 500 for `cpus: 0.5`.
     pub millicpus: Option<u32>,
+    /// Processes and threads of a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
 }
 
 impl ServiceSpec {

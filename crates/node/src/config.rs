@@ -2,6 +2,7 @@
 
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
+use decide::policy::Policy;
 use model::{ClusterId, NodeId};
 
 #[derive(Debug, Clone)]
@@ -26,6 +27,10 @@ pub struct Config {
     /// Without a change, an observation is published again after this time, as a sign of life.
     pub sign_of_life: Duration,
     pub logs: LogLimits,
+    /// The container engine, as in `DOCKER_HOST`.
+    pub engine: String,
+    /// What containers may have of the machine.
+    pub policy: Policy,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +74,8 @@ impl Config {
             files_interval: Duration::from_secs(1),
             sign_of_life: Duration::from_secs(5),
             logs: LogLimits::default(),
+            engine: "unix:///var/run/docker.sock".into(),
+            policy: Policy::default(),
         }
     }
 }

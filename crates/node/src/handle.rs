@@ -2,13 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use model::{InstanceId, assignment::Assignment, event::Event, observation::Observation};
+use model::{
+    InstanceId,
+    assignment::Assignment,
+    event::Event,
+    image::{ImagePin, ImageRef},
+    observation::Observation,
+};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::{
     agent::{Agent, Command, Context, EndpointSink, LogSource, Workloads},
     clock::Clock,
     config::Config,
+    container::{
+        registry::{self, Unresolved},
+        work,
+    },
     content_source::ContentSource,
     ledger::{self, Acceptor, AssignError},
     logs::{self, Follow},
@@ -98,6 +108,15 @@ impl Node {
     /// The last lines of an instance's output, raw; also of one that failed and is gone.
     pub async fn logs(&self, instance: &InstanceId, lines: usize) -> Result<Vec<u8>, logs::Error> {
         let source = self.log_source(instance).await?;
+        if let Some(container) = &source.container {
+            return Ok(work::output(
+                &self.cx.engine,
+                container,
+                lines,
+                usize::try_from(logs::MAX_TAIL).unwrap_or(usize::MAX),
+            )
+            .await?);
+        }
         let read = tokio::task::spawn_blocking(move || logs::tail(&source.files, lines, u64::MAX));
         read.await.map_err(|_| logs::Error::Ended)?
     }
@@ -109,6 +128,13 @@ impl Node {
         lines: usize,
     ) -> Result<mpsc::Receiver<Vec<u8>>, logs::Error> {
         let source = self.log_source(instance).await?;
+        if let Some(container) = source.container.clone() {
+            return Ok(self.follow_container(container, lines));
+        }
+        if source.files.is_empty() && source.open {
+            // Its container is not made yet.
+            return Ok(mpsc::channel(1).1);
+        }
         let Some(path) = source.files.last().cloned() else {
             return Err(logs::Error::Unknown(instance.clone()));
         };
@@ -127,6 +153,26 @@ impl Node {
             }
         });
         Ok(chunks)
+    }
+
+    fn follow_container(&self, container: String, lines: usize) -> mpsc::Receiver<Vec<u8>> {
+        let (tell, chunks) = mpsc::channel(CHUNKS);
+        let cx = self.cx.clone();
+        tokio::spawn(async move {
+            let followed = tokio::select! {
+                followed = work::follow(&cx.engine, &container, lines, tell.clone()) => followed,
+                () = tell.closed() => Ok(()),
+            };
+            if let Err(error) = followed {
+                tracing::info!(%error, "the output of a container is followed no longer");
+            }
+        });
+        chunks
+    }
+
+    /// What an image's name stands for now, as the engine and the registry behind it say.
+    pub async fn resolve_image(&self, image: &ImageRef) -> Result<ImagePin, Unresolved> {
+        registry::resolve(&self.cx.engine, image).await
     }
 
     async fn pass_on(

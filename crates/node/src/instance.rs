@@ -9,14 +9,17 @@ use decide::{
 use model::{
     InstanceId, Timestamp,
     assignment::Assigned,
+    container::Container,
     drift::Drift,
     observation::{Copied, Exit, InstanceReport},
-    spec::{Check, Port, Process, Workload},
+    spec::{self, Check, Port, Process, Workload},
 };
 use tokio::sync::Notify;
 
 use crate::{
+    container::{Record, look::Judged},
     ledger::{Folder, State},
+    life::Life,
     process::{Live, start::Prepared},
     site::{self, Site},
 };
@@ -34,6 +37,10 @@ pub struct Instance {
     pub run: Run,
     pub busy: Option<Busy>,
     pub site: Option<Site>,
+    /// For a container: whose it is and how it was last seen.
+    pub held: Option<Box<Held>>,
+    /// Its engine does not answer: since when, and why.
+    pub away: Option<(Timestamp, String)>,
     pub drift: BTreeMap<String, Drift>,
     /// Drifted paths that may be put back: ours, and not ignored.
     pub correctable: bool,
@@ -56,9 +63,28 @@ pub struct Instance {
 #[derive(Debug)]
 pub enum Run {
     NotStarted,
-    Alive { live: Live, health: Health },
+    Alive { life: Life, health: Health },
     Ended { started: Option<Timestamp>, exit: Exit },
     Unknown { since: Timestamp, cause: String },
+}
+
+/// What is remembered of a container.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// As in the ledger; `None` before anything was asked of an engine.
+    pub record: Option<Record>,
+    /// As the engine's list showed it last.
+    pub glance: String,
+    /// A look is under way; asked for again meanwhile, also at its image.
+    pub looking: bool,
+    pub look_again: bool,
+    pub look_at_image: bool,
+    /// Its image was not there at the last look.
+    pub image_missing: bool,
+    /// What the engine's own probing said last.
+    pub judged: Option<Judged>,
+    /// Instead of the declared probes, where the image has its own.
+    pub health: Option<spec::Health>,
 }
 
 /// Where comparing it with what is declared stands.
@@ -84,6 +110,8 @@ impl Instance {
             id: assigned.id.clone(),
             wanted: true,
             site: Site::of(sites, &assigned),
+            held: matches!(assigned.content.workload, Workload::Container(_)).then(Box::default),
+            away: None,
             state: State::default(),
             install: Install::Absent,
             run: Run::NotStarted,
@@ -115,8 +143,39 @@ impl Instance {
     pub fn process(&self) -> Option<&Process> {
         match &self.assigned.content.workload {
             Workload::Process(process) => Some(process),
-            Workload::Site(_) => None,
+            Workload::Site(_) | Workload::Container(_) => None,
         }
+    }
+
+    pub fn container(&self) -> Option<&Container> {
+        match &self.assigned.content.workload {
+            Workload::Container(container) => Some(container),
+            Workload::Site(_) | Workload::Process(_) => None,
+        }
+    }
+
+    /// It lives and dies, and takes requests by its address.
+    pub fn runs(&self) -> bool {
+        self.assigned.content.workload.kind().runs()
+    }
+
+    /// The probes that count.
+    pub fn health(&self) -> &spec::Health {
+        let own = self.held.as_ref().and_then(|held| held.health.as_ref());
+        own.unwrap_or(&self.assigned.content.health)
+    }
+
+    /// Takes what the ledger says of its container from now on.
+    pub fn hold(&mut self, record: Record) {
+        let declared = &self.assigned.content.health;
+        if let Some(held) = &mut self.held {
+            held.health = record.image_check.then(|| decide::health::with_image_check(declared));
+            held.record = Some(record);
+        }
+    }
+
+    pub fn record(&self) -> Option<&Record> {
+        self.held.as_ref().and_then(|held| held.record.as_ref())
     }
 
     pub fn address(&self, host: &str) -> Option<String> {
@@ -127,9 +186,17 @@ impl Instance {
         self.assigned.content.port == Some(Port::Dynamic)
     }
 
+    /// Its process, if it is one.
     pub fn live(&self) -> Option<&Live> {
+        match self.life() {
+            Some(Life::Process(live)) => Some(live),
+            Some(Life::Container { .. }) | None => None,
+        }
+    }
+
+    pub fn life(&self) -> Option<&Life> {
         match &self.run {
-            Run::Alive { live, .. } => Some(live),
+            Run::Alive { life, .. } => Some(life),
             Run::NotStarted | Run::Ended { .. } | Run::Unknown { .. } => None,
         }
     }
@@ -150,6 +217,7 @@ impl Instance {
             current: self.current
                 || (self.state.switched && !site::corrects(&self.assigned.drift, "site/current")),
             busy: self.busy,
+            away: self.away.as_ref().map(|(since, _)| *since),
         };
         node::step(self.wanted.then_some(&*self.assigned), &local, now)
     }
@@ -164,7 +232,8 @@ impl Instance {
             state: step.state.clone(),
             ready: step.ready,
             ready_since: same.map_or(now, |report| report.ready_since),
-            pid: self.live().map(|live| live.identity.pid),
+            pid: self.life().and_then(Life::pid),
+            container: self.record().and_then(|record| record.id.clone()),
             address: self.address(host),
             folder: self.site.as_ref().map(|site| site.folder().display().to_string()),
             current: self.current,
@@ -178,6 +247,9 @@ impl Instance {
     }
 
     fn message(&self, step: &Step) -> String {
+        if let Some((_, cause)) = &self.away {
+            return cause.clone();
+        }
         match (&self.run, &self.trouble) {
             (Run::Unknown { cause, .. }, _) => format!("{}: {cause}", step.message),
             (_, Some(trouble)) if step.message.is_empty() => trouble.clone(),

@@ -9,6 +9,8 @@ use tokio::{
     time::Instant,
 };
 
+use crate::container::probe::{self as container, Inside};
+
 /// Where and how the instance is reached.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -18,6 +20,7 @@ pub struct Target {
     pub cwd: PathBuf,
     pub env: BTreeMap<String, String>,
     pub user: Option<(u32, u32)>,
+    pub inside: Option<Inside>,
 }
 
 /// While a process is coming up, a refused connection is tried again within one probe, for as long as this: what
@@ -38,9 +41,14 @@ pub async fn probe(
 ) -> Result<(), String> {
     let made = async {
         match check {
-            Check::Tcp => connect(target, patience).await.map(|_| ()),
+            Check::Tcp => tcp(target, patience).await,
             Check::Http(path) => http(target, path, patience).await,
-            Check::Exec(_) => exec(target, command).await,
+            Check::Exec(_) => match &target.inside {
+                Some(inside) => container::exec(&inside.engine, &inside.container, command).await,
+                None => exec(target, command).await,
+            },
+            // Its engine makes it and tells.
+            Check::Image => Ok(()),
         }
     };
     match tokio::time::timeout(timeout.as_duration(), made).await {
@@ -55,7 +63,39 @@ fn name(target: &Target, check: &Check) -> String {
         Check::Tcp => format!("{}:{port}", target.host),
         Check::Http(path) => format!("http://{}:{port}{path}", target.host),
         Check::Exec(_) => "the health command".into(),
+        Check::Image => "the image's own check".into(),
     }
+}
+
+/// A connection, and where an engine's proxy takes connections for a container, somebody behind it.
+async fn tcp(target: &Target, patience: Patience) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        let mut stream = connect(target, patience).await?;
+        let Some(port) = target.inside.as_ref().and_then(|inside| inside.port) else { return Ok(()) };
+        let told = target
+            .inside
+            .as_ref()
+            .and_then(|inside| inside.pid)
+            .and_then(|pid| container::listens(pid, port));
+        let answered = match told {
+            Some(listens) => listens,
+            // The proxy closes what nobody takes.
+            None => tokio::time::timeout(container::LINGER, stream.read_u8()).await.is_err(),
+        };
+        if answered {
+            return Ok(());
+        }
+        if began.elapsed() >= patience.0 {
+            return Err(format!("nothing listens on port {port} in the container"));
+        }
+        tokio::time::sleep(pause(began)).await;
+    }
+}
+
+/// Ever slower, so that a thousand slow starters do not keep the machine busy.
+fn pause(began: Instant) -> Duration {
+    (began.elapsed() / 8).clamp(Duration::from_millis(1), Duration::from_millis(20))
 }
 
 async fn connect(target: &Target, patience: Patience) -> Result<TcpStream, String> {
@@ -67,9 +107,7 @@ async fn connect(target: &Target, patience: Patience) -> Result<TcpStream, Strin
             Err(error)
                 if error.kind() == io::ErrorKind::ConnectionRefused && began.elapsed() < patience.0 =>
             {
-                // Ever slower, so that a thousand slow starters do not keep the machine busy.
-                let pause = (began.elapsed() / 8).clamp(Duration::from_millis(1), Duration::from_millis(20));
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(pause(began)).await;
             }
             Err(error) => return Err(format!("{}:{port}: {}", target.host, plain(&error))),
         }
@@ -85,7 +123,28 @@ fn plain(error: &io::Error) -> String {
 }
 
 async fn http(target: &Target, path: &str, patience: Patience) -> Result<(), String> {
-    let mut stream = connect(target, patience).await?;
+    let began = Instant::now();
+    loop {
+        match ask(target, path, patience).await {
+            // An engine's proxy takes the connection of a container in which nobody listens yet, and closes it.
+            Err(Asked::Closed(_)) if target.inside.is_some() && began.elapsed() < patience.0 => {
+                tokio::time::sleep(pause(began)).await;
+            }
+            Ok(()) => return Ok(()),
+            Err(Asked::Closed(message) | Asked::Answered(message)) => return Err(message),
+        }
+    }
+}
+
+/// Why a request was no success.
+enum Asked {
+    /// No answer came.
+    Closed(String),
+    Answered(String),
+}
+
+async fn ask(target: &Target, path: &str, patience: Patience) -> Result<(), Asked> {
+    let mut stream = connect(target, patience).await.map_err(Asked::Answered)?;
     let url = name(target, &Check::Http(path.into()));
     let status = async {
         let host = format!("{}:{}", target.host, target.port.unwrap_or_default());
@@ -97,8 +156,8 @@ async fn http(target: &Target, path: &str, patience: Patience) -> Result<(), Str
     };
     match status.await {
         Ok(200..=399) => Ok(()),
-        Ok(status) => Err(format!("{url} answered with status {status}")),
-        Err(error) => Err(format!("{url}: {}", plain(&error))),
+        Ok(status) => Err(Asked::Answered(format!("{url} answered with status {status}"))),
+        Err(error) => Err(Asked::Closed(format!("{url}: {}", plain(&error)))),
     }
 }
 
@@ -178,13 +237,14 @@ mod tests {
             cwd: "/".into(),
             env: BTreeMap::new(),
             user: None,
+            inside: None,
         }
     }
 
     async fn make(target: &Target, check: Check, timeout: u64) -> Result<(), String> {
         let command = match &check {
             Check::Exec(words) => words.iter().map(|w| w.0.clone()).collect(),
-            Check::Http(_) | Check::Tcp => vec![],
+            Check::Http(_) | Check::Tcp | Check::Image => vec![],
         };
         probe(target, &check, command, Millis(timeout), Patience(Duration::ZERO)).await
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use content::Blobs;
-use decide::world::World;
+use decide::{policy::Policy, world::World};
 use model::{
     Holder, NodeId, RouteRevision, ServiceKey, Timestamp,
     assignment::Assignment,
@@ -35,6 +35,8 @@ pub struct Config {
     pub holder: Holder,
     /// The periodic full pass.
     pub pass_every: Duration,
+    /// What containers may have of the machine.
+    pub policy: Policy,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,8 @@ pub(crate) struct Shared {
     pub edge_address: watch::Sender<Option<SocketAddr>>,
     /// Uploads read, collection writes: nothing is collected that is just being taken in.
     pub intake: tokio::sync::RwLock<()>,
+    pub policy: Policy,
+    pub resolver: std::sync::OnceLock<Box<dyn crate::images::Resolve>>,
     brain: Mutex<Brain>,
     pending: Mutex<Pending>,
     stats: Mutex<PassStats>,
@@ -115,6 +119,8 @@ impl Control {
             routes: watch::Sender::new(Arc::default()),
             edge_address: watch::Sender::new(None),
             intake: tokio::sync::RwLock::new(()),
+            policy: config.policy,
+            resolver: Default::default(),
             brain: Mutex::new(brain),
             pending: Mutex::new(Pending::default()),
             stats: Mutex::new(PassStats::default()),

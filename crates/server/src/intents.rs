@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use decide::{
     conflict::{self, Claim, Claims},
-    intent::{self, Intent, Outcome, Refused},
+    intent::{self, Content, Images, Intent, Outcome, Refused},
     plan::plan_service,
+    policy::{self, Policy},
     world::World,
 };
 use model::{
-    ArtifactDigest, DeploymentId, Digest, Generation, ProjectName, ServiceKey,
+    DeploymentId, Digest, Generation, ProjectName, ServiceKey,
     deployment::Deployment,
     manifest::{self, FieldError},
     reason::{Change, Waiting},
@@ -24,7 +25,7 @@ use store::{
     ServiceIntent, StoreError, Stored,
 };
 
-use crate::Control;
+use crate::{Control, ImageError};
 
 /// Losing this often against others' writes in a row says that something is wrong.
 const TRIES: usize = 16;
@@ -55,7 +56,7 @@ pub enum Request {
     },
     Deploy {
         key: ServiceKey,
-        artifact: Option<ArtifactDigest>,
+        content: Content,
     },
     Rollback {
         key: ServiceKey,
@@ -130,6 +131,8 @@ pub enum RequestError {
     Conflict(Vec<conflict::Conflict>),
     #[error("{service}: {}", .errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect::<Vec<_>>().join("; "))]
     Invalid { service: ServiceKey, errors: Vec<FieldError> },
+    #[error(transparent)]
+    Image(#[from] ImageError),
     #[error("nothing is declared: name at least one service")]
     Empty,
     #[error("{service} has generation {found}, not {expected}; read it again")]
@@ -173,8 +176,10 @@ impl Control {
         {
             return repeated(stored, digest);
         }
+        // Asked for once, however often it is decided anew.
+        let mut images = Images::new();
         for _ in 0..TRIES {
-            let decided = self.decide(request, terms).await?;
+            let decided = self.decide(request, terms, &mut images).await?;
             match self.commit(request, terms, actor, decided).await {
                 Err(RequestError::Commit(error)) if has_moved(&error) => {}
                 answer => return answer,
@@ -183,16 +188,22 @@ impl Control {
         Err(RequestError::Contended)
     }
 
-    async fn decide(&self, request: &Request, terms: &Terms) -> Result<Vec<Decided>, RequestError> {
+    async fn decide(
+        &self,
+        request: &Request,
+        terms: &Terms,
+        images: &mut Images,
+    ) -> Result<Vec<Decided>, RequestError> {
         let now = self.now();
         let one = |world: World, outcome: Result<Outcome, Refused>| {
             Ok(vec![Decided { world, floor: None, outcome: outcome? }])
         };
         match request {
-            Request::Apply { services, prune } => self.decide_apply(services, prune, terms).await,
-            Request::Deploy { key, artifact } => {
+            Request::Apply { services, prune } => self.decide_apply(services, prune, terms, images).await,
+            Request::Deploy { key, content } => {
                 let world = self.standing(key, terms).await?;
-                let outcome = intent::deploy(&world, *artifact, now);
+                self.resolve_for_deploy(&world, content, images).await?;
+                let outcome = intent::deploy(&world, content, images, now);
                 self.check_target(&world, &outcome).await?;
                 one(world, outcome)
             }
@@ -254,15 +265,18 @@ impl Control {
         services: &[Declared],
         prune: &BTreeSet<ProjectName>,
         terms: &Terms,
+        images: &mut Images,
     ) -> Result<Vec<Decided>, RequestError> {
         check_declared(services)?;
+        check_policy(&self.0.policy, services)?;
         let claims = services.iter().map(|d| (d.key.clone(), Claim::from(&d.spec))).collect();
         self.check_conflicts(claims).await?;
         let mut decided = Vec::new();
         for Declared { key, spec } in services {
             let (world, floor) = self.0.fresh_world(key).await?;
             check_match(&world, terms)?;
-            let outcome = intent::apply(&world, spec, &Owner::Api, self.now())?;
+            self.resolve_for_apply(&world, spec, images).await?;
+            let outcome = intent::apply(&world, spec, &Owner::Api, images, self.now())?;
             decided.push(Decided { world, floor, outcome });
         }
         for key in self.left_over(services, prune) {
@@ -356,7 +370,7 @@ impl Control {
         services: &[Declared],
         prune: &BTreeSet<ProjectName>,
     ) -> Result<Vec<Planned>, RequestError> {
-        let decided = self.decide_apply(services, prune, &Terms::default()).await?;
+        let decided = self.decide_apply(services, prune, &Terms::default(), &mut Images::new()).await?;
         let cluster = self.with_brain(|brain| brain.snapshot.cluster.clone());
         Ok(decided.iter().map(|decided| planned(decided, &cluster, self.now())).collect())
     }
@@ -406,6 +420,16 @@ pub(crate) fn check_declared(services: &[Declared]) -> Result<(), RequestError> 
     }
     for Declared { key, spec } in services {
         manifest::validate(spec).map_err(|errors| RequestError::Invalid { service: key.clone(), errors })?;
+    }
+    Ok(())
+}
+
+fn check_policy(policy: &Policy, services: &[Declared]) -> Result<(), RequestError> {
+    for Declared { key, spec } in services {
+        let errors = policy::forbidden(policy, spec);
+        if !errors.is_empty() {
+            return Err(RequestError::Invalid { service: key.clone(), errors });
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ pub mod api;
 mod brain;
 mod control;
 mod failpoints;
+mod images;
 mod intake;
 mod intents;
 mod janitor;
@@ -20,6 +21,7 @@ use model::Timestamp;
 
 pub use brain::{Brain, Latest};
 pub use control::{Config, Control, Feeds, StartError};
+pub use images::{ImageError, Resolve};
 pub use intake::UploadError;
 pub use intents::{Actor, Answer, Applied, AppliedService, Declared, Planned, Request, RequestError, Terms};
 pub use offline::plan_offline;

@@ -8,7 +8,8 @@ use decide::{
     world::Cluster,
 };
 use model::{
-    NodeId, Timestamp,
+    Digest, NodeId, Timestamp,
+    image::ImagePin,
     node::{Node, NodeState},
     service::Owner,
 };
@@ -35,7 +36,12 @@ pub fn plan_offline(
     let cluster = Cluster { nodes: BTreeMap::from([(node.clone(), empty)]), ..Cluster::default() };
     let decide = |Declared { key, spec }: &Declared| {
         let world = brain::absent(key, Floor::default());
-        let outcome = intent::apply(&world, spec, &Owner::Api, now)?;
+        let images = intent::unresolved(&world, spec).map(|image| {
+            // Nobody is asked: what it stands for stays open.
+            let pin = ImagePin::Registry(Digest::of_bytes(image.as_str().as_bytes()));
+            (image, pin)
+        });
+        let outcome = intent::apply(&world, spec, &Owner::Api, &images.into_iter().collect(), now)?;
         Ok(planned(&Decided { world, floor: None, outcome }, &cluster, now))
     };
     services.iter().map(decide).collect()

@@ -396,6 +396,10 @@ pub struct Deploy {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub artifact: Option<ArtifactDigest>,
+    /// For a container, instead of the declared one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub image: Option<model::image::ImageRef>,
 }
 
 /// Body of `POST /services/{project}/{name}/rollback`.

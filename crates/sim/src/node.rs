@@ -282,6 +282,7 @@ impl Agent {
             drifted: is_drifted(entry, machine),
             current: shows(entry, machine),
             busy: memory.busy.get(id).map(|doing| doing.busy),
+            away: None,
         })
     }
 
@@ -514,7 +515,7 @@ pub fn folder(assigned: &Assigned) -> String {
     let InstanceId { service: ServiceKey { name, .. }, .. } = &assigned.id;
     match assigned.content.workload {
         Workload::Site(_) => format!("/sites/{name}/deployment-{}", assigned.deployment),
-        Workload::Process(_) => format!("/instances/{}", assigned.id),
+        Workload::Process(_) | Workload::Container(_) => format!("/instances/{}", assigned.id),
     }
 }
 
@@ -549,6 +550,7 @@ fn report(id: &InstanceId, entry: &Entry, step: &Step, machine: &Machine) -> Ins
         ready: step.ready && (is_site(entry) || entry.ready),
         ready_since: Timestamp::ZERO,
         pid: entry.pid,
+        container: None,
         address: address(entry),
         folder: is_site(entry).then(|| folder(&entry.assigned)),
         current: shows(entry, machine),

@@ -228,10 +228,14 @@ impl Memory {
 
 fn decided(world: &World, shape: &Shape, ask: Ask, now: Timestamp) -> Result<Outcome, intent::Refused> {
     match ask {
-        Ask::Apply { version, character, policy } => {
-            intent::apply(world, &shape.spec(version, character, policy), &Owner::Api, now)
-        }
-        Ask::Deploy => intent::deploy(world, None, now),
+        Ask::Apply { version, character, policy } => intent::apply(
+            world,
+            &shape.spec(version, character, policy),
+            &Owner::Api,
+            &Default::default(),
+            now,
+        ),
+        Ask::Deploy => intent::deploy(world, &intent::Content::Declared, &Default::default(), now),
         Ask::Rollback => intent::rollback(world, None, now),
         Ask::Cancel => match world.open_deployment() {
             Some(open) => intent::cancel(world, &open.id.clone(), now),

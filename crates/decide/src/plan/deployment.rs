@@ -133,8 +133,8 @@ fn succeeded(work: &mut Work<'_>, report: &mut StepReport) -> bool {
 fn hold(work: &Work<'_>) -> model::Millis {
     match work.kind() {
         Kind::Site => model::Millis::ZERO,
-        Kind::Process if work.wanted() == 0 => model::Millis::ZERO,
-        Kind::Process => work.service.spec.deploy.min_healthy,
+        Kind::Process | Kind::Container if work.wanted() == 0 => model::Millis::ZERO,
+        Kind::Process | Kind::Container => work.service.spec.deploy.min_healthy,
     }
 }
 
@@ -189,14 +189,14 @@ fn phase(work: &Work<'_>) -> Phase {
     let any_state = |wanted: fn(&State) -> bool| {
         current.iter().filter_map(|(p, _)| work.world.report(&p.id)).any(|seen| wanted(&seen.state))
     };
-    if work.plan.rollout.held_since.is_some() && work.kind() == Kind::Process {
+    if work.plan.rollout.held_since.is_some() && work.kind().runs() {
         Phase::HealthCheck
     } else if ready > 0 {
         Phase::UpdatingRoutes
     } else if any_state(|s| matches!(s, State::Starting | State::Running | State::BackingOff { .. })) {
         match work.kind() {
             Kind::Site => Phase::CreatingSymlinks,
-            Kind::Process => Phase::Starting,
+            Kind::Process | Kind::Container => Phase::Starting,
         }
     } else {
         Phase::CopyingFiles
@@ -210,7 +210,7 @@ fn reach(work: &mut Work<'_>, mut open: Deployment, to: Phase, report: &mut Step
     let kind = work.kind();
     let passed_over = |phase: Phase| match phase {
         Phase::PullingSource | Phase::Building => true,
-        Phase::CreatingSymlinks => kind == Kind::Process,
+        Phase::CreatingSymlinks => kind.runs(),
         Phase::Starting | Phase::HealthCheck => kind == Kind::Site,
         _ => false,
     };
@@ -250,7 +250,7 @@ fn end(
 fn succeed(work: &mut Work<'_>, mut open: Deployment, report: &mut StepReport) {
     let last = match work.kind() {
         Kind::Site => Phase::UpdatingRoutes,
-        Kind::Process => Phase::HealthCheck,
+        Kind::Process | Kind::Container => Phase::HealthCheck,
     };
     reach(work, open.clone(), last, report);
     open = work.deployments.get(&open.id).cloned().unwrap_or(open);

@@ -33,7 +33,7 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
     }
     match work.kind() {
         Kind::Site => site(work, &mut report),
-        Kind::Process => process(work, &mut report),
+        Kind::Process | Kind::Container => replicas(work, &mut report),
     }
     report
 }
@@ -51,7 +51,8 @@ fn unwanted(work: &Work<'_>) -> RetireReason {
     }
 }
 
-fn process(work: &mut Work<'_>, report: &mut StepReport) {
+/// Instances that live and die, by the strategy.
+fn replicas(work: &mut Work<'_>, report: &mut StepReport) {
     // More than wanted, of the target itself: what is not ready first, then the oldest.
     shed_current(work, report);
     let wanted = work.wanted();

@@ -47,7 +47,7 @@ fn route(work: &Work<'_>) -> Option<(Vec<Domain>, Backend)> {
     }
     let (shown, backend) = match work.kind() {
         Kind::Site => site(work),
-        Kind::Process => proxy(work),
+        Kind::Process | Kind::Container => proxy(work),
     };
     let release = shown.or_else(|| work.target().and_then(|target| work.release(&target)))?;
     (!release.domains.is_empty()).then(|| (release.domains.clone(), backend))

@@ -82,7 +82,7 @@ impl<'a> Work<'a> {
         let wanted = self.service.wanted_replicas();
         match self.kind() {
             Kind::Site => wanted.min(1),
-            Kind::Process => wanted,
+            Kind::Process | Kind::Container => wanted,
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Bench {
     pub revision: RouteRevision,
     pub nodes: BTreeMap<NodeId, node::Fake>,
     pub edges: BTreeMap<EdgeId, edge::Fake>,
+    /// What names of images stand for now.
+    pub images: intent::Images,
     pub unreadable: BTreeSet<ServiceKey>,
     /// As the last pass stored them.
     pub reports: BTreeMap<ServiceKey, Report>,
@@ -61,6 +63,7 @@ impl Bench {
             revision: RouteRevision(0),
             nodes: BTreeMap::new(),
             edges: [(edge.clone(), edge::Fake::new(edge))].into(),
+            images: intent::Images::new(),
             unreadable: BTreeSet::new(),
             reports: BTreeMap::new(),
         }

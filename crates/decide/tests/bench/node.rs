@@ -160,7 +160,7 @@ impl Instance {
             Workload::Site(_) => {
                 Some(format!("/sites/{}/deployment-{}", assigned.id.service.name, assigned.deployment))
             }
-            Workload::Process(_) => None,
+            Workload::Process(_) | Workload::Container(_) => None,
         };
         Self {
             local: Local {
@@ -171,6 +171,7 @@ impl Instance {
                 drifted: false,
                 current: false,
                 busy: None,
+                away: None,
             },
             assigned: Arc::clone(assigned),
             release: assigned.release,

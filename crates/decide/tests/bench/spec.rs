@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use model::{
     Digest, Millis,
+    container::Container,
     release::Release,
     spec::{
         Check, DeployPolicy, DriftMode, DriftPolicy, Health, OnFailure, Order, Port, Probe, Process,
@@ -34,7 +35,11 @@ pub fn behaviour(release: &Release) -> Behaviour {
 /// The version that a release was declared with.
 pub fn version(release: &Release) -> String {
     let version = release.env.iter().find(|(key, _)| key.as_str() == "VERSION");
-    version.map(|(_, value)| value.0.clone()).unwrap_or_default()
+    let version = version.map(|(_, value)| value.0.clone()).unwrap_or_default();
+    match release.image() {
+        Some((image, Some(pin))) => format!("{version}({image} as {})", &pin.digest().short()[..4]),
+        Some((_, None)) | None => version,
+    }
 }
 
 pub fn artifact(name: &str) -> Digest {
@@ -46,7 +51,8 @@ pub fn parse(words: &[&str]) -> ServiceSpec {
     let mut spec = match kind {
         "process" => process(),
         "site" => site((version != "-").then_some(version)),
-        other => panic!("`{other}` is no kind: process or site"),
+        "container" => container(),
+        other => panic!("`{other}` is no kind: process, container or site"),
     };
     spec.env.insert("VERSION".parse().unwrap(), Template(version.into()));
     for word in &words[2..] {
@@ -59,6 +65,12 @@ pub fn parse(words: &[&str]) -> ServiceSpec {
 fn set(spec: &mut ServiceSpec, name: &str, value: &str) {
     let millis = || value.parse::<Millis>().unwrap();
     match name {
+        "image" => {
+            let Workload::Container(container) = &mut spec.workload else {
+                panic!("a container has an image")
+            };
+            container.image = value.parse().unwrap();
+        }
         "is" => drop(spec.env.insert("IS".parse().unwrap(), Template(value.into()))),
         "replicas" => spec.replicas = value.parse().unwrap(),
         "domains" => {
@@ -85,6 +97,11 @@ fn process() -> ServiceSpec {
     let health = Health { startup: probe.clone(), readiness: probe.clone(), liveness: probe, assumed: false };
     let process = Process { command: vec![Template("/bin/app".into())], workdir: None, user: None };
     declare(Workload::Process(process), Some(Port::Dynamic), health)
+}
+
+fn container() -> ServiceSpec {
+    let container = Container { port: Some(8080), ..Container::new("acme/web:1".parse().unwrap()) };
+    ServiceSpec { workload: Workload::Container(container), ..process() }
 }
 
 fn site(content: Option<&str>) -> ServiceSpec {

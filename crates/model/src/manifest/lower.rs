@@ -1,16 +1,21 @@
 //! From what was written to the normalised spec: defaults filled in, relative paths made absolute, the port
 //! and the probes that follow from the rest. Refuses to know files: paths are resolved as text.
 
+use std::collections::BTreeSet;
+
 use super::{
     SiteSource, SourceFrom,
-    decode::{Cx, Parsed},
+    decode::{Cx, List, Parsed, Text},
     raw::{self, DriftForm, GitForm, HealthForm, HealthMap, PortForm, ProbeMap, StaticForm, StaticMap},
     validate::{FieldError, FieldPath, needs_port, not_applicable, validate},
 };
 use crate::{
+    Bytes,
+    container::{Capabilities, Capability, Container, LogLimit, Mount, MountSource, Network},
     id::printable,
+    image::ImageRef,
     spec::{
-        Check, DeployPolicy, DriftPolicy, Health, Port, Probe, Process, Resources, RestartPolicy,
+        Check, DeployPolicy, DriftPolicy, Health, Kind, Port, Probe, Process, Resources, RestartPolicy,
         ServiceSpec, Site, StopPolicy, Template, Workload,
     },
 };
@@ -33,21 +38,29 @@ pub(super) fn lower(
 }
 
 fn workload(raw: &mut raw::Service, base: &str, cx: &mut Cx<'_>) -> Option<(Workload, Option<SiteSource>)> {
-    match (raw.site.take(), raw.command.take()) {
-        (Some(form), None) => {
+    match (raw.site.take(), raw.image.take(), raw.command.take()) {
+        (Some(form), None, None) => {
             refuse_process_keys(raw, cx);
+            refuse_container_keys(raw, Kind::Site, cx);
             let (site, source) = site(form, base, cx);
             Some((Workload::Site(site), source))
         }
-        (None, Some(command)) => Some((Workload::Process(process(command.0, raw, base)), None)),
-        (Some(_), Some(_)) => {
-            let message = "a service has either `static` or `command`: make two services of it";
-            cx.error_at(mistake("conflict", &["command"], message));
+        (None, None, Some(command)) => {
+            refuse_container_keys(raw, Kind::Process, cx);
+            Some((Workload::Process(process(command.0, raw, base)), None))
+        }
+        (None, Some(image), command) => {
+            Some((Workload::Container(container(image.0, command, raw, base, cx)), None))
+        }
+        (Some(_), image, _) => {
+            let other = if image.is_some() { "image" } else { "command" };
+            let message = format!("a service has either `static` or `{other}`: make two services of it");
+            cx.error_at(mistake("conflict", &[other], message));
             None
         }
-        (None, None) => {
-            let message =
-                "the service does not say what it is: give it `static` (a folder) or `command` (a program)";
+        (None, None, None) => {
+            let message = "the service does not say what it is: give it `static` (a folder), `command` (a program) or \
+                           `image` (a container)";
             cx.error_at(mistake("missing_key", &[], message));
             None
         }
@@ -73,6 +86,22 @@ fn refuse_process_keys(raw: &raw::Service, cx: &mut Cx<'_>) {
     ];
     for (key, _) in given.into_iter().filter(|(_, given)| *given) {
         cx.error_at(mistake("not_applicable", &[key], not_applicable(key)));
+    }
+}
+
+fn refuse_container_keys(raw: &raw::Service, kind: Kind, cx: &mut Cx<'_>) {
+    let given = [
+        ("entrypoint", raw.entrypoint.is_some()),
+        ("volumes", raw.volumes.is_some()),
+        ("tmpfs", raw.tmpfs.is_some()),
+        ("read_only", raw.read_only.is_some()),
+        ("network", raw.network.is_some()),
+        ("capabilities", raw.capabilities.is_some()),
+        ("logs", raw.logs.is_some()),
+    ];
+    for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+        let message = format!("`{key}` applies to a container alone; this is a {kind} service");
+        cx.error_at(mistake("not_applicable", &[key], message));
     }
 }
 
@@ -169,12 +198,115 @@ fn process(command: Vec<String>, raw: &mut raw::Service, base: &str) -> Process 
     Process { command, workdir, user: raw.user.take().map(|user| user.0) }
 }
 
+fn container(
+    image: ImageRef,
+    command: Option<raw::Command>,
+    raw: &mut raw::Service,
+    base: &str,
+    cx: &mut Cx<'_>,
+) -> Container {
+    let templates = |command: raw::Command| command.0.into_iter().map(Template).collect();
+    let port = match raw.port.take() {
+        Some(PortForm::Fixed(port)) => Some(port),
+        Some(PortForm::Dynamic) => {
+            // With the machine's own network it listens where it is told to.
+            raw.port = Some(PortForm::Dynamic);
+            None
+        }
+        None => None,
+    };
+    let capabilities = raw.capabilities.take();
+    let set = |list: Option<List<Parsed<Capability>>>| {
+        list.map_or_else(BTreeSet::new, |list| list.0.into_iter().map(|name| name.0).collect())
+    };
+    Container {
+        entrypoint: raw.entrypoint.take().map(templates),
+        command: command.map(templates),
+        workdir: raw.workdir.take().map(|path| path.0),
+        user: raw.user.take().map(|user| user.0),
+        port,
+        network: raw.network.take().map_or(Network::default(), |word| word.0),
+        volumes: texts(raw.volumes.take())
+            .iter()
+            .enumerate()
+            .filter_map(|(at, text)| mount(text, at, base, cx))
+            .collect(),
+        tmpfs: texts(raw.tmpfs.take())
+            .iter()
+            .enumerate()
+            .filter_map(|(at, text)| tmpfs(text, at, cx))
+            .collect(),
+        read_only: raw.read_only.take().is_some_and(|flag| flag.0),
+        capabilities: capabilities
+            .map(|map| Capabilities { add: set(map.add), drop: set(map.drop) })
+            .unwrap_or_default(),
+        log: raw.logs.take().map_or_else(LogLimit::default, |logs| {
+            let default = LogLimit::default();
+            LogLimit {
+                max_size: logs.max_size.map_or(default.max_size, |size| size.0),
+                max_files: logs.max_files.map_or(default.max_files, |count| count.0),
+            }
+        }),
+        ..Container::new(image)
+    }
+}
+
+fn texts(list: Option<List<Text>>) -> Vec<String> {
+    list.map_or_else(Vec::new, |list| list.0.into_iter().map(|text| text.0).collect())
+}
+
+/// `name:/inside`, `./folder:/inside`, `/folder:/inside`, each with `:ro` or without.
+fn mount(text: &str, at: usize, base: &str, cx: &mut Cx<'_>) -> Option<Mount> {
+    let step = format!("[{at}]");
+    let field = ["volumes", step.as_str()];
+    let (text, read_only) = match text.strip_suffix(":ro") {
+        Some(text) => (text, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
+    let Some((source, target)) = text.split_once(':').filter(|(source, _)| !source.is_empty()) else {
+        let message =
+            format!("`{}` is not a volume: write name:/inside or ./folder:/inside", printable(text));
+        cx.error_at(mistake("invalid_value", &field, message));
+        return None;
+    };
+    let source = if source.starts_with(['/', '.']) {
+        MountSource::Bind(local(source, "a folder", &field, base, cx))
+    } else {
+        match source.parse() {
+            Ok(name) => MountSource::Volume(name),
+            Err(error) => {
+                cx.error_at(mistake("invalid_value", &field, format!("{error}")));
+                return None;
+            }
+        }
+    };
+    Some(Mount { source, target: target.into(), read_only })
+}
+
+/// `/inside` or `/inside:64MiB`.
+fn tmpfs(text: &str, at: usize, cx: &mut Cx<'_>) -> Option<(String, Option<Bytes>)> {
+    match text.split_once(':') {
+        None => Some((text.into(), None)),
+        Some((path, size)) => match size.parse() {
+            Ok(size) => Some((path.into(), Some(size))),
+            Err(error) => {
+                cx.error_at(mistake("invalid_value", &["tmpfs", &format!("[{at}]")], format!("{error}")));
+                None
+            }
+        },
+    }
+}
+
 fn is_relative_program(program: &str) -> bool {
     program.contains('/') && !program.starts_with('/') && !program.starts_with("${")
 }
 
 fn spec(workload: Workload, raw: raw::Service, cx: &mut Cx<'_>) -> ServiceSpec {
-    let is_process = matches!(workload, Workload::Process(_));
+    let runs = workload.kind().runs();
+    let host_port = match &workload {
+        Workload::Container(container) => container_port(container),
+        Workload::Site(_) | Workload::Process(_) => None,
+    };
     let mut spec = ServiceSpec {
         workload,
         replicas: raw.replicas.map_or(1, |count| count.0),
@@ -196,7 +328,7 @@ fn spec(workload: Workload, raw: raw::Service, cx: &mut Cx<'_>) -> ServiceSpec {
             .map(|(k, v)| (k, Template(v.0)))
             .collect(),
         port: match raw.port {
-            None => None,
+            None => host_port,
             Some(PortForm::Dynamic) => Some(Port::Dynamic),
             Some(PortForm::Fixed(port)) => Some(Port::Fixed(port)),
         },
@@ -208,14 +340,24 @@ fn spec(workload: Workload, raw: raw::Service, cx: &mut Cx<'_>) -> ServiceSpec {
         resources: raw.resources.map(resources).unwrap_or_default(),
         retain: raw.retain.map_or(DEFAULT_RETAIN, |count| count.0),
     };
-    if is_process {
+    let is_process = matches!(spec.workload, Workload::Process(_));
+    if runs {
         spec.health = raw.health.map(|form| health(form, cx)).unwrap_or_default();
-        if spec.port.is_none() && needs_port(&spec).is_some() {
+        if is_process && spec.port.is_none() && needs_port(&spec).is_some() {
             spec.port = Some(Port::Dynamic);
         }
         assume_tcp(&mut spec);
     }
     spec
+}
+
+/// The port of the machine that leads to a container's own.
+fn container_port(container: &Container) -> Option<Port> {
+    match (container.network, container.port) {
+        (Network::Project, Some(_)) => Some(Port::Dynamic),
+        (Network::Host, Some(port)) => Some(Port::Fixed(port)),
+        (Network::None, _) | (_, None) => None,
+    }
 }
 
 /// Nothing with a port is assumed healthy: where nobody said how to tell, TCP on the port tells.
@@ -320,7 +462,11 @@ fn drift(raw: DriftForm) -> DriftPolicy {
 }
 
 fn resources(raw: raw::ResourceLimits) -> Resources {
-    Resources { memory: raw.memory.map(|size| size.0), millicpus: raw.cpus.map(|cpus| cpus.0) }
+    Resources {
+        memory: raw.memory.map(|size| size.0),
+        millicpus: raw.cpus.map(|cpus| cpus.0),
+        pids: raw.pids.map(|count| count.0),
+    }
 }
 
 /// A path on this machine, absolute.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::spec::{Order, Port, ServiceSpec, Strategy, Workload};
+use crate::spec::{Kind, Order, Port, ServiceSpec, Strategy, Workload};
 
 /// A remark; nothing is refused for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,16 +23,29 @@ impl fmt::Display for Note {
 }
 
 pub fn notes(spec: &ServiceSpec) -> Vec<Note> {
-    let Workload::Process(_) = spec.workload else { return Vec::new() };
-    [health_assumed(spec), downtime(spec), own_port(spec)].into_iter().flatten().collect()
+    match spec.workload {
+        Workload::Site(_) => Vec::new(),
+        Workload::Process(_) => {
+            [health_assumed(spec), downtime(spec), own_port(spec)].into_iter().flatten().collect()
+        }
+        Workload::Container(_) => [health_assumed(spec), downtime(spec)].into_iter().flatten().collect(),
+    }
 }
 
 fn health_assumed(spec: &ServiceSpec) -> Option<Note> {
     spec.health.assumed.then(|| Note {
         code: "health_assumed",
         field: "health",
-        message: "no readiness is declared: an instance is ready when its port accepts connections (TCP)"
-            .into(),
+        message: match spec.kind() {
+            Kind::Container => {
+                "no readiness is declared: an instance is ready when its image's HEALTHCHECK says so or, without one, \
+                 when its port accepts connections (TCP)"
+            }
+            Kind::Process | Kind::Site => {
+                "no readiness is declared: an instance is ready when its port accepts connections (TCP)"
+            }
+        }
+        .into(),
         help: "declare `health: /path` to probe what it answers",
     })
 }

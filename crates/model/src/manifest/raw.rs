@@ -16,21 +16,20 @@ use super::{
 use crate::{
     Bytes, Millis, ProjectName, ServiceName,
     artifact::RelPath,
+    container::{Capability, Network},
     id::printable,
+    image::ImageRef,
     spec::{Domain, DriftMode, EnvKey, MAX_REPLICAS, OnFailure, Order, Signal, Strategy},
 };
 
-/// Keys of a container. The runtime that learns them takes them out of here.
-pub(super) const CONTAINER_KEYS: Later = &[
-    ("image", NO_CONTAINERS),
-    ("build", NO_CONTAINERS),
+/// Keys of what is built. The builder that learns them takes them out of here.
+pub(super) const BUILD_KEYS: Later = &[
+    ("build", "building an image is not part of this build yet; build it, and declare `image`"),
     (
         "git",
-        "building a service from a repository is not part of this build yet; declare `static` or `command`",
+        "building a service from a repository is not part of this build yet; declare `static`, `command` or `image`",
     ),
-    ("volumes", NO_CONTAINERS),
 ];
-const NO_CONTAINERS: &str = "containers are not part of this build yet; declare `static` or `command`";
 
 mapping! {
     /// One YAML document. A file may hold several, also of different projects.
@@ -43,23 +42,31 @@ mapping! {
 }
 
 mapping! {
-    /// One service. It has `static` or `command`; what does not apply to its kind is an error.
-    Service ("a service") later CONTAINER_KEYS {
+    /// One service. It has `static`, `command` or `image`; what does not apply to its kind is an error.
+    Service ("a service") later BUILD_KEYS {
         /// A folder of files that the edge serves: a path, or a map.
         "static" site: StaticForm,
+        /// A container's image: `acme/web:1.4`, `registry.example.com/acme/web@sha256:…`. A tag is resolved once, when the
+        /// release is made; `setpoint deploy` resolves it anew.
+        "image" image: Parsed<ImageRef>,
         /// A program and its arguments. `command[0]` with a `/` is relative to the file, without one it is found by PATH.
+        /// With `image`, what the container is told instead of the image's own command.
         /// `${NAME}` is replaced by PORT, HOST, SETPOINT_INSTANCE, SETPOINT or an env value; `$$` is a dollar.
         "command" command: Command,
+        /// With `image`: instead of the image's own entrypoint.
+        "entrypoint" entrypoint: Command,
         /// Instances that shall run; with 0, none.
         "replicas" replicas: Count<0, MAX_REPLICAS> = 1,
         /// Hosts, with an optional path prefix, under which the edge serves it: `app.example.com`, `example.com/api`.
         "domains" domains: List<Parsed<Domain>>,
         /// Environment variables. Values may use `${PORT}`, `${HOST}`, `${SETPOINT_INSTANCE}`, `${SETPOINT}`.
         "env" env: Dict<EnvKey, Text>,
-        /// Files that are written into each instance's folder, with `${NAME}` replaced; a change is a new release.
+        /// Files that are written into each instance's folder, with `${NAME}` replaced; a change is a new release. With
+        /// `image` they are seen below its working directory, and cannot be written there.
         "files" files: Dict<RelPath, Text>,
         /// The port on which it listens. A number is that port of the machine, for one replica. With `dynamic`, or
         /// when `domains`, `health` or `${PORT}` need one, it is given as `${PORT}`. Otherwise there is none.
+        /// With `image`, the number on which it listens inside; each instance gets a port of the machine that leads there.
         "port" port: PortForm,
         /// An HTTP path for all three probes, or a map. Without it a service with a port is probed by TCP.
         "health" health: HealthForm,
@@ -73,9 +80,25 @@ mapping! {
         "drift" drift: DriftForm = "correct",
         /// Limits of one instance.
         "resources" resources: ResourceLimits,
-        /// The user as whom it runs: a name or a number. Without it, Setpoint's own.
+        /// With `image`: `name:/inside` for a volume of the project, `./folder:/inside` for a folder of the machine (which
+        /// the server's settings must allow); with `:ro` behind it, it cannot be written.
+        "volumes" volumes: List<Text>,
+        /// With `image`: folders in memory, `/tmp` or `/tmp:64MiB`.
+        "tmpfs" tmpfs: List<Text>,
+        /// With `image`: nothing but `volumes` and `tmpfs` can be written.
+        "read_only" read_only: Flag = false,
+        /// With `image`: `project` lets the project's services reach each other by name, `host` is the machine's own network
+        /// (which the server's settings must allow), `none` is none.
+        "network" network: OneOf<Network> = "project",
+        /// With `image`: what it may do beside what nearly every image needs.
+        "capabilities" capabilities: CapabilityMap,
+        /// With `image`: how much of its output the engine keeps.
+        "logs" logs: LogsMap,
+        /// The user as whom it runs: a name or a number. Without it, Setpoint's own. With `image`, one of the image's users,
+        /// also `uid:gid`; without it, the image's own.
         "user" user: Text,
-        /// The working directory, relative to the file. Without it, the instance's own folder, where `files` lie.
+        /// The working directory, relative to the file. Without it, the instance's own folder, where `files` lie. With `image`,
+        /// absolute inside; without it, the image's own.
         "workdir" workdir: Text,
         /// Earlier releases that are kept for rollback.
         "retain" retain: Count<0, 100> = 5,
@@ -208,8 +231,32 @@ mapping! {
         "memory" memory: Parsed<Bytes>,
         /// Cores: `0.5`.
         "cpus" cpus: Cpus,
+        /// Processes and threads of a container.
+        "pids" pids: Count<1, MAX_PIDS>,
     }
 }
+
+mapping! {
+    /// What a container may do. By default it keeps CHOWN, DAC_OVERRIDE, FOWNER, KILL, NET_BIND_SERVICE, SETGID and SETUID.
+    CapabilityMap ("`capabilities`") {
+        /// More, such as `NET_RAW`. What concerns the machine itself takes a setting of the server.
+        "add" add: List<Parsed<Capability>>,
+        /// Less.
+        "drop" drop: List<Parsed<Capability>>,
+    }
+}
+
+mapping! {
+    /// The output that an engine keeps of a container.
+    LogsMap ("`logs`") {
+        /// The longest file.
+        "max_size" max_size: Parsed<Bytes> = "10MiB",
+        /// Files of that length.
+        "max_files" max_files: Count<1, 100> = 3,
+    }
+}
+
+pub(super) const MAX_PIDS: u32 = 4_194_304;
 
 /// The services of a document, each decoded by itself: a mistake in one hides nothing of another.
 #[derive(Debug)]
@@ -458,6 +505,11 @@ impl Words for Order {
         &[("start-first", Self::StartFirst), ("stop-first", Self::StopFirst)];
 }
 
+impl Words for Network {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("project", Self::Project), ("host", Self::Host), ("none", Self::None)];
+}
+
 impl Words for OnFailure {
     const WORDS: &'static [(&'static str, Self)] = &[("rollback", Self::Rollback), ("pause", Self::Pause)];
 }
@@ -497,6 +549,8 @@ forms! {
     Domain, "a host such as app.example.com", { "type": "string" };
     EnvKey, "a variable name", { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" };
     RelPath, "a relative path", { "type": "string" };
+    ImageRef, "an image such as acme/web:1.4", { "type": "string" };
+    Capability, "a capability such as NET_RAW", { "type": "string" };
     Millis, "a duration such as 500ms, 30s or 5m", { "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" };
     Bytes, "a size such as 64MiB", { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" };
 }

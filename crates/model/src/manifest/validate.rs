@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, fmt};
 use super::{decode::nearest, error::MAX_ERRORS};
 use crate::{
     Bytes, Millis,
+    container::{Container, MountSource, Network},
     id::printable,
     spec::{
         Check, Domain, Health, Kind, MAX_REPLICAS, Port, Probe, Process, ServiceSpec, Site, Template,
@@ -18,6 +19,8 @@ pub const MAX_RETAIN: u32 = 100;
 /// Of all rendered files of one service, before `${NAME}` is replaced.
 pub const MAX_FILES_BYTES: usize = 1 << 20;
 const MAX_ENTRIES: usize = 1000;
+/// Docker's own bound.
+const LEAST_MEMORY: Bytes = Bytes(6 << 20);
 /// The kernel takes no longer single argument or variable.
 const MAX_ARGUMENT: usize = 128 << 10;
 
@@ -85,6 +88,7 @@ pub fn validate(spec: &ServiceSpec) -> Result<(), Vec<FieldError>> {
     match &spec.workload {
         Workload::Site(site) => found.site(site, spec),
         Workload::Process(process) => found.process(process, spec),
+        Workload::Container(container) => found.container(container, spec),
     }
     found.domains(&spec.domains);
     found.policies(spec);
@@ -96,7 +100,7 @@ pub fn needs_port(spec: &ServiceSpec) -> Option<&'static str> {
     if !spec.domains.is_empty() {
         return Some("`domains`");
     }
-    if probes(&spec.health).any(|(_, probe)| !matches!(probe.check, Check::Exec(_))) {
+    if probes(&spec.health).any(|(_, probe)| matches!(probe.check, Check::Http(_) | Check::Tcp)) {
         return Some("a health probe by http or tcp");
     }
     let uses_port =
@@ -113,9 +117,19 @@ pub(super) fn probes(health: &Health) -> impl Iterator<Item = (&'static str, &Pr
 /// Every text of a spec in which names are replaced.
 fn templates(spec: &ServiceSpec) -> Vec<(FieldPath, &Template)> {
     let mut all = Vec::new();
-    if let Workload::Process(process) = &spec.workload {
-        let args = process.command.iter().enumerate();
-        all.extend(args.map(|(at, arg)| (FieldPath::of(&["command"]).item(at), arg)));
+    let commands: Vec<(&str, &[Template])> = match &spec.workload {
+        Workload::Site(_) => Vec::new(),
+        Workload::Process(process) => vec![("command", &process.command)],
+        Workload::Container(container) => {
+            [("entrypoint", &container.entrypoint), ("command", &container.command)]
+                .into_iter()
+                .filter_map(|(key, command)| Some((key, command.as_deref()?)))
+                .collect()
+        }
+    };
+    for (key, command) in commands {
+        let args = command.iter().enumerate();
+        all.extend(args.map(|(at, arg)| (FieldPath::of(&[key]).item(at), arg)));
     }
     all.extend(spec.env.iter().map(|(key, value)| (FieldPath::of(&["env", key.as_str()]), value)));
     all.extend(spec.files.iter().map(|(path, text)| (FieldPath::of(&["files", path.as_str()]), text)));
@@ -184,6 +198,91 @@ impl Found {
         self.templates(spec);
     }
 
+    fn container(&mut self, container: &Container, spec: &ServiceSpec) {
+        for (key, command) in [("entrypoint", &container.entrypoint), ("command", &container.command)] {
+            if let Some(command) = command {
+                self.command(FieldPath::of(&[key]), command);
+            }
+        }
+        if let Some(workdir) = &container.workdir {
+            self.absolute(FieldPath::of(&["workdir"]), workdir);
+        }
+        if let Some(user) = &container.user {
+            user.splitn(2, ':').for_each(|part| self.user(part));
+        }
+        self.mounts(container);
+        self.container_port(container, spec);
+        if !(1..=100).contains(&container.log.max_files) || container.log.max_size < Bytes(4096) {
+            let message = "at least one file of 4KiB is kept, and at most 100";
+            self.error("out_of_range", FieldPath::of(&["logs"]), message);
+        }
+        if spec.resources.memory.is_some_and(|memory| memory < LEAST_MEMORY) {
+            let message = format!("an engine starts no container with less than {LEAST_MEMORY}");
+            self.error("out_of_range", FieldPath::of(&["resources", "memory"]), message);
+        }
+        self.range("replicas", spec.replicas, 0, MAX_REPLICAS);
+        self.health(&spec.health);
+        self.files(spec);
+        self.templates(spec);
+    }
+
+    fn mounts(&mut self, container: &Container) {
+        if container.volumes.len() + container.tmpfs.len() > MAX_ENTRIES {
+            let message = format!("a container has at most {MAX_ENTRIES} volumes");
+            return self.error("out_of_range", FieldPath::of(&["volumes"]), message);
+        }
+        let mut seen = BTreeSet::new();
+        for (at, mount) in container.volumes.iter().enumerate() {
+            let field = FieldPath::of(&["volumes"]).item(at);
+            self.target(field.clone(), &mount.target, &mut seen);
+            if let MountSource::Bind(path) = &mount.source {
+                self.absolute(field, path);
+            }
+        }
+        for (at, (path, size)) in container.tmpfs.iter().enumerate() {
+            let field = FieldPath::of(&["tmpfs"]).item(at);
+            self.target(field.clone(), path, &mut seen);
+            if size.is_some_and(|size| size.0 == 0) {
+                self.error("out_of_range", field, "a folder in memory has a size of at least 1B");
+            }
+        }
+    }
+
+    fn target<'a>(&mut self, field: FieldPath, path: &'a str, seen: &mut BTreeSet<&'a str>) {
+        self.absolute(field.clone(), path);
+        let path = path.trim_end_matches('/');
+        if path.is_empty() || path.contains([':', ',']) {
+            let message = "what is mounted needs a folder of its own inside, without colons and commas";
+            self.error("invalid_value", field, message);
+        } else if !seen.insert(path) {
+            self.error("conflict", field, format!("`{}` is mounted twice", printable(path)));
+        }
+    }
+
+    fn container_port(&mut self, container: &Container, spec: &ServiceSpec) {
+        let field = FieldPath::of(&["port"]);
+        if container.port == Some(0) {
+            return self.error("out_of_range", field, "a port is a number from 1 to 65535");
+        }
+        let wanted = match (container.network, container.port, spec.port) {
+            (Network::Project, Some(_), Some(Port::Dynamic))
+            | (Network::Host, None, Some(Port::Dynamic))
+            | (Network::Project | Network::Host | Network::None, None, None) => {
+                let Some(cause) = needs_port(spec).filter(|_| spec.port.is_none()) else { return };
+                let message =
+                    format!("{cause} needs `port`: the number on which the container listens inside");
+                return self.error("missing_key", field, message);
+            }
+            (Network::Host, Some(port), Some(Port::Fixed(fixed))) if port == fixed => return self.port(spec),
+            (Network::Project, None, Some(_)) => {
+                "with the project's network, `port` is the number on which the container listens inside"
+            }
+            (Network::None, _, _) => "without a network there is no `port`",
+            (Network::Project | Network::Host, _, _) => "`port` does not fit the container's network",
+        };
+        self.error("conflict", field, wanted);
+    }
+
     fn command(&mut self, field: FieldPath, command: &[Template]) {
         if command.first().is_none_or(|program| program.0.is_empty()) {
             return self.error("invalid_value", field, "a command begins with a program");
@@ -232,7 +331,7 @@ impl Found {
             let field = |key| FieldPath::of(&["health", name, key]);
             match &probe.check {
                 Check::Http(path) => self.http_path(field("http"), path),
-                Check::Tcp => {}
+                Check::Tcp | Check::Image => {}
                 Check::Exec(command) => self.command(field("exec"), command),
             }
             self.duration(field("interval"), probe.interval, Millis(100), Millis::mins(60));
@@ -291,7 +390,10 @@ impl Found {
             }
             // Values of env that refer to each other could do so in a circle.
             let in_env = field.steps().next() == Some("env");
-            let known = |name: &str| BUILT_INS.contains(&name) || (!in_env && own.contains(name));
+            let given = |name: &str| {
+                BUILT_INS.contains(&name) && (name != "SETPOINT" || spec.kind() == Kind::Process)
+            };
+            let known = |name: &str| given(name) || (!in_env && own.contains(name));
             if self.0.len() >= MAX_ERRORS {
                 return;
             }
@@ -363,6 +465,10 @@ impl Found {
             self.error("out_of_range", FieldPath::of(&["resources", "memory"]), message);
         }
         let max = super::raw::MAX_CPUS * 1000;
+        if spec.resources.pids.is_some() && spec.kind() != Kind::Container {
+            let message = format!("`pids` applies to a container alone; this is a {} service", spec.kind());
+            self.error("not_applicable", FieldPath::of(&["resources", "pids"]), message);
+        }
         if spec.resources.millicpus.is_some_and(|cpus| !(1..=max).contains(&cpus)) {
             let message = format!("cpus are from 0.001 to {}", super::raw::MAX_CPUS);
             self.error("out_of_range", FieldPath::of(&["resources", "cpus"]), message);

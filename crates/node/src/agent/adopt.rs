@@ -16,9 +16,11 @@ use crate::{
     StartError,
     clock::Clock,
     config::Config,
+    container::Engine,
     content_source::ContentSource,
     instance::{Instance, Run},
     ledger::{self, Acceptor, Claim, Folder, Identity, State, files},
+    life::Life,
     logs::Kept,
     process::{
         live::Origin,
@@ -61,6 +63,8 @@ impl Agent {
             kept: Kept::new(&config.data, config.logs),
             files: tokio::sync::Semaphore::new(super::FILE_OPERATIONS),
             blobs: content::Blobs::open(&config.blobs)?,
+            engine: Arc::new(Engine::new(&config.engine)),
+            doubt: Arc::default(),
             events: tell.clone(),
             content,
             clock,
@@ -73,6 +77,9 @@ impl Agent {
             places: Default::default(),
             instances: Default::default(),
             unclaimed: Default::default(),
+            containers: Default::default(),
+            strange_containers: Vec::new(),
+            engine: super::containers::View::default(),
             strange: Vec::new(),
             orphans: Default::default(),
             timers: Timers::default(),
@@ -184,8 +191,14 @@ impl Agent {
                 "it runs as instance {id}, which no assignment names; end it if it is not wanted"
             ),
         });
-        let strangers: Vec<_> =
-            self.strange.iter().chain(self.unclaimed.values()).cloned().chain(orphans).collect();
+        let strangers: Vec<_> = self
+            .strange
+            .iter()
+            .chain(self.unclaimed.values())
+            .chain(&self.strange_containers)
+            .cloned()
+            .chain(orphans)
+            .collect();
         for stranger in &strangers {
             if !self.publisher.knows_stranger(stranger) {
                 self.cx.outside.event(model::event::Event {
@@ -222,7 +235,9 @@ impl Agent {
         if let Some(port) = instance.state.port {
             self.ports.note(port, &instance.id);
         }
+        self.note_container(&instance);
         self.instances.insert(instance.id.clone(), instance);
+        self.listen_to_engine();
     }
 
     /// What could not be read is read again: once its file is readable (or moved away), it is known.
@@ -231,6 +246,8 @@ impl Agent {
             .instances
             .values()
             .filter(|instance| matches!(instance.run, Run::Unknown { .. }) && instance.busy.is_none())
+            // A container's engine is asked instead.
+            .filter(|instance| instance.held.is_none())
             .map(|instance| instance.id.clone())
             .collect();
         let now = self.cx.now();
@@ -304,6 +321,9 @@ fn take_over(
     if instance.site.is_some() {
         return;
     }
+    if instance.held.is_some() {
+        return super::containers::take_over(instance, now);
+    }
     match identity {
         Knowledge::Absent => {}
         Knowledge::Unknown { .. } if other_boot => ended(cx, instance, None, now),
@@ -355,13 +375,13 @@ fn find(identity: &Identity) -> std::io::Result<Option<PidFd>> {
 
 fn adopted(cx: &Arc<Context>, instance: &mut Instance, pidfd: PidFd, identity: &Identity, now: Timestamp) {
     let began = instance.state.started_at.unwrap_or(now);
-    let health = Health::adopted(&instance.assigned.content.health, began, instance.state.ready, now);
+    let health = Health::adopted(instance.health(), began, instance.state.ready, now);
     instance.state.runs = instance.state.runs.max(identity.run);
     // An orderly end was begun and did not come to its end: it lives, so it is simply running.
     instance.state.ended_by_us = false;
     match super::job::watch(cx, instance, pidfd, identity.of_kernel(), identity.run, Origin::Adopted) {
         Ok(live) => {
-            instance.run = Run::Alive { live, health };
+            instance.run = Run::Alive { life: Life::Process(live), health };
             let message = format!("{} runs on with pid {}", instance.id, identity.pid);
             cx.say(instance, Kind::InstanceAdopted, message);
         }

@@ -57,8 +57,10 @@ impl Agent {
             self.adopt_orphan(assigned.clone(), folder, orphan);
             return true;
         }
-        let instance = Instance::new(assigned.clone(), folder, &self.cx.config.sites);
+        let mut instance = Instance::new(assigned.clone(), folder, &self.cx.config.sites);
+        self.engine.tell(&mut instance);
         self.instances.insert(id.clone(), instance);
+        self.listen_to_engine();
         true
     }
 

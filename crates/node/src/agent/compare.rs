@@ -16,6 +16,9 @@ use crate::{
 impl Agent {
     /// Compares an instance at these paths, or whole. One at a time: what is asked for meanwhile comes after.
     pub(super) fn compare(&mut self, id: &InstanceId, paths: &[PathBuf], whole: bool) {
+        if self.instances.get(id).is_some_and(|instance| instance.held.is_some()) {
+            return self.look_at_container(id, whole);
+        }
         let Some(instance) = self.instances.get_mut(id) else { return };
         let nothing = instance.site.is_none() && instance.assigned.content.files.is_empty();
         if nothing || !instance.wanted || !instance.state.installed {

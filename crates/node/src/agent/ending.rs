@@ -4,10 +4,10 @@ use decide::node::Busy;
 use model::{InstanceId, event::Kind, route::EndpointHealth};
 use tokio::sync::oneshot;
 
-use super::{Agent, Event, Outcome, Workloads};
+use super::{Agent, Event, Outcome, Workloads, job::end};
 use crate::{
     instance::{Instance, Run},
-    process::{Live, stop},
+    life::Life,
 };
 
 impl Agent {
@@ -32,13 +32,13 @@ impl Agent {
         };
         instance.state.ended_by_us = true;
         Self::remember(instance);
-        let Some(process) = instance.live().map(Live::handle) else { return };
+        let Some(living) = instance.life().map(Life::ending) else { return };
         self.cx.say_endpoint(instance, EndpointHealth::Down);
         instance.busy = Some(Busy::Stopping { since: now });
         let policy = instance.assigned.content.stop.clone();
         let (cx, id) = (self.cx.clone(), id.clone());
         tokio::spawn(async move {
-            let stopped = stop::stop(process, &policy).await.map_err(|error| error.to_string());
+            let stopped = end(&cx, living, &policy).await;
             let _ = cx.events.send(Event::Done { id, outcome: Outcome::Stopped(stopped) }).await;
         });
         let id = instance.id.clone();
@@ -66,7 +66,7 @@ impl Agent {
                 .instances
                 .values()
                 .filter(|instance| {
-                    instance.busy.is_none() && instance.live().is_some() && !is_hopeless(instance)
+                    instance.busy.is_none() && instance.life().is_some() && !is_hopeless(instance)
                 })
                 .map(|instance| instance.id.clone())
                 .collect();
@@ -78,7 +78,7 @@ impl Agent {
         let between =
             |instance: &Instance| matches!(instance.busy, Some(Busy::Starting | Busy::Stopping { .. }));
         let left = |instance: &Instance| {
-            stopping && instance.live().is_some() && !(instance.busy.is_none() && is_hopeless(instance))
+            stopping && instance.life().is_some() && !(instance.busy.is_none() && is_hopeless(instance))
         };
         !self.instances.values().any(|instance| between(instance) || left(instance))
     }

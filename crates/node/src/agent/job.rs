@@ -6,19 +6,17 @@ use model::{
     InstanceId,
     observation::Copied,
     route::{EndpointEvent, EndpointHealth},
+    spec::StopPolicy,
 };
 
 use super::{Context, Event, Launched, StartFailure};
 use crate::{
+    container::{Record, work},
     instance::Instance,
     ledger::Folder,
+    life::Ending,
     logs::{self, Went},
-    process::{
-        Live,
-        live::{Handle, Origin},
-        start::Prepared,
-        stop,
-    },
+    process::{Live, live::Origin, start::Prepared, stop},
     site::{self, Site},
 };
 
@@ -35,21 +33,26 @@ pub(super) fn watch(
     run: u64,
     origin: Origin,
 ) -> std::io::Result<Live> {
+    let first = down(cx, instance);
+    let (events, id) = (cx.events.clone(), instance.id.clone());
+    Live::watch(pidfd, identity, run, origin, first, move |status| async move {
+        let _ = events.send(Event::Ended { id, run, status }).await;
+    })
+}
+
+/// Takes its address out of the routes, when it is called.
+pub(super) fn down(cx: &Arc<Context>, instance: &Instance) -> impl FnOnce() + Send + use<> {
     let down = instance.address(&cx.config.host).map(|address| EndpointEvent {
         instance: instance.id.clone(),
         address,
         health: EndpointHealth::Down,
     });
     let outside = cx.clone();
-    let first = move || {
+    move || {
         if let Some(down) = down {
             outside.outside.endpoint(down);
         }
-    };
-    let (events, id) = (cx.events.clone(), instance.id.clone());
-    Live::watch(pidfd, identity, run, origin, first, move |status| async move {
-        let _ = events.send(Event::Ended { id, run, status }).await;
-    })
+    }
 }
 
 pub(super) async fn blocking<T: Send + 'static>(
@@ -69,22 +72,33 @@ pub(super) async fn pause_after<T>(result: &Result<T, String>, failures: u32, hu
     }
 }
 
+/// Ends what lives, in order.
+pub(super) async fn end(cx: &Context, living: Ending, policy: &StopPolicy) -> Result<(), String> {
+    match living {
+        Ending::Process(process) => stop::stop(process, policy).await.map_err(|error| error.to_string()),
+        Ending::Container(id) => work::stop(&cx.engine, &id, policy).await.map_err(|error| error.to_string()),
+    }
+}
+
 /// What a removal leaves.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Keep {
     pub output: Option<Went>,
     pub current: bool,
     pub webroot: bool,
+    /// It was the last container of its project here: the network goes with it.
+    pub network: bool,
 }
 
 /// What an operation needs of its instance: a copy, since the agent goes on.
 pub(super) struct Job {
-    id: InstanceId,
-    assigned: Arc<model::assignment::Assigned>,
-    folder: Folder,
-    state: crate::ledger::State,
+    pub(super) id: InstanceId,
+    pub(super) assigned: Arc<model::assignment::Assigned>,
+    pub(super) folder: Folder,
+    pub(super) state: crate::ledger::State,
     site: Option<Site>,
     prepared: Option<Arc<Prepared>>,
+    pub(super) record: Option<Record>,
 }
 
 impl Job {
@@ -96,6 +110,7 @@ impl Job {
             state: instance.state.clone(),
             site: instance.site.clone(),
             prepared: instance.prepared.clone(),
+            record: instance.record().cloned(),
         }
     }
 
@@ -165,10 +180,12 @@ impl Job {
     }
 
     /// Ends what lives, then starts. Nothing here waits for the disk to be synced.
-    pub(super) async fn start(&self, cx: &Context, before: Option<Handle>) -> Result<Launched, StartFailure> {
+    pub(super) async fn start(&self, cx: &Context, before: Option<Ending>) -> Result<Launched, StartFailure> {
+        if self.is_container() {
+            return self.start_container(cx, before.is_some()).await;
+        }
         if let Some(before) = before {
-            let stopped = stop::stop(before, &self.assigned.content.stop).await;
-            stopped.map_err(|error| StartFailure { message: error.to_string() })?;
+            end(cx, before, &self.assigned.content.stop).await.map_err(StartFailure::ordinary)?;
         }
         let prepared = match &self.prepared {
             Some(prepared) => prepared.clone(),
@@ -179,23 +196,24 @@ impl Job {
         }
         let began = cx.now();
         let (pidfd, identity) = prepared.start(&self.folder, &self.state, &cx.surroundings.boot).await?;
-        Ok(Launched { pidfd, identity, prepared, began })
+        Ok(Launched::Process { pidfd, identity, prepared, began })
     }
 
     pub(super) async fn delete(
         self,
         cx: &Arc<Context>,
-        process: Option<Handle>,
+        living: Option<Ending>,
         keep: Keep,
     ) -> Result<(), String> {
-        if let Some(process) = process {
-            let stopped = stop::stop(process, &self.assigned.content.stop).await;
-            stopped.map_err(|error| error.to_string())?;
+        if self.is_container() {
+            self.delete_container(cx, keep).await?;
+        } else if let Some(living) = living {
+            end(cx, living, &self.assigned.content.stop).await?;
         }
         let _permit = cx.files.acquire().await;
         let cx = cx.clone();
         blocking(move || {
-            if let Some(went) = keep.output {
+            if let Some(went) = keep.output.filter(|_| !self.is_container()) {
                 let files = logs::all(&self.folder.log(), cx.config.logs.files);
                 if let Err(error) = cx.kept.keep(&self.id, &files, went) {
                     tracing::warn!(instance = %self.id, %error, "its output could not be kept");

@@ -16,24 +16,36 @@ pub struct LogSource {
     pub discarded: u64,
     /// Whether more may come.
     pub open: bool,
+    /// Its engine keeps it, by this id.
+    pub container: Option<String>,
 }
 
 impl Agent {
     pub(super) fn log_source(&self, id: &InstanceId) -> Option<LogSource> {
+        if let Some(instance) = self.instances.get(id).filter(|instance| instance.held.is_some()) {
+            let container = instance.record().and_then(|record| record.id.clone());
+            return Some(LogSource { files: Vec::new(), discarded: 0, open: true, container });
+        }
         let folder = Folder::new(&self.cx.instances(), id);
         if folder.log().exists() {
             let files = logs::all(&folder.log(), self.cx.config.logs.files);
             let discarded = self.log_cuts.get(id).copied().unwrap_or_default();
-            return Some(LogSource { files, discarded, open: self.instances.contains_key(id) });
+            return Some(LogSource {
+                files,
+                discarded,
+                open: self.instances.contains_key(id),
+                container: None,
+            });
         }
         if let Some(kept) = self.cx.kept.find(id) {
-            return Some(LogSource { files: vec![kept], discarded: 0, open: false });
+            return Some(LogSource { files: vec![kept], discarded: 0, open: false, container: None });
         }
         // It has not written anything yet.
         self.instances.contains_key(id).then(|| LogSource {
             files: vec![folder.log()],
             discarded: 0,
             open: true,
+            container: None,
         })
     }
 

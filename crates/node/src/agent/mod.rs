@@ -4,6 +4,7 @@
 mod adopt;
 mod apply;
 mod compare;
+mod containers;
 mod ending;
 mod hints;
 mod job;
@@ -24,13 +25,18 @@ use model::{
     spec::Check,
 };
 use sys::PidFd;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
+use self::containers::Look;
 pub use self::logs::LogSource;
 pub use self::tell::{EndpointSink, Outside};
 use crate::{
     clock::Clock,
     config::Config,
+    container::{
+        Engine, Record, Seen, engine::Error as EngineError, look::Machine, registry::Progress, watch::News,
+        work::Listed,
+    },
     content_source::ContentSource,
     instance::Instance,
     logs::Kept,
@@ -109,6 +115,26 @@ pub(crate) enum Event {
     FilesLooked {
         changed: Vec<InstanceId>,
     },
+    /// A pull goes on.
+    Pulled {
+        id: InstanceId,
+        copied: Copied,
+        progress: Progress,
+    },
+    Engine(News),
+    Machine(Machine),
+    /// All containers with our marks.
+    Listed(Result<Vec<Listed>, EngineError>),
+    LookedAt {
+        id: InstanceId,
+        look: Result<Option<Look>, EngineError>,
+    },
+    /// Its first process ended, and its engine does not say how.
+    Lost {
+        id: InstanceId,
+        run: u64,
+        cause: String,
+    },
     LogsLooked,
 }
 
@@ -116,29 +142,48 @@ pub(crate) enum Event {
 pub(crate) enum Outcome {
     Installed(Result<Option<site::View>, String>),
     Updated(Result<site::View, String>),
+    Repaired(Result<Look, String>),
+    Made(Result<Record, StartFailure>),
     Started(Result<Launched, StartFailure>),
     Deleted(Result<(), String>),
     /// Ended because the node ends.
     Stopped(Result<(), String>),
 }
 
-/// A process that runs.
+/// Something that runs.
 #[derive(Debug)]
-pub(crate) struct Launched {
-    pub pidfd: PidFd,
-    pub identity: sys::Identity,
-    pub prepared: Arc<Prepared>,
-    pub began: Timestamp,
+pub(crate) enum Launched {
+    Process { pidfd: PidFd, identity: sys::Identity, prepared: Arc<Prepared>, began: Timestamp },
+    Container { record: Record, seen: Seen, began: Timestamp },
 }
 
 #[derive(Debug)]
 pub(crate) struct StartFailure {
     pub message: String,
+    pub kind: FailureKind,
+    /// What the ledger holds of the container, as far as it came.
+    pub record: Option<Record>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// It counts as an attempt.
+    Ordinary,
+    /// The engine does not answer: nothing is known, and nothing counts.
+    Away,
+    /// Somebody else holds its port.
+    PortTaken,
+}
+
+impl StartFailure {
+    pub(crate) fn ordinary(message: String) -> Self {
+        Self { message, kind: FailureKind::Ordinary, record: None }
+    }
 }
 
 impl From<start::Error> for StartFailure {
     fn from(error: start::Error) -> Self {
-        Self { message: error.to_string() }
+        Self::ordinary(error.to_string())
     }
 }
 
@@ -153,6 +198,9 @@ pub(crate) struct Context {
     pub outside: Outside,
     pub kept: Kept,
     pub files: Semaphore,
+    pub engine: Arc<Engine>,
+    /// Rung when an operation found the engine away.
+    pub doubt: Arc<Notify>,
     pub events: mpsc::Sender<Event>,
 }
 
@@ -172,6 +220,11 @@ pub(crate) struct Agent {
     /// Folders that no assignment is known to cover: reported, never removed.
     unclaimed: BTreeMap<InstanceId, Stranger>,
     strange: Vec<Stranger>,
+    /// Containers with our marks that no ledger knows.
+    strange_containers: Vec<Stranger>,
+    /// Whose each container is, by the id that its engine knows.
+    containers: BTreeMap<String, InstanceId>,
+    engine: containers::View,
     /// Processes whose ledger was lost: taken over when an assignment names them.
     orphans: BTreeMap<InstanceId, Orphan>,
     accepted: Option<Stamp>,
@@ -257,6 +310,12 @@ impl Agent {
             Event::LogCut { id, bytes } => *self.log_cuts.entry(id).or_default() += bytes,
             Event::FilesLooked { changed } => self.files_looked(&changed),
             Event::LogsLooked => self.looking_at_logs = false,
+            Event::Pulled { id, copied, progress } => self.pulled(&id, copied, &progress),
+            Event::Engine(news) => self.engine_news(news),
+            Event::Machine(machine) => self.engine.machine = machine,
+            Event::Listed(listed) => self.listed(listed),
+            Event::LookedAt { id, look } => self.looked_at(&id, look),
+            Event::Lost { id, run, cause } => self.lost(&id, run, cause),
         }
     }
 
@@ -323,9 +382,13 @@ impl Agent {
 
     fn full_pass(&mut self) {
         self.read_unknown_again();
+        self.list_containers();
         let ids: Vec<_> = self.instances.keys().cloned().collect();
         for id in &ids {
-            self.compare(id, &[], true);
+            // Containers are looked at where the list shows something new.
+            if self.instances.get(id).is_some_and(|instance| instance.held.is_none()) {
+                self.compare(id, &[], true);
+            }
             self.touch(id);
         }
         self.publisher.touch();

@@ -7,11 +7,7 @@ use super::{
     Agent, Event, Outcome,
     job::{Job, Keep, blocking, pause_after},
 };
-use crate::{
-    instance::Instance,
-    logs::Went,
-    process::{Live, ports},
-};
+use crate::{instance::Instance, life::Life, logs::Went, process::ports};
 
 impl Agent {
     pub(super) fn operate(&mut self, id: &InstanceId, operation: Operation, now: Timestamp) {
@@ -36,6 +32,9 @@ impl Agent {
         }
         let (cx, id) = (self.cx.clone(), id.clone());
         let job = Job::of(instance);
+        if instance.held.is_some() {
+            return super::containers::make(cx, job);
+        }
         tokio::spawn(async move {
             let _permit = cx.files.acquire().await;
             let inner = cx.clone();
@@ -46,7 +45,7 @@ impl Agent {
 
     fn restart(&mut self, id: &InstanceId, attempts: Attempts, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
-        let before = instance.live().map(Live::handle);
+        let before = instance.life().map(Life::ending);
         if before.is_some() {
             self.cx.say_endpoint(instance, EndpointHealth::Down);
         }
@@ -71,6 +70,10 @@ impl Agent {
         let job = Job::of(instance);
         let (cx, id, hurry, failures) =
             (self.cx.clone(), id.clone(), instance.hurry.clone(), instance.failures);
+        if instance.held.is_some() {
+            let paths = super::containers::correctable(instance);
+            return super::containers::repair(cx, job, paths, self.engine.machine, failures, hurry);
+        }
         tokio::spawn(async move {
             let permit = cx.files.acquire().await;
             let inner = cx.clone();
@@ -83,21 +86,21 @@ impl Agent {
 
     fn delete(&mut self, id: &InstanceId, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
-        if instance.process().is_some() && instance.report.as_ref().is_some_and(|report| report.ready) {
+        if instance.runs() && instance.report.as_ref().is_some_and(|report| report.ready) {
             self.cx.say_endpoint(instance, EndpointHealth::Down);
         }
         instance.busy = Some(Busy::Stopping { since: now });
-        let process = instance.live().map(Live::handle);
+        let living = instance.life().map(Life::ending);
         let failures = instance.failures;
         let hurry = instance.hurry.clone();
         let failed = instance.state.attempts.total > 0 || !instance.state.ready;
         let went = if failed { Went::Failed } else { Went::Ended };
-        let output = instance.process().map(|_| went);
+        let output = instance.runs().then_some(went);
         let job = Job::of(instance);
-        let keep = Keep { output, ..self.links_of_others(id) };
+        let keep = Keep { output, network: self.is_last_of_project(id), ..self.links_of_others(id) };
         let (cx, id) = (self.cx.clone(), id.clone());
         tokio::spawn(async move {
-            let deleted = job.delete(&cx, process, keep).await;
+            let deleted = job.delete(&cx, living, keep).await;
             pause_after(&deleted, failures, &hurry).await;
             let _ = cx.events.send(Event::Done { id, outcome: Outcome::Deleted(deleted) }).await;
         });

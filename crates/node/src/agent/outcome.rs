@@ -10,9 +10,10 @@ use model::{
     observation::{Copied, Exit, ExitStatus},
 };
 
-use super::{Agent, Launched, Outcome, StartFailure, job::watch, operate::random_start};
+use super::{Agent, FailureKind, Launched, Outcome, StartFailure, job::watch, operate::random_start};
 use crate::{
     instance::{Instance, Run},
+    life::Life,
     process::{cgroup, live::Origin, ports},
     site,
 };
@@ -28,6 +29,8 @@ impl Agent {
         match outcome {
             Outcome::Installed(result) => self.installed(id, result, now),
             Outcome::Updated(result) => self.updated(id, result),
+            Outcome::Repaired(result) => self.repaired(id, result),
+            Outcome::Made(result) => self.made(id, result, now),
             Outcome::Started(result) => self.started(id, result, now),
             Outcome::Deleted(result) => return self.deleted(id, result),
             Outcome::Stopped(result) => self.stopped(id, result),
@@ -75,15 +78,18 @@ impl Agent {
     fn started(&mut self, id: &InstanceId, result: Result<Launched, StartFailure>, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         match result {
-            Ok(Launched { pidfd, identity, prepared, began }) => {
+            Ok(Launched::Container { record, seen, began }) => {
+                self.container_started(id, record, &seen, began)
+            }
+            Ok(Launched::Process { pidfd, identity, prepared, began }) => {
                 instance.prepared = Some(prepared);
                 instance.trouble = None;
                 let run = instance.state.runs;
-                let health = Health::new(&instance.assigned.content.health, began);
+                let health = Health::new(instance.health(), began);
                 instance.state.started_at = Some(began);
                 instance.state.ready = health.ready;
                 match watch(&self.cx, instance, pidfd, identity, run, Origin::Started) {
-                    Ok(live) => instance.run = Run::Alive { live, health },
+                    Ok(live) => instance.run = Run::Alive { life: Life::Process(live), health },
                     Err(error) => {
                         instance.run =
                             Run::Unknown { since: now, cause: format!("it cannot be watched: {error}") };
@@ -96,7 +102,11 @@ impl Agent {
                     format!("{id} {again} with pid {}", identity.pid),
                 );
             }
+            Err(failure) if failure.kind != FailureKind::Ordinary => self.container_failed(id, failure, now),
             Err(failure) => {
+                if let Some(record) = failure.record {
+                    instance.hold(record);
+                }
                 // Nothing ran: the budget counts it as an install that failed.
                 instance.prepared = None;
                 instance.run = Run::NotStarted;
@@ -110,8 +120,8 @@ impl Agent {
     pub(super) fn ended(&mut self, id: &InstanceId, run: u64, status: ExitStatus) {
         let now = self.cx.now();
         let Some(instance) = self.instances.get_mut(id) else { return };
-        let Run::Alive { live, health } = &instance.run else { return };
-        if live.run != run {
+        let Run::Alive { life, health } = &instance.run else { return };
+        if life.run() != run {
             return;
         }
         let was_ready = health.ready;
@@ -124,7 +134,7 @@ impl Agent {
         let asked = matches!(instance.busy, Some(Busy::Starting | Busy::Stopping { .. }));
         if !asked {
             self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {status}"));
-            if !was_ready {
+            if !was_ready && instance.held.is_none() {
                 self.move_port(id);
             }
         }
@@ -143,11 +153,15 @@ impl Agent {
 
     /// It ended before it was ready, and somebody else holds its port: another port, and no attempt.
     fn move_port(&mut self, id: &InstanceId) {
+        let taken = self.instances.get(id).and_then(|instance| instance.state.port);
+        if taken.is_some_and(|port| !ports::is_free(&self.cx.config.host, port)) {
+            self.give_another_port(id);
+        }
+    }
+
+    pub(super) fn give_another_port(&mut self, id: &InstanceId) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Some(port) = instance.state.port else { return };
-        if ports::is_free(&self.cx.config.host, port) {
-            return;
-        }
         if !instance.has_dynamic_port() {
             let taken = ports::Error::Taken { port, host: self.cx.config.host.clone() };
             instance.trouble = Some(taken.to_string());
@@ -178,12 +192,14 @@ impl Agent {
         self.ports.release(id);
         self.timers.set(id, None);
         self.log_cuts.remove(id);
+        self.containers.retain(|_, of| of != id);
         let again = self.instances.remove(id).filter(|instance| instance.wanted);
         self.publisher.remove(id);
         if let Some(instance) = again {
             // Assigned once more while it went: it begins anew.
-            let fresh =
+            let mut fresh =
                 Instance::new(instance.assigned.clone(), instance.folder.clone(), &self.cx.config.sites);
+            self.engine.tell(&mut fresh);
             self.instances.insert(id.clone(), fresh);
             self.touch(id);
         }

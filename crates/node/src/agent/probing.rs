@@ -18,17 +18,18 @@ use crate::{
 impl Agent {
     /// Begins what is due, and says when the next is.
     pub(super) fn probe(cx: &Arc<Context>, instance: &mut Instance, now: Timestamp) -> Option<Timestamp> {
-        let Run::Alive { live, health } = &instance.run else { return None };
+        let Run::Alive { life, health } = &instance.run else { return None };
         if instance.busy.is_some_and(|busy| matches!(busy, decide::node::Busy::Stopping { .. })) {
             return None;
         }
-        let spec = &instance.assigned.content.health;
+        let spec = instance.health();
         let (due, next) = health.due(spec, now);
-        let run = live.run;
+        let run = life.run();
         // A start is waited for as it happens; a ready process that refuses is news at once.
         let patience = if health.ready { Duration::ZERO } else { Probe::INTERVAL_UNTIL_READY.as_duration() };
         for due in due {
-            if instance.probing.iter().any(|(check, _)| *check == due.check) {
+            // What the engine probes is told by it.
+            if due.check == Check::Image || instance.probing.iter().any(|(check, _)| *check == due.check) {
                 continue;
             }
             let prepared = target(cx, instance, &due.check)
@@ -62,16 +63,17 @@ impl Agent {
         at: Timestamp,
     ) {
         let Some(instance) = self.instances.get_mut(id) else { return };
-        let Run::Alive { live, health } = &mut instance.run else { return };
-        if live.run != run {
+        let spec = instance.health().clone();
+        let Run::Alive { life, health } = &mut instance.run else { return };
+        if life.run() != run {
             return;
         }
         instance.probing.retain(|(probing, _)| probing != check);
-        if live.exit_status().is_none() {
+        if !life.has_ended() {
             // What it says is true at its end, but a failure's time is its begin.
             let at = if result.is_ok() { self.cx.clock.now() } else { at };
             let before = (health.ready, health.started);
-            *health = health.after(&instance.assigned.content.health, purposes, result, at);
+            *health = health.after(&spec, purposes, result, at);
             if before != (health.ready, health.started) {
                 instance.state.ready = health.ready;
                 instance.state.port_moves = 0;
@@ -89,6 +91,7 @@ fn target(cx: &Context, instance: &Instance, check: &Check) -> Result<Target, St
         cwd: instance.folder.work(),
         env: BTreeMap::new(),
         user: None,
+        inside: super::containers::inside(cx, instance),
     };
     if let (Check::Exec(_), Some(process)) = (check, instance.process()) {
         let inherited = &cx.surroundings.inherited;
@@ -112,6 +115,9 @@ fn names<'a>(cx: &'a Context, instance: &'a Instance) -> Names<'a> {
 
 fn command(cx: &Context, instance: &Instance, check: &Check) -> Result<Vec<String>, String> {
     let Check::Exec(words) = check else { return Ok(Vec::new()) };
+    if instance.container().is_some() {
+        return super::containers::command(cx, instance, words);
+    }
     let names = names(cx, instance);
     words.iter().map(|word| names.render("health", word).map_err(|error| error.to_string())).collect()
 }

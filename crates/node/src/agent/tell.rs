@@ -143,7 +143,7 @@ impl Agent {
         if was == now.ready {
             return;
         }
-        if instance.process().is_some() {
+        if instance.runs() {
             cx.say_endpoint(instance, if now.ready { EndpointHealth::Ready } else { EndpointHealth::Down });
         }
         if now.ready {

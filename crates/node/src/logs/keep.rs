@@ -12,7 +12,7 @@ use super::read;
 use crate::config::LogLimits;
 
 /// Lines kept at the most; the limit in bytes holds too.
-const LINES: usize = 10_000;
+pub const LINES: usize = 10_000;
 
 /// How an instance went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,11 @@ impl Kept {
 
     /// Keeps the end of the output, and drops the oldest others that went alike.
     pub fn keep(&self, id: &InstanceId, files: &[PathBuf], went: Went) -> io::Result<()> {
-        let mut bytes = read::tail(files, LINES, u64::MAX).map_err(io::Error::other)?;
+        self.keep_bytes(id, read::tail(files, LINES, u64::MAX).map_err(io::Error::other)?, went)
+    }
+
+    /// The same of output that is at hand.
+    pub fn keep_bytes(&self, id: &InstanceId, mut bytes: Vec<u8>, went: Went) -> io::Result<()> {
         let limit = usize::try_from(self.limits.kept_bytes).unwrap_or(usize::MAX);
         if bytes.len() > limit {
             bytes.drain(..bytes.len() - limit);

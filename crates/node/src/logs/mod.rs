@@ -7,6 +7,6 @@ mod keep;
 mod read;
 mod rotate;
 
-pub use keep::{Kept, Went};
-pub use read::{Error, Follow, tail};
+pub use keep::{Kept, LINES, Went};
+pub use read::{Error, Follow, MAX_TAIL, tail};
 pub use rotate::{Cut, all, cut};

@@ -9,7 +9,7 @@ use std::{
 use model::InstanceId;
 
 /// No answer is longer, whatever the lines are.
-const MAX_TAIL: u64 = 4 << 20;
+pub const MAX_TAIL: u64 = 4 << 20;
 const CHUNK: u64 = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,8 @@ pub enum Error {
     Unknown(InstanceId),
     #[error("{}: {error}", path.display())]
     Unreadable { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Engine(#[from] crate::container::engine::Error),
     #[error("the node has been shut down")]
     Ended,
 }

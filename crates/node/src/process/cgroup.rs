@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_limited_process_is_in_its_group_with_the_limits_set() {
         let (cluster, id) = ids();
-        let resources = Resources { memory: Some(Bytes(64 << 20)), millicpus: Some(500) };
+        let resources = Resources { memory: Some(Bytes(64 << 20)), millicpus: Some(500), pids: None };
         let group = Cgroup::of(&cluster, &id, &resources).unwrap();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         if let Err(error) = group.take(child.id()) {

@@ -27,29 +27,49 @@ pub struct Difference {
     pub observed: Option<String>,
 }
 
-/// Writes each file that differs, whole or not at all. `owner` is the user that the workload runs as.
+/// How a file that differs is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    /// Whole or not at all, for this user, or for ours.
+    Replace { owner: Option<(u32, u32)> },
+    /// A container sees the file itself and not its name: another in its place would not be seen. Readable by whoever the
+    /// container runs as; the folder above it lets nobody else pass.
+    InPlace,
+}
+
+/// Writes each file that differs.
 pub fn put(
     folder: &Path,
     files: &BTreeMap<RelPath, Vec<u8>>,
-    owner: Option<(u32, u32)>,
+    writing: Writing,
 ) -> Result<Vec<Difference>, Error> {
     let different = compare(folder, files);
     for difference in &different {
         if let Some(bytes) = files.get(&difference.file) {
-            put_one(folder, &difference.file, bytes, owner)
+            put_one(folder, &difference.file, bytes, writing)
                 .map_err(|error| Error { file: difference.file.clone(), error })?;
         }
     }
     Ok(different)
 }
 
-fn put_one(folder: &Path, file: &RelPath, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
+fn put_one(folder: &Path, file: &RelPath, bytes: &[u8], writing: Writing) -> io::Result<()> {
     let path = folder.join(file);
+    let owner = match writing {
+        Writing::Replace { owner } => owner,
+        Writing::InPlace => None,
+    };
     if let Some(parent) = Path::new(file.as_str()).parent() {
         make_folders(folder, parent, owner)?;
     }
     if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
         move_aside(&path)?;
+    }
+    if writing == Writing::InPlace {
+        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
+            return fs::write(&path, bytes);
+        }
+        return write_bytes(&path, bytes, 0o644, Durable::No);
     }
     write_bytes(&path, bytes, 0o600, Durable::No)?;
     if let Some((uid, gid)) = owner {
@@ -144,8 +164,8 @@ mod tests {
                 .into();
         let dir = tempfile::tempdir().unwrap();
         let at = |file: &str| dir.path().join(file);
-        assert_eq!(put(dir.path(), &files, None).unwrap().len(), 5);
-        assert_eq!(put(dir.path(), &files, None).unwrap(), []);
+        assert_eq!(put(dir.path(), &files, Writing::Replace { owner: None }).unwrap().len(), 5);
+        assert_eq!(put(dir.path(), &files, Writing::Replace { owner: None }).unwrap(), []);
         fs::write(at("a.yaml"), "a: 2\n").unwrap();
         fs::remove_dir_all(at("etc")).unwrap();
         fs::write(at("etc"), "in the way").unwrap();
@@ -165,9 +185,22 @@ mod tests {
             ("etc/b", None),
         ];
         assert_eq!(observed, expected.map(|(file, saw)| (file.to_owned(), saw.map(str::to_owned))));
-        put(dir.path(), &files, None).unwrap();
+        put(dir.path(), &files, Writing::Replace { owner: None }).unwrap();
         assert_eq!(compare(dir.path(), &files), []);
         assert!(at("c.aside-1").is_dir(), "a directory in the way is kept");
         assert!(fs::read_to_string("/etc/passwd").unwrap().contains("root"), "no link was followed");
+    }
+
+    #[test]
+    fn what_a_container_sees_is_mended_in_the_file_that_it_sees() {
+        let files: BTreeMap<RelPath, Vec<u8>> = [("a".parse().unwrap(), b"a".to_vec())].into();
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), &files, Writing::InPlace).unwrap();
+        let inode = || fs::metadata(dir.path().join("a")).unwrap().ino();
+        let before = inode();
+        fs::write(dir.path().join("a"), "changed").unwrap();
+        put(dir.path(), &files, Writing::InPlace).unwrap();
+        assert_eq!((compare(dir.path(), &files), inode()), (vec![], before));
+        assert_eq!(fs::metadata(dir.path().join("a")).unwrap().mode() & 0o777, 0o644);
     }
 }

@@ -18,7 +18,7 @@ use sys::{Limit, PidFd, Spawn, SpawnError, Stage};
 
 use super::{
     cgroup::Cgroup,
-    files,
+    files::{self, Writing},
     lookup::{self, User},
     render::{self, Names},
 };
@@ -126,7 +126,7 @@ impl Prepared {
             let given = chown(folder.work(), Some(uid), Some(gid));
             given.map_err(|error| Error::Owner { user: uid, error })?;
         }
-        files::put(&folder.work(), &self.files, self.owner())?;
+        files::put(&folder.work(), &self.files, Writing::Replace { owner: self.owner() })?;
         Ok(())
     }
 

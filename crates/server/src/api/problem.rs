@@ -12,7 +12,7 @@ use decide::intent::Refused;
 use store::{CommitError, Refusal, StoreError};
 
 use crate::{
-    RequestError, UploadError,
+    ImageError, RequestError, UploadError,
     views::{self, Fault},
 };
 
@@ -117,6 +117,7 @@ impl From<RequestError> for Problem {
                 });
                 Self::unprocessable(code, message).errors(faults.collect())
             }
+            RequestError::Image(error) => of_image(&error),
             RequestError::Empty => Self::unprocessable("declares_nothing", message).field("services"),
             RequestError::Mismatch { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "generation_mismatch", message)
@@ -132,6 +133,17 @@ impl From<RequestError> for Problem {
             RequestError::Store(error) => error.into(),
         }
     }
+}
+
+fn of_image(error: &ImageError) -> Problem {
+    let message = error.to_string();
+    let problem = match error {
+        ImageError::NotFound { .. } => Problem::unprocessable("no_such_image", message),
+        ImageError::Denied { .. } => Problem::unprocessable("image_denied", message),
+        ImageError::Registry { .. } => Problem::new(StatusCode::BAD_GATEWAY, "registry_failed", message),
+        ImageError::Engine(_) => Problem::unavailable("no_engine", message),
+    };
+    problem.field("image")
 }
 
 fn no_deployment(message: String) -> Problem {
@@ -153,9 +165,12 @@ impl From<Refused> for Problem {
             Refused::SiteHasNoReplicas(_) | Refused::Replicas(_) => {
                 Self::unprocessable(code, message).field("replicas")
             }
-            Refused::ProcessTakesNoContent(_) | Refused::NoContent(_) => {
-                Self::unprocessable(code, message).field("artifact")
+            Refused::TakesNoContent { content, .. } => {
+                let field = if content == "image" { "image" } else { "artifact" };
+                Self::unprocessable(code, message).field(field)
             }
+            Refused::NoContent(_) => Self::unprocessable(code, message).field("artifact"),
+            Refused::ImageNotResolved { .. } => Self::unavailable(code, message).field("image"),
         }
     }
 }

@@ -8,6 +8,8 @@ use axum::{
 };
 use serde::Deserialize;
 
+use decide::intent::Content;
+
 use super::{
     Api,
     problem::Problem,
@@ -42,9 +44,18 @@ pub async fn plan(
 pub async fn deploy(
     State(api): State<Api>,
     Key(key): Key,
-    Write(Deploy { artifact }, terms): Write<Deploy>,
+    Write(Deploy { artifact, image }, terms): Write<Deploy>,
 ) -> Result<Response, Problem> {
-    carry_out(&api, &Request::Deploy { key, artifact }, &terms).await
+    let content = match (artifact, image) {
+        (None, None) => Content::Declared,
+        (Some(artifact), None) => Content::Artifact(artifact),
+        (None, Some(image)) => Content::Image(image),
+        (Some(_), Some(_)) => {
+            let message = "a deployment takes an artifact or an image, not both";
+            return Err(Problem::unprocessable("conflict", message).field("image"));
+        }
+    };
+    carry_out(&api, &Request::Deploy { key, content }, &terms).await
 }
 
 pub async fn rollback(

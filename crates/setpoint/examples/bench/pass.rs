@@ -182,6 +182,7 @@ fn told(placement: &Placement) -> (InstanceId, Arc<InstanceReport>) {
         ready: true,
         ready_since: NOW,
         pid: Some(1),
+        container: None,
         address: None,
         folder: None,
         current: false,

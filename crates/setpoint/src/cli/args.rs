@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::{DeploymentId, InstanceId, Millis, ServiceKey};
+use model::{DeploymentId, InstanceId, Millis, ServiceKey, image::ImageRef};
 
 /// How long `--wait` waits when it is not told.
 const WAIT: &str = "15m";
@@ -308,9 +308,9 @@ pub struct Deploy {
     /// A folder, or an archive (tar, tar.gz, tar.zst, zip); without it the service's declaration is deployed again
     #[arg(conflicts_with_all = ["image", "git"])]
     pub path: Option<PathBuf>,
-    /// An image (not possible yet)
+    /// Another image for a container than the declared one: `acme/web:2`
     #[arg(long, value_name = "REF", conflicts_with = "git")]
-    pub image: Option<String>,
+    pub image: Option<ImageRef>,
     /// A repository and a branch, tag or commit in it (not possible yet)
     #[arg(long, value_name = "URL#REF")]
     pub git: Option<String>,

@@ -277,7 +277,7 @@ impl Watch<'_> {
 /// Right after a request the server may still tell of the state before: what is too many counts as not yet.
 fn is_reached(goal: &Goal, service: &views::Service) -> bool {
     let wanted = usize::try_from(service.replicas.desired).unwrap_or(usize::MAX);
-    let enough = service.kind != Some(Kind::Process) || service.instances.len() <= wanted;
+    let enough = !service.kind.is_some_and(Kind::runs) || service.instances.len() <= wanted;
     match goal {
         Goal::Active(_) | Goal::Gone => false,
         Goal::Stopped => service.state == ServiceState::Stopped,

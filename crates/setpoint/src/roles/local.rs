@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use decide::policy::Policy;
 use edge::Edge;
 use model::{EdgeId, NodeId};
 use node::{Node, Workloads};
@@ -14,6 +15,7 @@ use super::{
     clock::Clock,
     content::StoredContent,
     data::{DataDir, random_hex},
+    images::NodeImages,
     logs::NodeLogs,
     metrics,
     settings::Settings,
@@ -29,6 +31,10 @@ pub struct Options {
     pub pass_every: Duration,
     /// Host names besides loopback's under which the API answers.
     pub allowed_hosts: Vec<String>,
+    /// The container engine, as in `DOCKER_HOST`.
+    pub engine: String,
+    /// What containers may have of the machine.
+    pub policy: Policy,
 }
 
 impl Options {
@@ -39,6 +45,8 @@ impl Options {
             edge: with_edge.then_some(settings.edge.listen),
             pass_every: settings.reconcile.every.as_duration(),
             allowed_hosts: settings.api.allowed_hosts.clone(),
+            engine: settings.containers.engine(),
+            policy: settings.containers.policy(),
         }
     }
 }
@@ -84,7 +92,8 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let control =
         Control::start(store.clone(), control_config(&data, &local, &options)?, clock.for_server()).await?;
     let mut wires = Wires::new();
-    let node = start_node(&data, &store, &local, clock).await?;
+    let node = start_node(&data, &store, &local, clock, &options).await?;
+    control.images_are_resolved_by(NodeImages::new(node.clone()));
     let mut servers = Vec::new();
     let mut api_config =
         server::api::Config::new(token.clone(), options.allowed_hosts, NodeLogs::new(node.clone()));
@@ -138,9 +147,19 @@ impl Running {
     }
 }
 
-async fn start_node(data: &DataDir, store: &Store, id: &NodeId, clock: Clock) -> Result<Node, Error> {
+async fn start_node(
+    data: &DataDir,
+    store: &Store,
+    id: &NodeId,
+    clock: Clock,
+    options: &Options,
+) -> Result<Node, Error> {
     let exe = std::env::current_exe()?;
-    let config = node::Config::new(data.path(), store.cluster_id().clone(), id.clone(), exe);
+    let config = node::Config {
+        engine: options.engine.clone(),
+        policy: options.policy.clone(),
+        ..node::Config::new(data.path(), store.cluster_id().clone(), id.clone(), exe)
+    };
     let content = std::sync::Arc::new(StoredContent::new(store.clone()));
     Ok(Node::start(config, content, std::sync::Arc::new(clock)).await?)
 }
@@ -151,6 +170,7 @@ fn control_config(data: &DataDir, node: &NodeId, options: &Options) -> Result<se
         nodes: vec![node.clone()],
         holder: random_hex::<16>()?.parse()?,
         pass_every: options.pass_every,
+        policy: options.policy.clone(),
     })
 }
 

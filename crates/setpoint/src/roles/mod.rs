@@ -5,6 +5,7 @@ mod clock;
 mod content;
 mod data;
 mod edge;
+mod images;
 mod local;
 mod logs;
 mod metrics;

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use decide::policy::Policy;
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
@@ -31,6 +32,7 @@ pub struct Settings {
     pub edge: Edge,
     pub reconcile: Reconcile,
     pub log: Log,
+    pub containers: Containers,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +63,35 @@ pub struct Log {
     pub format: LogFormat,
     /// A level, or a filter such as `info,server=debug`.
     pub level: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Containers {
+    /// The engine, as in `DOCKER_HOST`, which counts where this is empty.
+    pub host: String,
+    /// Folders of the machine that containers may mount.
+    pub binds: Vec<String>,
+    /// Whether containers may have the machine's own network.
+    pub host_network: bool,
+    /// Capabilities over the machine that containers may add.
+    pub capabilities: Vec<String>,
+}
+
+impl Containers {
+    pub fn engine(&self) -> String {
+        let of_environment = || std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+        let named = Some(self.host.clone()).filter(|host| !host.is_empty()).or_else(of_environment);
+        named.unwrap_or_else(|| "unix:///var/run/docker.sock".into())
+    }
+
+    pub fn policy(&self) -> Policy {
+        Policy {
+            binds: self.binds.clone(),
+            host_network: self.host_network,
+            capabilities: self.capabilities.clone(),
+        }
+    }
 }
 
 impl Default for Api {

@@ -71,7 +71,7 @@ fn bad_input_is_refused_with_its_place_and_changes_nothing() {
             422,
             "invalid",
         ),
-        ("POST", "/api/v1/services/default/api/deploy", artifact(), 422, "process_takes_no_content"),
+        ("POST", "/api/v1/services/default/api/deploy", artifact(), 422, "takes_no_content"),
         ("POST", "/api/v1/services/default/api/rollback", "{}".into(), 409, "no_earlier_release"),
         (
             "POST",

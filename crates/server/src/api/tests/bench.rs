@@ -176,6 +176,7 @@ async fn control(data: &std::path::Path) -> Control {
         nodes: vec!["local".parse().unwrap()],
         holder: "test".parse().unwrap(),
         pass_every: Duration::from_secs(30),
+        policy: Default::default(),
     };
     Control::start(store, config, Arc::new(now)).await.unwrap()
 }
@@ -226,6 +227,7 @@ fn report(assigned: &Assigned) -> InstanceReport {
         ready: true,
         ready_since: Timestamp(0),
         pid: (!is_site).then_some(4711),
+        container: None,
         address: (!is_site).then(|| format!("127.0.0.1:{}", 31_000 + assigned.id.slot.0)),
         folder: is_site.then(|| format!("/sites/deployment-{}", assigned.deployment)),
         current: is_site && assigned.current,

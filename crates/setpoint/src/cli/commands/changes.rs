@@ -25,19 +25,19 @@ pub async fn deploy(args: &Deploy) -> Result<u8, Error> {
         Some(path) => Some(take_in(&client, &args.service, path, &display).await?),
         None => None,
     };
-    let answer = client.post(&at(&args.service, "deploy"), &views::Deploy { artifact }).await?;
+    let answer = client
+        .post(&at(&args.service, "deploy"), &views::Deploy { artifact, image: args.image.clone() })
+        .await?;
     finish(&client, &answer, args.output, args.wait, &Goal::Converged).await
 }
 
 fn refuse_unbuilt(args: &Deploy) -> Result<(), Error> {
-    let flag = match (&args.image, &args.git) {
-        (Some(_), _) => "--image",
-        (None, Some(_)) => "--git",
-        (None, None) => return Ok(()),
-    };
+    if args.git.is_none() {
+        return Ok(());
+    }
     Err(Error::Said(format!(
-        "{flag} is not possible yet: deploy a folder or an archive of a site (`setpoint deploy {0} PATH`), or \
-         declare a program with `command`",
+        "--git is not possible yet: deploy a folder or an archive of a site (`setpoint deploy {0} PATH`), an image \
+         (`setpoint deploy {0} --image REF`), or declare a program with `command`",
         args.service
     )))
 }
@@ -50,11 +50,20 @@ async fn take_in(
     display: &Display,
 ) -> Result<model::ArtifactDigest, Error> {
     let Services { services } = client.view(&format!("/services/{service}")).await?;
-    if services.first().is_some_and(|found| found.kind == Some(Kind::Process)) {
-        return Err(Error::Said(format!(
-            "{service} is a process and takes no content: change its `command` or `files` and apply, or deploy it \
-             again without PATH"
-        )));
+    match services.first().and_then(|found| found.kind) {
+        Some(Kind::Site) | None => {}
+        Some(Kind::Process) => {
+            return Err(Error::Said(format!(
+                "{service} is a process and takes no content: change its `command` or `files` and apply, or deploy \
+                 it again without PATH"
+            )));
+        }
+        Some(Kind::Container) => {
+            return Err(Error::Said(format!(
+                "{service} is a container and takes no folder: deploy another image with `--image REF`, or deploy it \
+                 again without PATH to resolve its tag anew"
+            )));
+        }
     }
     let shown = display.upload(&format!("{service}: {}", path.display()));
     Ok(upload::upload(client, path, shown).await?.digest)
@@ -90,8 +99,8 @@ pub async fn restart(args: &Change) -> Result<u8, Error> {
 /// What a restart replaces. A site has nothing to restart.
 async fn replaced(client: &Client, service: &ServiceKey) -> Result<Vec<InstanceId>, Error> {
     let Services { services } = client.view(&format!("/services/{service}")).await?;
-    let processes = services.into_iter().filter(|found| found.kind == Some(Kind::Process));
-    Ok(processes.flat_map(|found| found.instances).map(|instance| instance.id).collect())
+    let running = services.into_iter().filter(|found| found.kind.is_some_and(Kind::runs));
+    Ok(running.flat_map(|found| found.instances).map(|instance| instance.id).collect())
 }
 
 pub async fn delete(args: &Change) -> Result<u8, Error> {

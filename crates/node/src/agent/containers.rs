@@ -1,0 +1,913 @@
+//! The agent's dealings with a container engine: what it says becomes what is known of the instances, and operations on
+//! them run in tasks of their own.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use decide::{
+    health::{Health, Purpose},
+    node::Install,
+};
+use model::{
+    InstanceId, Timestamp,
+    assignment::Assigned,
+    container::Network,
+    event::Kind,
+    observation::{Copied, Exit, ExitStatus, Stranger},
+    spec::{Check, DriftMode, Template, Workload},
+};
+use tokio::sync::Notify;
+
+use super::{
+    Agent, Context, Event, FailureKind, Launched, Outcome, StartFailure,
+    job::{Job, Keep, pause_after},
+};
+use crate::{
+    container::{
+        Record, Seen,
+        engine::Error as EngineError,
+        look::{self, Judged, Machine, State, Wanted},
+        names,
+        order::Order,
+        probe::Inside,
+        registry,
+        watch::{self, News, Watched, What},
+        work::{self, Failure, Listed, Work},
+    },
+    instance::{Instance, Run},
+    ledger::Folder,
+    life::Life,
+    logs,
+    process::files,
+    site,
+};
+
+/// News of the engine waiting for the agent.
+const NEWS: usize = 1024;
+/// Between words about a pull.
+const TOLD_EVERY: Duration = Duration::from_millis(250);
+
+/// What is known of the engine as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    /// Somebody listens to it.
+    listening: bool,
+    /// Since when it has not answered, and why; before its first answer, since the node's start.
+    away: Option<(Timestamp, String)>,
+    pub machine: Machine,
+    listing: bool,
+}
+
+impl View {
+    /// Tells an instance whether its engine answers.
+    pub fn tell(&self, instance: &mut Instance) {
+        if instance.held.is_some() {
+            instance.away.clone_from(&self.away);
+        }
+    }
+}
+
+/// What a look at one container found. `None` for an image or files that were not looked at.
+#[derive(Debug)]
+pub(crate) struct Look {
+    seen: Seen,
+    image_missing: Option<bool>,
+    files: Vec<files::Difference>,
+}
+
+/// After a start of the node: nothing is known of a container before its engine has been asked.
+pub(super) fn take_over(instance: &mut Instance, now: Timestamp) {
+    match Record::read(&instance.folder) {
+        Ok(Some(record)) => {
+            instance.hold(record);
+            let cause = "its engine has not been asked yet".into();
+            instance.run = Run::Unknown { since: now, cause };
+        }
+        // Nothing was ever asked of an engine: there is nothing to be unknown.
+        Ok(None) => instance.run = Run::NotStarted,
+        Err(error) => instance.run = Run::Unknown { since: now, cause: error.to_string() },
+    }
+}
+
+/// Drifted paths that the policy lets us put back.
+pub(super) fn correctable(instance: &Instance) -> Vec<String> {
+    instance.drift.keys().filter(|path| site::corrects(&instance.assigned.drift, path)).cloned().collect()
+}
+
+/// How a probe gets into the container, where that is needed.
+pub(super) fn inside(cx: &Context, instance: &Instance) -> Option<Inside> {
+    let container = instance.container()?;
+    Some(Inside {
+        engine: cx.engine.clone(),
+        container: instance.record()?.id.clone()?,
+        pid: instance.life().filter(|life| life.is_seen()).and_then(Life::pid),
+        port: container.port.filter(|_| container.network == Network::Project),
+    })
+}
+
+pub(super) fn command(cx: &Context, instance: &Instance, words: &[Template]) -> Result<Vec<String>, String> {
+    let order =
+        order(cx, &instance.assigned, &instance.folder, instance.state.port).ok_or("it is no container")?;
+    order.command("health", words).map_err(|error| error.to_string())
+}
+
+fn order<'a>(
+    cx: &'a Context,
+    assigned: &'a Assigned,
+    folder: &Folder,
+    port: Option<u16>,
+) -> Option<Order<'a>> {
+    let Workload::Container(container) = &assigned.content.workload else { return None };
+    Some(Order {
+        cluster: &cx.config.cluster,
+        id: &assigned.id,
+        digest: assigned.release,
+        release: &assigned.content,
+        container,
+        nonce: "",
+        port,
+        host: &cx.config.host,
+        image_workdir: None,
+        work: folder.work(),
+    })
+}
+
+impl Job {
+    pub(super) fn is_container(&self) -> bool {
+        matches!(self.assigned.content.workload, Workload::Container(_))
+    }
+
+    fn work<'a>(&'a self, cx: &'a Context) -> Result<Work<'a>, StartFailure> {
+        let order = order(cx, &self.assigned, &self.folder, self.state.port);
+        let order = order.ok_or_else(|| StartFailure::ordinary("it is no container".into()))?;
+        Ok(Work {
+            engine: &cx.engine,
+            policy: &cx.config.policy,
+            order,
+            folder: &self.folder,
+            data: &cx.config.data,
+        })
+    }
+
+    /// Its folder with its files, its image, its network and volumes, its container.
+    async fn make(&self, cx: &Context) -> Result<Record, StartFailure> {
+        self.folder.create(&self.assigned).map_err(|error| StartFailure::ordinary(error.to_string()))?;
+        self.folder.write_state(&self.state).map_err(|error| StartFailure::ordinary(error.to_string()))?;
+        let mut work = self.work(cx)?;
+        self.place_files(&work).map_err(|failure| cx.failed(failure, None))?;
+        let mut told = std::time::Instant::now();
+        let mut progress = |progress: registry::Progress| {
+            // Often enough for a progress bar, and for the planner to see that it goes on.
+            if told.elapsed() > TOLD_EVERY || progress.layers_done == progress.layers {
+                told = std::time::Instant::now();
+                let copied = Copied { files: progress.layers_done, total: progress.layers };
+                let _ = cx.events.try_send(Event::Pulled { id: self.id.clone(), copied, progress });
+            }
+        };
+        let made = work.make(self.record.clone(), &mut progress).await;
+        made.map_err(|failure| cx.failed(failure, self.record.clone()))
+    }
+
+    fn place_files(&self, work: &Work<'_>) -> Result<(), Failure> {
+        files::put(&self.folder.work(), &work.order.files()?, files::Writing::InPlace)?;
+        Ok(())
+    }
+
+    /// Starts the container that is there, or makes it anew: what is in the way of a restart is looked for only once it has
+    /// failed.
+    pub(super) async fn start_container(&self, cx: &Context, lives: bool) -> Result<Launched, StartFailure> {
+        let policy = &self.assigned.content.stop;
+        if let Some(id) = self.record.as_ref().and_then(|record| record.id.as_ref()).filter(|_| lives) {
+            work::stop(&cx.engine, id, policy).await.map_err(|error| cx.failed(error.into(), None))?;
+        }
+        let work = self.work(cx)?;
+        self.folder.write_state(&self.state).map_err(|error| StartFailure::ordinary(error.to_string()))?;
+        if self.assigned.drift.mode == DriftMode::Correct {
+            self.place_files(&work).map_err(|failure| cx.failed(failure, None))?;
+        }
+        let began = cx.now();
+        if let Some(mut record) = self.record.clone().filter(|record| record.id.is_some()) {
+            match work.start(&mut record).await {
+                Ok(seen) => return self.launched(record, seen, began),
+                Err(Failure::Engine(EngineError::NotFound(_))) => {}
+                Err(failure) => return Err(self.give_up(cx, failure, record).await),
+            }
+            self.clear_away(cx, &record).await?;
+        }
+        let mut record = self.make(cx).await?;
+        match work.start(&mut record).await {
+            Ok(seen) => self.launched(record, seen, began),
+            Err(failure) => Err(self.give_up(cx, failure, record).await),
+        }
+    }
+
+    fn launched(&self, mut record: Record, seen: Seen, began: Timestamp) -> Result<Launched, StartFailure> {
+        record.run = self.state.runs;
+        record.write(&self.folder).map_err(|error| StartFailure::ordinary(error.to_string()))?;
+        Ok(Launched::Container { record, seen, began })
+    }
+
+    /// Not found may mean its network: then the container is there, bound to what is not, and is made anew.
+    async fn clear_away(&self, cx: &Context, record: &Record) -> Result<(), StartFailure> {
+        let Some(id) = &record.id else { return Ok(()) };
+        work::remove(&cx.engine, id).await.map_err(|error| cx.failed(error.into(), Some(record.clone())))
+    }
+
+    /// A container bound to a port that somebody holds cannot have another: it goes, and is made anew with one.
+    async fn give_up(&self, cx: &Context, failure: Failure, record: Record) -> StartFailure {
+        let failed = cx.failed(failure, Some(record));
+        if failed.kind == FailureKind::PortTaken
+            && let Some(record) = &failed.record
+            && let Err(error) = self.clear_away(cx, record).await
+        {
+            return error;
+        }
+        failed
+    }
+
+    /// Its output is kept first: with the container it is gone.
+    pub(super) async fn delete_container(&self, cx: &Context, keep: Keep) -> Result<(), String> {
+        let told = |error: EngineError| {
+            cx.doubt.notify_one();
+            error.to_string()
+        };
+        let work = self.work(cx).map_err(|failure| failure.message)?;
+        let record = self.record.clone().unwrap_or_default();
+        let found = work.find(&record).await.map_err(|failure| failure.to_string())?;
+        if let Some(seen) = found {
+            work::stop(&cx.engine, &seen.id, &self.assigned.content.stop).await.map_err(told)?;
+            if let Some(went) = keep.output {
+                self.keep_output(cx, &seen.id, went).await;
+            }
+            work::remove(&cx.engine, &seen.id).await.map_err(told)?;
+        }
+        if keep.network {
+            work::remove_network(&cx.engine, &cx.config.cluster, &self.id.service.project).await;
+        }
+        Ok(())
+    }
+
+    async fn keep_output(&self, cx: &Context, container: &str, went: logs::Went) {
+        let most = usize::try_from(cx.config.logs.kept_bytes).unwrap_or(usize::MAX);
+        let kept = match work::output(&cx.engine, container, logs::LINES, most).await {
+            Ok(bytes) => cx.kept.keep_bytes(&self.id, bytes, went).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(instance = %self.id, %error, "its output could not be kept");
+        }
+    }
+
+    /// Puts back what drifted, and looks again.
+    async fn repair(&self, cx: &Context, paths: &[String], machine: Machine) -> Result<Look, StartFailure> {
+        let record = self.record.clone().unwrap_or_default();
+        let work = self.work(cx)?;
+        let failed = |failure: Failure| cx.failed(failure, None);
+        if paths.iter().any(|path| path.starts_with("files/")) {
+            let mut rendered = work.order.files().map_err(|error| failed(error.into()))?;
+            rendered.retain(|file, _| paths.contains(&format!("files/{file}")));
+            files::put(&self.folder.work(), &rendered, files::Writing::InPlace)
+                .map_err(|e| failed(e.into()))?;
+        }
+        work.repair(&record, paths, machine).await.map_err(failed)?;
+        let looked = look(cx, &self.assigned, &self.folder, self.state.port, &record, true).await;
+        looked.map_err(|error| failed(error.into()))?.ok_or_else(|| {
+            StartFailure::ordinary("its container was removed while it was being put right".into())
+        })
+    }
+}
+
+impl Context {
+    /// An engine that is away is asked again at once, so that everybody learns of it.
+    fn failed(&self, failure: Failure, record: Option<Record>) -> StartFailure {
+        let kind = match &failure {
+            Failure::PortTaken(_) => FailureKind::PortTaken,
+            failure if failure.is_away() => FailureKind::Away,
+            _ => FailureKind::Ordinary,
+        };
+        if kind == FailureKind::Away {
+            self.doubt.notify_one();
+        }
+        StartFailure { message: failure.to_string(), kind, record }
+    }
+}
+
+pub(super) fn make(cx: Arc<Context>, job: Job) {
+    let id = job.id.clone();
+    tokio::spawn(async move {
+        let made = job.make(&cx).await;
+        let _ = cx.events.send(Event::Done { id, outcome: Outcome::Made(made) }).await;
+    });
+}
+
+pub(super) fn repair(
+    cx: Arc<Context>,
+    job: Job,
+    paths: Vec<String>,
+    machine: Machine,
+    failures: u32,
+    hurry: Arc<Notify>,
+) {
+    let id = job.id.clone();
+    tokio::spawn(async move {
+        let repaired = job.repair(&cx, &paths, machine).await.map_err(|failure| failure.message);
+        pause_after(&repaired, failures, &hurry).await;
+        let _ = cx.events.send(Event::Done { id, outcome: Outcome::Repaired(repaired) }).await;
+    });
+}
+
+/// `None`: there is certainly no such container.
+async fn look(
+    cx: &Context,
+    assigned: &Assigned,
+    folder: &Folder,
+    port: Option<u16>,
+    record: &Record,
+    image: bool,
+) -> Result<Option<Look>, EngineError> {
+    let Some(id) = &record.id else { return Ok(None) };
+    let Some(seen) = work::inspect(&cx.engine, id).await? else { return Ok(None) };
+    let mut image_missing = None;
+    if let Some(name) = assigned.content.image().filter(|_| image).and(pinned(assigned)) {
+        image_missing = Some(registry::inspect(&cx.engine, &name).await?.is_none());
+    }
+    let rendered = order(cx, assigned, folder, port).and_then(|order| order.files().ok()).unwrap_or_default();
+    let files = if rendered.is_empty() { Vec::new() } else { files::compare(&folder.work(), &rendered) };
+    Ok(Some(Look { seen, image_missing, files }))
+}
+
+fn pinned(assigned: &Assigned) -> Option<String> {
+    match &assigned.content.workload {
+        Workload::Container(container) => container.pinned_name(),
+        Workload::Site(_) | Workload::Process(_) => None,
+    }
+}
+
+impl Agent {
+    /// From the first container on, the engine is listened to.
+    pub(super) fn listen_to_engine(&mut self) {
+        if self.engine.listening || !self.instances.values().any(|instance| instance.held.is_some()) {
+            return;
+        }
+        self.engine.listening = true;
+        let now = self.cx.now();
+        let cause = format!("the engine at {} has not answered yet", self.cx.engine.host());
+        self.engine.away = Some((now, cause));
+        for instance in self.instances.values_mut() {
+            self.engine.tell(instance);
+        }
+        let (tell, mut news) = tokio::sync::mpsc::channel(NEWS);
+        tokio::spawn(watch::run(self.cx.engine.clone(), self.cx.doubt.clone(), tell));
+        let events = self.cx.events.clone();
+        tokio::spawn(async move {
+            while let Some(news) = news.recv().await {
+                if events.send(Event::Engine(news)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    pub(super) fn engine_news(&mut self, news: News) {
+        match news {
+            News::Away { cause } => self.engine_away(cause),
+            News::Back => self.engine_back(),
+            News::Container { id, what } => self.container_news(&id, what),
+            News::Images => {
+                for id in self.held_ids() {
+                    self.look_at_container(&id, true);
+                }
+            }
+            // One in use cannot be removed; one that is needed is missed, and named, when its container is made.
+            News::Volume { name } => tracing::info!(%name, "a volume was removed"),
+        }
+    }
+
+    fn engine_away(&mut self, cause: String) {
+        if self.engine.away.as_ref().is_some_and(|(_, before)| *before == cause) {
+            return;
+        }
+        let now = self.cx.now();
+        let since = self.engine.away.as_ref().map_or(now, |(since, _)| *since);
+        self.engine.away = Some((since, cause));
+        self.tell_engine();
+    }
+
+    /// It answers. What it says of each container is asked anew: nobody knows what happened meanwhile.
+    fn engine_back(&mut self) {
+        let cx = self.cx.clone();
+        tokio::spawn(async move {
+            if let Ok(machine) = work::machine(&cx.engine).await {
+                let _ = cx.events.send(Event::Machine(machine)).await;
+            }
+        });
+        if self.engine.away.is_some() {
+            for id in self.held_ids() {
+                if let Some(held) = self.instances.get_mut(&id).and_then(|instance| instance.held.as_mut()) {
+                    held.glance.clear();
+                }
+            }
+        }
+        self.list_containers();
+    }
+
+    fn tell_engine(&mut self) {
+        let ids = self.held_ids();
+        for id in &ids {
+            if let Some(instance) = self.instances.get_mut(id) {
+                self.engine.tell(instance);
+            }
+            self.touch(id);
+        }
+    }
+
+    fn held_ids(&self) -> Vec<InstanceId> {
+        self.instances.values().filter(|instance| instance.held.is_some()).map(|i| i.id.clone()).collect()
+    }
+
+    fn container_news(&mut self, container: &str, what: What) {
+        let Some(id) = self.containers.get(container).cloned() else {
+            if what == What::Made {
+                self.list_containers();
+            }
+            return;
+        };
+        match what {
+            What::Ended(status) => {
+                let run = self.instances.get(&id).and_then(|instance| Some(instance.life()?.run()));
+                match run {
+                    Some(run) => self.ended(&id, run, status),
+                    None => self.look_at_container(&id, false),
+                }
+            }
+            What::Changed | What::Made => self.look_at_container(&id, false),
+        }
+    }
+
+    /// Asks for all containers with our marks: what events have missed shows in it.
+    pub(super) fn list_containers(&mut self) {
+        if !self.engine.listening || std::mem::replace(&mut self.engine.listing, true) {
+            return;
+        }
+        let cx = self.cx.clone();
+        tokio::spawn(async move {
+            let listed = work::ours(&cx.engine, &cx.config.cluster).await;
+            let _ = cx.events.send(Event::Listed(listed)).await;
+        });
+    }
+
+    pub(super) fn listed(&mut self, listed: Result<Vec<Listed>, EngineError>) {
+        self.engine.listing = false;
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(error) if error.is_away() => return self.engine_away(error.to_string()),
+            Err(error) => return tracing::warn!(%error, "the containers cannot be listed"),
+        };
+        if self.engine.away.take().is_some() {
+            for instance in self.instances.values_mut() {
+                self.engine.tell(instance);
+            }
+        }
+        let by_id: BTreeMap<&str, &Listed> = listed.iter().map(|found| (found.id.as_str(), found)).collect();
+        for id in self.held_ids() {
+            self.glance(&id, &by_id);
+        }
+        self.note_strangers(&listed);
+    }
+
+    /// What looks as it did needs no closer look.
+    fn glance(&mut self, id: &InstanceId, listed: &BTreeMap<&str, &Listed>) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(held) = &mut instance.held else { return };
+        let of_record =
+            held.record.as_ref().and_then(|record| record.id.as_deref()).and_then(|id| listed.get(id));
+        let glance = of_record.map(|found| found.glance.clone()).unwrap_or_default();
+        let unknown = matches!(instance.run, Run::Unknown { .. });
+        if unknown || glance != held.glance || glance.is_empty() {
+            held.glance = glance;
+            self.look_at_container(id, true);
+        } else {
+            self.touch(id);
+        }
+    }
+
+    /// Whoever bears our marks and is in no ledger is reported, and left alone.
+    fn note_strangers(&mut self, listed: &[Listed]) {
+        let stranger = |found: &&Listed| {
+            let claimed = found.instance.as_ref().and_then(|id| self.instances.get(id));
+            let ours = claimed.is_some_and(|instance| {
+                // One that is being made is not in the ledger yet.
+                instance.busy.is_some()
+                    || instance.record().is_none_or(|record| {
+                        record.id.as_deref() == Some(&found.id)
+                            || (record.id.is_none() && record.nonce == found.nonce)
+                    })
+            });
+            !ours
+        };
+        let strangers = listed.iter().filter(stranger).map(|found| Stranger {
+            what: format!("container {}", found.name),
+            message: match &found.instance {
+                Some(id) => format!("it bears the labels of instance {id} and is not its container"),
+                None => "it bears our labels and names no instance".into(),
+            },
+        });
+        self.strange_containers = strangers.collect();
+        self.tell_strangers();
+    }
+
+    pub(super) fn note_container(&mut self, instance: &Instance) {
+        if let Some(container) = instance.record().and_then(|record| record.id.clone()) {
+            self.containers.insert(container, instance.id.clone());
+        }
+    }
+
+    /// One look at a time; what is asked for meanwhile comes after.
+    pub(super) fn look_at_container(&mut self, id: &InstanceId, image: bool) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let (record, busy) = (instance.record().cloned(), instance.busy.is_some());
+        let Some(held) = &mut instance.held else { return };
+        held.look_at_image |= image;
+        if busy || std::mem::replace(&mut held.looking, true) {
+            held.look_again = true;
+            return;
+        }
+        held.look_again = false;
+        let image = std::mem::take(&mut held.look_at_image);
+        let (cx, id) = (self.cx.clone(), id.clone());
+        let (assigned, folder, port) =
+            (instance.assigned.clone(), instance.folder.clone(), instance.state.port);
+        tokio::spawn(async move {
+            let look = match record {
+                Some(record) => look(&cx, &assigned, &folder, port, &record, image).await,
+                None => Ok(None),
+            };
+            let _ = cx.events.send(Event::LookedAt { id, look }).await;
+        });
+    }
+
+    pub(super) fn looked_at(&mut self, id: &InstanceId, look: Result<Option<Look>, EngineError>) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if let Some(held) = &mut instance.held {
+            held.looking = false;
+        }
+        match look {
+            // Something is being done there; its own outcome says how it is.
+            _ if instance.busy.is_some() => {}
+            Ok(Some(look)) => self.take_look(id, look),
+            Ok(None) => self.container_gone(id),
+            Err(error) if error.is_away() => self.engine_away(error.to_string()),
+            Err(error) => tracing::warn!(instance = %id, %error, "its container cannot be looked at"),
+        }
+        self.touch(id);
+        self.look_again(id);
+    }
+
+    /// What was asked for while something else was under way.
+    pub(super) fn look_again(&mut self, id: &InstanceId) {
+        let again = self.instances.get(id).is_some_and(|instance| {
+            instance.busy.is_none()
+                && instance.held.as_ref().is_some_and(|held| held.look_again && !held.looking)
+        });
+        if again {
+            self.look_at_container(id, false);
+        }
+    }
+
+    /// What a look says: of its life first, then of what differs.
+    fn take_look(&mut self, id: &InstanceId, look: Look) {
+        self.take_state(id, &look.seen);
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(held) = &mut instance.held else { return };
+        held.image_missing = look.image_missing.unwrap_or(held.image_missing);
+        let image_missing = held.image_missing;
+        let differences = self.differences(id, &look, image_missing);
+        self.see(id, site::View { differences, current: false });
+    }
+
+    fn differences(&self, id: &InstanceId, look: &Look, image_missing: bool) -> Vec<site::Difference> {
+        let Some(instance) = self.instances.get(id) else { return Vec::new() };
+        let (Some(record), Some(container)) = (instance.record(), instance.container()) else {
+            return Vec::new();
+        };
+        let network =
+            look::network_of(container, || names::network(&self.cx.config.cluster, &id.service.project));
+        let wanted = Wanted {
+            name: &record.name,
+            network: network.as_deref(),
+            limits: record.limits.as_ref(),
+            resources: &instance.assigned.content.resources,
+            machine: self.engine.machine,
+        };
+        let mut differences = look::compare(&wanted, &look.seen);
+        if image_missing {
+            let declared = pinned(&instance.assigned);
+            differences.push(site::Difference { path: "image".into(), declared, observed: None, ours: true });
+        }
+        differences.extend(look.files.iter().map(|difference| site::Difference {
+            path: format!("files/{}", difference.file),
+            declared: Some(difference.declared.clone()),
+            observed: difference.observed.clone(),
+            ours: true,
+        }));
+        differences
+    }
+
+    fn take_state(&mut self, id: &InstanceId, seen: &Seen) {
+        let now = self.cx.now();
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let started = instance.record().and_then(|record| record.started.clone());
+        match &seen.state {
+            State::Running | State::Paused => {
+                let known = instance.life().is_some() && started == seen.started;
+                if !known {
+                    self.adopt_run(id, seen);
+                }
+                self.judge(id, seen);
+            }
+            State::Created => {
+                if let Run::Unknown { .. } | Run::Alive { .. } = instance.run {
+                    instance.run = Run::NotStarted;
+                }
+            }
+            State::Ended { exit, why } => {
+                let exit = Exit { at: now, status: *exit };
+                let why = why.clone();
+                match &instance.run {
+                    Run::Alive { life, .. } => {
+                        let run = life.run();
+                        self.ended(id, run, exit.status);
+                    }
+                    Run::Unknown { .. } => self.ended_unseen(id, Some(exit)),
+                    Run::NotStarted | Run::Ended { .. } => {}
+                }
+                if let Some(instance) = self.instances.get_mut(id) {
+                    instance.trouble = why;
+                }
+            }
+            State::Dead => self.ended_unseen(id, None),
+        }
+    }
+
+    /// It runs, and not by a start of ours that we know of: after our own absence, or because somebody started it.
+    fn adopt_run(&mut self, id: &InstanceId, seen: &Seen) {
+        let now = self.cx.now();
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(mut record) = instance.record().cloned() else { return };
+        let same = record.started == seen.started && record.run > 0;
+        let (run, began) = if same {
+            (record.run, instance.state.started_at.unwrap_or(now))
+        } else {
+            (instance.state.runs + 1, now)
+        };
+        record.started.clone_from(&seen.started);
+        record.run = run;
+        if record.limits.is_none() && instance.held.as_ref().is_some_and(|held| held.record.is_some()) {
+            record.name.clone_from(&seen.name);
+        }
+        if let Err(error) = record.write(&instance.folder) {
+            tracing::warn!(instance = %id, %error, "its container is held in memory alone");
+        }
+        instance.hold(record);
+        instance.state.runs = instance.state.runs.max(run);
+        instance.state.started_at = Some(began);
+        instance.state.ended_by_us = false;
+        let health = if same {
+            Health::adopted(instance.health(), began, instance.state.ready, now)
+        } else {
+            Health::new(instance.health(), began)
+        };
+        instance.state.ready = health.ready;
+        self.watch_container(id, seen, run, health);
+        if let Some(instance) = self.instances.get(id) {
+            let message =
+                if same { format!("{id} runs on") } else { format!("{id} was started by somebody") };
+            self.cx.say(instance, Kind::InstanceAdopted, message);
+            Self::remember(instance);
+        }
+    }
+
+    fn watch_container(&mut self, id: &InstanceId, seen: &Seen, run: u64, health: Health) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        self.containers.insert(seen.id.clone(), id.clone());
+        let first = super::job::down(&self.cx, instance);
+        let (events, of) = (self.cx.events.clone(), id.clone());
+        let then = move |ended: Result<ExitStatus, EngineError>| async move {
+            let event = match ended {
+                Ok(status) => Event::Ended { id: of, run, status },
+                Err(error) => Event::Lost { id: of, run, cause: error.to_string() },
+            };
+            let _ = events.send(event).await;
+        };
+        let watched = Watched::watch(self.cx.engine.clone(), seen.id.clone(), run, seen.pid, first, then);
+        instance.stop_probing();
+        instance.run = Run::Alive { life: Life::Container { watched, pid: seen.pid }, health };
+        if let Some(held) = &mut instance.held {
+            held.judged = None;
+        }
+    }
+
+    /// Takes what the engine's own probing says, once for each time that it changes its mind.
+    fn judge(&mut self, id: &InstanceId, seen: &Seen) {
+        let now = self.cx.now();
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let spec = instance.health().clone();
+        let by_engine = spec.readiness.as_ref().is_some_and(|probe| probe.check == Check::Image);
+        let Some(held) = instance.held.as_mut().filter(|_| by_engine) else { return };
+        if held.judged == seen.health {
+            return;
+        }
+        held.judged.clone_from(&seen.health);
+        let result = match &seen.health {
+            Some(Judged::Healthy) => Ok(()),
+            Some(Judged::Unhealthy(output)) => Err(format!("its image's check fails: {output}")),
+            Some(Judged::Starting) | None => return,
+        };
+        let Run::Alive { health, .. } = &mut instance.run else { return };
+        let purposes = [Purpose::Startup, Purpose::Readiness, Purpose::Liveness];
+        *health = health.after(&spec, &purposes, result, now);
+        instance.state.ready = health.ready;
+        Self::remember(instance);
+    }
+
+    /// It ended while nobody watched, or cannot be told from what ended.
+    fn ended_unseen(&mut self, id: &InstanceId, exit: Option<Exit>) {
+        let now = self.cx.now();
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.stop_probing();
+        instance.state.ready = false;
+        if instance.state.ended_by_us || (instance.state.runs == 0 && exit.is_none()) {
+            instance.run = Run::NotStarted;
+            return;
+        }
+        let run = instance.record().map(|record| record.run);
+        let seen =
+            instance.state.last_exit.clone().filter(|_| run.is_some() && instance.state.ended_run == run);
+        let exit = seen.or(exit).unwrap_or(Exit { at: now, status: ExitStatus::Unknown });
+        instance.state.last_exit = Some(exit.clone());
+        instance.state.ended_run = run;
+        instance.run = Run::Ended { started: instance.state.started_at, exit };
+        Self::remember(instance);
+    }
+
+    /// Somebody removed it. What was in it alone is gone; another is made in its place.
+    fn container_gone(&mut self, id: &InstanceId) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(mut record) = instance.record().cloned() else {
+            if let Run::Unknown { .. } = instance.run {
+                instance.run = Run::NotStarted;
+            }
+            return;
+        };
+        if let Some(container) = record.id.take() {
+            self.containers.remove(&container);
+            self.cx.say(
+                instance,
+                Kind::InstanceExited,
+                format!("the container of {id} was removed by somebody"),
+            );
+            // A new one has nothing of the old one but its instance.
+            (record.limits, record.started) = (None, None);
+            if let Err(error) = record.write(&instance.folder) {
+                tracing::warn!(instance = %id, %error, "its container is held in memory alone");
+            }
+            instance.hold(record);
+        }
+        match &instance.run {
+            Run::Alive { .. } | Run::Unknown { .. } => self.ended_unseen(id, None),
+            Run::NotStarted | Run::Ended { .. } => {}
+        }
+    }
+
+    /// The kernel says that it ended, and the engine says nothing.
+    pub(super) fn lost(&mut self, id: &InstanceId, run: u64, cause: String) {
+        let now = self.cx.now();
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if instance.life().is_none_or(|life| life.run() != run) {
+            return;
+        }
+        instance.stop_probing();
+        instance.state.ready = false;
+        instance.run = Run::Unknown { since: now, cause };
+        self.cx.doubt.notify_one();
+        self.touch(id);
+    }
+
+    pub(super) fn pulled(&mut self, id: &InstanceId, copied: Copied, progress: &registry::Progress) {
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.copied = Some(copied);
+            let mib = |bytes: u64| bytes >> 20;
+            instance.trouble = (progress.bytes_total > 0).then(|| {
+                format!("fetching its image: {} of {} MiB", mib(progress.bytes), mib(progress.bytes_total))
+            });
+        }
+        self.touch(id);
+    }
+
+    pub(super) fn made(&mut self, id: &InstanceId, result: Result<Record, StartFailure>, now: Timestamp) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.trouble = None;
+        match result {
+            Ok(record) => {
+                instance.install = Install::Whole;
+                instance.state.installed = true;
+                instance.hold(record.clone());
+                Self::remember(instance);
+                self.unsynced.insert(instance.folder.path().to_owned());
+                self.containers.extend(record.id.map(|container| (container, id.clone())));
+                // With its ledger lost it may live already.
+                self.look_at_container(id, false);
+            }
+            Err(failure) if failure.kind == FailureKind::Ordinary => {
+                instance.install = Install::Failed {
+                    at: now,
+                    message: format!("it cannot be installed: {}", failure.message),
+                };
+                Self::remember(instance);
+            }
+            Err(failure) => self.container_failed(id, failure, now),
+        }
+    }
+
+    pub(super) fn container_started(
+        &mut self,
+        id: &InstanceId,
+        record: Record,
+        seen: &Seen,
+        began: Timestamp,
+    ) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let run = instance.state.runs;
+        if let Some(old) = instance.record().and_then(|old| old.id.clone()) {
+            self.containers.remove(&old);
+        }
+        instance.hold(record);
+        instance.trouble = None;
+        instance.state.started_at = Some(began);
+        let health = Health::new(instance.health(), began);
+        instance.state.ready = health.ready;
+        self.watch_container(id, seen, run, health);
+        let again = if self.instances.get(id).is_some_and(|i| i.state.attempts.total > 0) {
+            "started again"
+        } else {
+            "started"
+        };
+        if let Some(instance) = self.instances.get(id) {
+            let short = seen.id.get(..12).unwrap_or(&seen.id);
+            self.cx.say(instance, Kind::InstanceStarted, format!("{id} {again} as container {short}"));
+        }
+        // It may be over already.
+        self.take_state(id, seen);
+        self.look_again(id);
+    }
+
+    /// Nothing counts: the engine did not answer, or the port was somebody else's.
+    pub(super) fn container_failed(&mut self, id: &InstanceId, failure: StartFailure, now: Timestamp) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if let Some(record) = failure.record {
+            instance.hold(record);
+        }
+        match failure.kind {
+            FailureKind::PortTaken => {
+                if let Some(mut record) = instance.record().cloned() {
+                    (record.id, record.limits, record.started) = (None, None, None);
+                    instance.hold(record);
+                }
+                instance.run = Run::NotStarted;
+                instance.trouble = Some(failure.message);
+                self.give_another_port(id);
+            }
+            FailureKind::Away | FailureKind::Ordinary => {
+                // What it was asked may have been done.
+                if instance.state.installed {
+                    instance.run = Run::Unknown { since: now, cause: failure.message.clone() };
+                }
+                self.engine_away(failure.message);
+            }
+        }
+    }
+
+    pub(super) fn repaired(&mut self, id: &InstanceId, result: Result<Look, String>) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        match result {
+            Ok(look) => {
+                instance.failures = 0;
+                instance.trouble = None;
+                self.take_look(id, look);
+            }
+            Err(message) => {
+                instance.failures += 1;
+                instance.trouble = Some(format!("it cannot be put right: {message}"));
+            }
+        }
+        self.look_again(id);
+    }
+
+    /// Whether no other container of its project is here, nor about to come.
+    pub(super) fn is_last_of_project(&self, id: &InstanceId) -> bool {
+        let project = &id.service.project;
+        !self
+            .instances
+            .values()
+            .any(|other| other.id != *id && other.held.is_some() && other.id.service.project == *project)
+    }
+}

@@ -1,0 +1,61 @@
+//! What our containers, networks and volumes are called, and the labels they bear. Names are for people; who owns a
+//! container is written in the ledger.
+
+use std::collections::HashMap;
+
+use model::{ClusterId, InstanceId, ProjectName, container::VolumeName};
+
+pub const CLUSTER: &str = "setpoint.cluster";
+pub const INSTANCE: &str = "setpoint.instance";
+pub const SERVICE: &str = "setpoint.service";
+pub const RELEASE: &str = "setpoint.release";
+/// Of one attempt to create: a container whose creation was never answered is known by it.
+pub const NONCE: &str = "setpoint.nonce";
+pub const PROJECT: &str = "setpoint.project";
+
+/// Enough to keep two installations on one engine apart.
+fn short(cluster: &ClusterId) -> &str {
+    let text = cluster.as_str();
+    text.get(..6).unwrap_or(text)
+}
+
+/// `demo.web.0.3.5f1c2a`; with `taken` others of that name, `demo.web.0.3.5f1c2a-1`.
+pub fn container(cluster: &ClusterId, id: &InstanceId, taken: u32) -> String {
+    let name = format!("{id}.{}", short(cluster));
+    if taken == 0 { name } else { format!("{name}-{taken}") }
+}
+
+pub fn network(cluster: &ClusterId, project: &ProjectName) -> String {
+    format!("{project}.{}", short(cluster))
+}
+
+pub fn volume(cluster: &ClusterId, project: &ProjectName, name: &VolumeName) -> String {
+    format!("{project}.{name}.{}", short(cluster))
+}
+
+/// Of everything that belongs to a project as a whole.
+pub fn of_project(cluster: &ClusterId, project: &ProjectName) -> HashMap<String, String> {
+    [(CLUSTER, cluster.to_string()), (PROJECT, project.to_string())]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+}
+
+/// Finds all that bears our cluster's mark.
+pub fn marked(cluster: &ClusterId) -> HashMap<String, Vec<String>> {
+    [("label".to_owned(), vec![format!("{CLUSTER}={cluster}")])].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_whose_they_are_and_keep_installations_apart() {
+        let cluster: ClusterId = "5f1c2a9988".parse().unwrap();
+        let id: InstanceId = "demo.web.0.3".parse().unwrap();
+        assert_eq!(container(&cluster, &id, 0), "demo.web.0.3.5f1c2a");
+        assert_eq!(container(&cluster, &id, 2), "demo.web.0.3.5f1c2a-2");
+        assert_eq!(network(&cluster, &id.service.project), "demo.5f1c2a");
+        assert_eq!(volume(&cluster, &id.service.project, &"data".parse().unwrap()), "demo.data.5f1c2a");
+    }
+}

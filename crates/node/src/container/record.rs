@@ -1,0 +1,39 @@
+//! What the ledger knows of an instance's container. It is what makes a container ours.
+
+use serde::{Deserialize, Serialize};
+
+use super::look::Limits;
+use crate::ledger::{self, Folder, files};
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// As the engine gave it; `None` before a creation was answered.
+    pub id: Option<String>,
+    /// Written down before the engine is asked to create.
+    pub nonce: String,
+    /// Its name, which people may change.
+    pub name: String,
+    /// The engine's word for when its present run began, and which of our runs that is.
+    pub started: Option<String>,
+    pub run: u64,
+    /// As the engine took what it was told: it may round, or leave out what its kernel cannot.
+    pub limits: Option<Limits>,
+    /// The image has a HEALTHCHECK.
+    pub image_check: bool,
+    /// The image's working directory, below which files are seen.
+    pub workdir: Option<String>,
+}
+
+const FILE: &str = "container.json";
+
+impl Record {
+    /// Replaced by rename: it must never be read torn, and no start waits for more than this.
+    pub fn write(&self, folder: &Folder) -> Result<(), ledger::Error> {
+        files::write(&folder.path().join(FILE), self, files::Durable::No)
+    }
+
+    /// `None`: no container was ever asked for.
+    pub fn read(folder: &Folder) -> Result<Option<Self>, ledger::Error> {
+        files::read(&folder.path().join(FILE))
+    }
+}

@@ -1,0 +1,278 @@
+//! What an engine says by itself, and the end of a container's first process, which the kernel says before the engine.
+//!
+//! Events only say where to look: what is lost of them is found by the next full list.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bollard::{
+    models::{EventMessage, EventMessageTypeEnum as Type},
+    query_parameters::{EventsOptionsBuilder, WaitContainerOptionsBuilder},
+};
+use futures_util::StreamExt;
+use model::observation::ExitStatus;
+use sys::PidFd;
+use tokio::{
+    sync::{Notify, mpsc},
+    task::AbortHandle,
+};
+
+use super::{
+    engine::{Engine, Error},
+    look::exit_status,
+};
+
+/// Between looks whether an engine that is away is back; doubled up to the second.
+const RETRY: Duration = Duration::from_millis(100);
+const MAX_RETRY: Duration = Duration::from_secs(2);
+/// While its stream is silent it is asked whether it is there: one that hangs cuts no stream.
+const SILENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    Away {
+        cause: String,
+    },
+    /// Connected, and from now on told of everything. What happened before is to be looked for.
+    Back,
+    Container {
+        id: String,
+        what: What,
+    },
+    /// An image was removed or lost its name.
+    Images,
+    /// A volume was removed.
+    Volume {
+        name: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    Ended(ExitStatus),
+    /// Something about it is to be looked at.
+    Changed,
+    /// Somebody made one with our labels.
+    Made,
+}
+
+/// Tells news of the engine for as long as somebody listens. `doubt` asks it to make sure at once.
+pub async fn run(engine: Arc<Engine>, doubt: Arc<Notify>, tell: mpsc::Sender<News>) {
+    let mut pause = RETRY;
+    loop {
+        if let Err(error) = follow(&engine, &doubt, &tell, &mut pause).await {
+            engine.forget();
+            let cause = error.to_string();
+            if tell.send(News::Away { cause }).await.is_err() {
+                return;
+            }
+        }
+        if tell.is_closed() {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_RETRY);
+    }
+}
+
+async fn follow(
+    engine: &Engine,
+    doubt: &Notify,
+    tell: &mpsc::Sender<News>,
+    pause: &mut Duration,
+) -> Result<(), Error> {
+    let client = engine.client().await?;
+    let options = EventsOptionsBuilder::default().filters(&filters()).build();
+    let mut events = Box::pin(client.events(Some(options)));
+    // The stream is open before anything is listed, so that nothing falls between. It answers nothing before the first
+    // event, so it is polled while the ping is under way.
+    let mut first = None;
+    tokio::select! {
+        event = events.next() => first = Some(event),
+        pong = engine.ping() => pong?,
+    }
+    *pause = RETRY;
+    if tell.send(News::Back).await.is_err() {
+        return Ok(());
+    }
+    loop {
+        let next = match first.take() {
+            Some(next) => next,
+            None => tokio::select! {
+                next = events.next() => next,
+                () = doubt.notified() => { engine.ping().await?; tell_back(tell).await; continue }
+                () = tokio::time::sleep(SILENCE) => { engine.ping().await?; continue }
+            },
+        };
+        let event = next.ok_or_else(|| engine.away("it ended its stream of events"))?;
+        if let Some(news) = news(&event.map_err(|error| engine.error(error))?) {
+            if tell.send(news).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Somebody doubted it, and it answers: what was given up meanwhile is looked at again.
+async fn tell_back(tell: &mpsc::Sender<News>) {
+    let _ = tell.send(News::Back).await;
+}
+
+fn filters() -> HashMap<&'static str, Vec<&'static str>> {
+    // Commands run inside for probes make events of their own; they are not wanted.
+    let events = vec![
+        "create",
+        "start",
+        "die",
+        "destroy",
+        "pause",
+        "unpause",
+        "rename",
+        "update",
+        "health_status",
+        "connect",
+        "disconnect",
+        "delete",
+        "untag",
+    ];
+    HashMap::from([("type", vec!["container", "network", "image", "volume"]), ("event", events)])
+}
+
+fn news(event: &EventMessage) -> Option<News> {
+    let actor = event.actor.as_ref()?;
+    let attribute = |name: &str| actor.attributes.as_ref().and_then(|all| all.get(name)).map(String::as_str);
+    let action = event.action.as_deref()?;
+    let container = |id: &str, what| Some(News::Container { id: id.to_owned(), what });
+    match event.typ? {
+        Type::CONTAINER => match action {
+            "die" => {
+                let code = attribute("exitCode").and_then(|code| code.parse().ok());
+                container(actor.id.as_deref()?, What::Ended(code.map_or(ExitStatus::Unknown, exit_status)))
+            }
+            "create" => {
+                attribute(super::names::CLUSTER)?;
+                container(actor.id.as_deref()?, What::Made)
+            }
+            _ => container(actor.id.as_deref()?, What::Changed),
+        },
+        Type::NETWORK => container(attribute("container")?, What::Changed),
+        Type::IMAGE => matches!(action, "delete" | "untag").then_some(News::Images),
+        Type::VOLUME => {
+            (action == "destroy").then(|| News::Volume { name: actor.id.clone().unwrap_or_default() })
+        }
+        _ => None,
+    }
+}
+
+/// A container that runs. Dropped, it is watched no longer; it lives on.
+#[derive(Debug)]
+pub struct Watched {
+    pub container: String,
+    pub run: u64,
+    watcher: Option<AbortHandle>,
+}
+
+impl Watched {
+    /// `first` is called the moment the kernel says that the first process ended; `then` once the engine has said how, or
+    /// that it does not answer.
+    pub fn watch<Then: Future<Output = ()> + Send + 'static>(
+        engine: Arc<Engine>,
+        container: String,
+        run: u64,
+        pid: Option<u32>,
+        first: impl FnOnce() + Send + 'static,
+        then: impl FnOnce(Result<ExitStatus, Error>) -> Then + Send + 'static,
+    ) -> Self {
+        let process = pid.and_then(|pid| open(pid, &container));
+        let watcher = process.map(|pidfd| {
+            let id = container.clone();
+            let watching = tokio::spawn(async move {
+                if pidfd.readable().await.is_err() {
+                    return std::future::pending().await;
+                }
+                first();
+                then(ended(&engine, &id).await).await;
+            });
+            watching.abort_handle()
+        });
+        Self { container, run, watcher }
+    }
+
+    /// Whether its end is told by the kernel, whatever becomes of the engine.
+    pub fn is_seen(&self) -> bool {
+        self.watcher.is_some()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.abort();
+        }
+    }
+}
+
+/// The process, if it is certainly the container's: on another machine, or behind another kernel, the number means
+/// somebody else. Opened first, compared after.
+fn open(pid: u32, container: &str) -> Option<tokio::io::unix::AsyncFd<Arc<PidFd>>> {
+    let pidfd = PidFd::open(pid).ok()?;
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    groups.contains(container).then(|| sys::ready::pidfd(Arc::new(pidfd)).ok())?
+}
+
+/// Waits for the engine to have noticed.
+async fn ended(engine: &Engine, container: &str) -> Result<ExitStatus, Error> {
+    const NOTICED: Duration = Duration::from_secs(30);
+    let client = engine.client().await?;
+    let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
+    let mut waiting = Box::pin(client.wait_container(container, Some(options)));
+    let answer = async { waiting.next().await.unwrap_or(Err(bollard::errors::Error::RequestTimeoutError)) };
+    match engine.within(NOTICED, answer).await {
+        Ok(answer) => Ok(i32::try_from(answer.status_code).map_or(ExitStatus::Unknown, exit_status)),
+        Err(Error::NotFound(_)) => Ok(ExitStatus::Unknown),
+        Err(Error::Refused { .. } | Error::Conflict(_)) => Ok(ExitStatus::Unknown),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::EventActor;
+
+    use super::*;
+
+    fn event(typ: Type, action: &str, id: &str, attributes: &[(&str, &str)]) -> EventMessage {
+        let attributes = attributes.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        EventMessage {
+            typ: Some(typ),
+            action: Some(action.into()),
+            actor: Some(EventActor { id: Some(id.into()), attributes: Some(attributes) }),
+            ..EventMessage::default()
+        }
+    }
+
+    #[test]
+    fn each_event_says_where_to_look() {
+        let container = |what| Some(News::Container { id: "c".into(), what });
+        for (event, expected) in [
+            (
+                event(Type::CONTAINER, "die", "c", &[("exitCode", "137")]),
+                container(What::Ended(ExitStatus::Signal(9))),
+            ),
+            (event(Type::CONTAINER, "die", "c", &[]), container(What::Ended(ExitStatus::Unknown))),
+            (event(Type::CONTAINER, "health_status: healthy", "c", &[]), container(What::Changed)),
+            (event(Type::CONTAINER, "create", "c", &[("setpoint.cluster", "x")]), container(What::Made)),
+            (event(Type::CONTAINER, "create", "c", &[]), None),
+            (event(Type::NETWORK, "disconnect", "n", &[("container", "c")]), container(What::Changed)),
+            (event(Type::IMAGE, "untag", "i", &[]), Some(News::Images)),
+            (event(Type::VOLUME, "destroy", "v", &[]), Some(News::Volume { name: "v".into() })),
+            (event(Type::VOLUME, "mount", "v", &[]), None),
+        ] {
+            assert_eq!(news(&event), expected);
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_not_the_containers_is_not_watched() {
+        assert!(open(std::process::id(), "no-such-container").is_none());
+    }
+}

@@ -1,0 +1,559 @@
+//! What is done to an engine for one instance. Each step finds out first what is there, so that it may be repeated after
+//! any interruption, and after an answer that never came.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    time::Duration,
+};
+
+use bollard::{
+    models::{
+        ContainerSummary, NetworkConnectRequest, NetworkCreateRequest, SystemInfo, VolumeCreateRequest,
+    },
+    query_parameters::{
+        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+        RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+    },
+};
+use decide::policy::Policy;
+use futures_util::StreamExt;
+use model::{
+    ClusterId, InstanceId, ProjectName,
+    container::{Container, MountSource, Network},
+    image::ImagePin,
+    spec::StopPolicy,
+};
+
+use super::{
+    engine::{Engine, Error, QUESTION, WORK},
+    look::{Machine, Seen, State},
+    names,
+    order::Order,
+    record::Record,
+    registry::{self, Progress},
+};
+use crate::{
+    ledger::{self, Folder, files},
+    process::render,
+};
+
+/// Why something could not be done. Each is a sentence with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Engine(#[from] Error),
+    #[error("the image {image} cannot be fetched: {cause}")]
+    Image { image: String, cause: String },
+    #[error(
+        "the image {0} was built here, is in no registry, and is gone: build it again, or push it and deploy"
+    )]
+    LocalImageGone(String),
+    #[error(
+        "the volume {name} was removed by somebody; it is not made anew empty. Restore it, or, if its data may be lost, \
+         `docker volume create {name}`"
+    )]
+    VolumeGone { name: String },
+    #[error(
+        "{path} is not allowed to be mounted: it leads to {leads}, which `containers.binds` does not allow"
+    )]
+    Bind { path: String, leads: String },
+    #[error("{path} cannot be mounted: {error}; create it, or correct `volumes`")]
+    NoBind { path: String, error: std::io::Error },
+    #[error("its port {0} is taken by another program")]
+    PortTaken(u16),
+    #[error(transparent)]
+    Render(#[from] render::Error),
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    #[error(transparent)]
+    Files(#[from] crate::process::files::Error),
+    #[error(
+        "{count} containers say to be {id}, and its ledger is lost: remove those that are not \
+         (`docker ps -a --filter label=setpoint.instance={id}`)"
+    )]
+    Several { id: InstanceId, count: usize },
+}
+
+impl Failure {
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Engine(error) if error.is_away())
+    }
+}
+
+/// One instance's dealings with the engine.
+#[derive(Debug)]
+pub struct Work<'a> {
+    pub engine: &'a Engine,
+    pub policy: &'a Policy,
+    pub order: Order<'a>,
+    pub folder: &'a Folder,
+    /// The node's own folder.
+    pub data: &'a Path,
+}
+
+impl Work<'_> {
+    fn container(&self) -> &Container {
+        self.order.container
+    }
+
+    /// Everything but the start. Returns what the ledger holds from now on.
+    pub async fn make(
+        &mut self,
+        before: Option<Record>,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Record, Failure> {
+        let image = self.image(progress).await?;
+        let mut record = match before {
+            Some(record) => self.found(record).await?,
+            None => {
+                self.of_lost_ledger().await?.unwrap_or_else(|| Record { nonce: nonce(), ..Record::default() })
+            }
+        };
+        (record.image_check, record.workdir) = (image.check, image.workdir);
+        self.check_binds()?;
+        self.volumes().await?;
+        self.network().await?;
+        if record.id.is_none() {
+            self.create(&mut record).await?;
+        }
+        record.write(self.folder)?;
+        Ok(record)
+    }
+
+    /// What is there of a record's container. Half a container is none.
+    async fn found(&self, record: Record) -> Result<Record, Failure> {
+        match self.find(&record).await? {
+            Some(seen) if seen.state == State::Dead => {
+                remove(self.engine, &seen.id).await?;
+                Ok(Record { id: None, limits: None, started: None, ..record })
+            }
+            Some(seen) => Ok(Record { id: Some(seen.id), name: seen.name, ..record }),
+            None => Ok(Record { id: None, limits: None, started: None, ..record }),
+        }
+    }
+
+    /// Without a ledger the assignment counts as one: the container that says to be this instance is.
+    async fn of_lost_ledger(&self) -> Result<Option<Record>, Failure> {
+        let marks = [
+            format!("{}={}", names::CLUSTER, self.order.cluster),
+            format!("{}={}", names::INSTANCE, self.order.id),
+        ];
+        let found = list(self.engine, HashMap::from([("label".to_owned(), marks.into())])).await?;
+        let found: Vec<Listed> = found.iter().filter_map(listed).collect();
+        match found.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(Record {
+                id: Some(one.id.clone()),
+                nonce: one.nonce.clone(),
+                name: one.name.clone(),
+                ..Record::default()
+            })),
+            several => Err(Failure::Several { id: self.order.id.clone(), count: several.len() }),
+        }
+    }
+
+    /// The container of the record, also one whose creation was never answered. `None`: it is certainly not there.
+    pub async fn find(&self, record: &Record) -> Result<Option<Seen>, Failure> {
+        if let Some(id) = &record.id {
+            return Ok(inspect(self.engine, id).await?);
+        }
+        if record.nonce.is_empty() {
+            return Ok(None);
+        }
+        let mark = format!("{}={}", names::NONCE, record.nonce);
+        let found = list(self.engine, HashMap::from([("label".to_owned(), vec![mark])])).await?;
+        // With a copy of all our labels beside it there is no telling which one is ours.
+        let [one] = found.as_slice() else { return Ok(None) };
+        match &one.id {
+            Some(id) => Ok(inspect(self.engine, id).await?),
+            None => Ok(None),
+        }
+    }
+
+    async fn image(&self, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<Image, Failure> {
+        let container = self.container();
+        let name = container.pinned_name().unwrap_or_else(|| container.image.to_string());
+        if let Some(image) = registry::inspect(self.engine, &name).await? {
+            return Ok(Image::of(&image));
+        }
+        let failed = |cause: String| Failure::Image { image: container.image.to_string(), cause };
+        match container.pin {
+            Some(ImagePin::Registry(digest)) => {
+                let pulled = registry::pull(self.engine, &container.image, digest, progress).await;
+                pulled.map_err(
+                    |error| if error.is_away() { error.into() } else { failed(error.to_string()) },
+                )?;
+            }
+            Some(ImagePin::Local(_)) => return Err(Failure::LocalImageGone(container.image.to_string())),
+            None => return Err(failed("it has not been resolved".into())),
+        }
+        note_pulled(self.data, &name)?;
+        let image = registry::inspect(self.engine, &name).await?;
+        image.map(|image| Image::of(&image)).ok_or_else(|| failed("it was pulled and is not there".into()))
+    }
+
+    /// Links are followed before the policy is asked again: what is allowed by name may lead elsewhere.
+    fn check_binds(&self) -> Result<(), Failure> {
+        for mount in &self.container().volumes {
+            let MountSource::Bind(path) = &mount.source else { continue };
+            let real =
+                std::fs::canonicalize(path).map_err(|error| Failure::NoBind { path: path.clone(), error })?;
+            let leads = real.display().to_string();
+            if !self.policy.allows_bind(&leads) {
+                return Err(Failure::Bind { path: path.clone(), leads });
+            }
+        }
+        Ok(())
+    }
+
+    async fn volumes(&self) -> Result<(), Failure> {
+        for mount in &self.container().volumes {
+            let MountSource::Volume(name) = &mount.source else { continue };
+            let project = &self.order.id.service.project;
+            let name = names::volume(self.order.cluster, project, name);
+            self.volume(name, project).await?;
+        }
+        Ok(())
+    }
+
+    async fn volume(&self, name: String, project: &ProjectName) -> Result<(), Failure> {
+        let client = self.engine.client().await?;
+        match self.engine.within(QUESTION, client.inspect_volume(&name)).await {
+            Ok(_) => return Ok(note_volume(self.data, &name)?),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        if known_volumes(self.data)?.contains_key(&name) {
+            return Err(Failure::VolumeGone { name });
+        }
+        let request = VolumeCreateRequest {
+            name: Some(name.clone()),
+            labels: Some(names::of_project(self.order.cluster, project)),
+            ..VolumeCreateRequest::default()
+        };
+        self.engine.within(QUESTION, client.create_volume(request)).await?;
+        Ok(note_volume(self.data, &name)?)
+    }
+
+    async fn network(&self) -> Result<(), Failure> {
+        if self.container().network != Network::Project {
+            return Ok(());
+        }
+        let project = &self.order.id.service.project;
+        let name = names::network(self.order.cluster, project);
+        let client = self.engine.client().await?;
+        match self.engine.within(QUESTION, client.inspect_network(&name, None)).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        // One at a time: an engine makes two networks of one name when it is asked twice at once.
+        static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _making = MAKING.lock().await;
+        if self.engine.within(QUESTION, client.inspect_network(&name, None)).await.is_ok() {
+            return Ok(());
+        }
+        let request = NetworkCreateRequest {
+            name,
+            driver: Some("bridge".into()),
+            labels: Some(names::of_project(self.order.cluster, project)),
+            ..NetworkCreateRequest::default()
+        };
+        match self.engine.within(WORK, client.create_network(request)).await {
+            Ok(_) | Err(Error::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The nonce is on the disk before the engine is asked, so that a container that was made and not answered for is
+    /// found again.
+    async fn create(&mut self, record: &mut Record) -> Result<(), Failure> {
+        const NAMES: u32 = 20;
+        record.write(self.folder)?;
+        let client = self.engine.client().await?;
+        let workdir = record.workdir.clone();
+        let order = Order { nonce: &record.nonce, image_workdir: workdir.as_deref(), ..self.order.clone() };
+        let body = order.body()?;
+        for taken in 0..NAMES {
+            let name = names::container(self.order.cluster, self.order.id, taken);
+            let options = CreateContainerOptionsBuilder::default().name(&name).build();
+            match self.engine.within(WORK, client.create_container(Some(options), body.clone())).await {
+                Ok(made) => {
+                    record.id = Some(made.id);
+                    record.name = name;
+                    return Ok(());
+                }
+                // Somebody's container has that name; ours is found by its id, whatever it is called.
+                Err(Error::Conflict(message)) if message.contains("name") => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let name = names::container(self.order.cluster, self.order.id, 0);
+        Err(Error::Conflict(format!("{NAMES} containers named like {name} are there already; remove them"))
+            .into())
+    }
+
+    /// Starts it and looks at it. What it limits is noted as the engine took it.
+    pub async fn start(&self, record: &mut Record) -> Result<Seen, Failure> {
+        let id = record.id.clone().unwrap_or_default();
+        let client = self.engine.client().await?;
+        match self.engine.within(WORK, client.start_container(&id, None)).await {
+            Ok(()) => {}
+            Err(error) => return Err(self.start_failure(error)),
+        }
+        let seen = inspect(self.engine, &id).await?;
+        let seen = seen.ok_or_else(|| Error::NotFound(format!("container {id} went as it started")))?;
+        record.started.clone_from(&seen.started);
+        record.limits = Some(seen.limits.clone());
+        record.write(self.folder)?;
+        Ok(seen)
+    }
+
+    fn start_failure(&self, error: Error) -> Failure {
+        let text = error.to_string();
+        let taken = ["port is already allocated", "address already in use", "failed to listen"];
+        match self.order.port {
+            Some(port) if taken.iter().any(|words| text.contains(words)) => Failure::PortTaken(port),
+            Some(_) | None => error.into(),
+        }
+    }
+
+    /// Puts back what can be put back while it runs.
+    pub async fn repair(&self, record: &Record, paths: &[String], machine: Machine) -> Result<(), Failure> {
+        let Some(id) = &record.id else { return Ok(()) };
+        let client = self.engine.client().await?;
+        let mut limits = false;
+        for path in paths {
+            match path.as_str() {
+                "container/paused" => {
+                    ignore_conflict(self.engine.within(QUESTION, client.unpause_container(id)).await)?;
+                }
+                "container/name" => {
+                    let options = RenameContainerOptionsBuilder::default().name(&record.name).build();
+                    self.engine.within(QUESTION, client.rename_container(id, options)).await?;
+                }
+                "container/network" => self.connect(id).await?,
+                "image" => {
+                    self.image(&mut |_| {}).await?;
+                }
+                path if path.starts_with("container/") => limits = true,
+                _ => {}
+            }
+        }
+        if let Some(told) = record.limits.as_ref().filter(|_| limits) {
+            self.engine.within(QUESTION, client.update_container(id, told.restore(machine))).await?;
+        }
+        Ok(())
+    }
+
+    async fn connect(&self, id: &str) -> Result<(), Failure> {
+        self.network().await?;
+        let client = self.engine.client().await?;
+        let network = names::network(self.order.cluster, &self.order.id.service.project);
+        let request =
+            NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(self.order.endpoint()) };
+        ignore_conflict(self.engine.within(QUESTION, client.connect_network(&network, request)).await)
+    }
+}
+
+fn ignore_conflict(result: Result<(), Error>) -> Result<(), Failure> {
+    match result {
+        Ok(()) | Err(Error::Conflict(_)) => Ok(()),
+        // Engines of other versions say the same with another status.
+        Err(Error::Refused { message, .. })
+            if message.contains("already exists") || message.contains("not paused") =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What is needed of an image.
+#[derive(Debug)]
+struct Image {
+    check: bool,
+    workdir: Option<String>,
+}
+
+impl Image {
+    fn of(image: &bollard::models::ImageInspect) -> Self {
+        let config = image.config.as_ref();
+        let test =
+            config.and_then(|config| config.healthcheck.as_ref()).and_then(|check| check.test.as_ref());
+        Self {
+            check: test.is_some_and(|test| !test.is_empty() && test[0] != "NONE"),
+            workdir: config.and_then(|config| config.working_dir.clone()).filter(|dir| !dir.is_empty()),
+        }
+    }
+}
+
+/// `None`: there is certainly no such container.
+pub async fn inspect(engine: &Engine, id: &str) -> Result<Option<Seen>, Error> {
+    let client = engine.client().await?;
+    match engine.within(QUESTION, client.inspect_container(id, None)).await {
+        Ok(inspected) => Ok(Seen::of(&inspected)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub async fn list(
+    engine: &Engine,
+    filters: HashMap<String, Vec<String>>,
+) -> Result<Vec<ContainerSummary>, Error> {
+    let client = engine.client().await?;
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    engine.within(QUESTION, client.list_containers(Some(options))).await
+}
+
+pub async fn machine(engine: &Engine) -> Result<Machine, Error> {
+    let client = engine.client().await?;
+    let SystemInfo { ncpu, mem_total, .. } = engine.within(QUESTION, client.info()).await?;
+    Ok(Machine {
+        memory: mem_total.unwrap_or_default(),
+        nano_cpus: ncpu.unwrap_or_default().saturating_mul(1_000_000_000),
+    })
+}
+
+/// Asks it to end, gives it its time, ends it.
+pub async fn stop(engine: &Engine, id: &str, policy: &StopPolicy) -> Result<(), Error> {
+    let client = engine.client().await?;
+    let grace = i32::try_from(policy.grace.0.div_ceil(1000)).unwrap_or(i32::MAX);
+    let options = StopContainerOptionsBuilder::default().t(grace).build();
+    let bound = policy.grace.as_duration() + Duration::from_secs(30);
+    match engine.within(bound, client.stop_container(id, Some(options))).await {
+        Ok(()) | Err(Error::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// With the volumes that have no name; those that have one stay.
+pub async fn remove(engine: &Engine, id: &str) -> Result<(), Error> {
+    let client = engine.client().await?;
+    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+    match engine.within(WORK, client.remove_container(id, Some(options))).await {
+        Ok(()) | Err(Error::NotFound(_)) => Ok(()),
+        // Somebody removes it already.
+        Err(Error::Conflict(message)) if message.contains("in progress") => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Of a project that has no container here any more. One that somebody uses, or that is not ours, stays.
+pub async fn remove_network(engine: &Engine, cluster: &ClusterId, project: &ProjectName) {
+    let name = names::network(cluster, project);
+    let Ok(client) = engine.client().await else { return };
+    let Ok(network) = engine.within(QUESTION, client.inspect_network(&name, None)).await else { return };
+    let ours = network.labels.as_ref().and_then(|labels| labels.get(names::CLUSTER));
+    if ours.map(String::as_str) == Some(cluster.as_str())
+        && let Err(error) = engine.within(QUESTION, client.remove_network(&name)).await
+    {
+        tracing::info!(%name, %error, "the network of a project without containers stays");
+    }
+}
+
+/// The last lines of its output, both streams as they came; at most `bytes` of them.
+pub async fn output(engine: &Engine, id: &str, lines: usize, bytes: usize) -> Result<Vec<u8>, Error> {
+    let client = engine.client().await?;
+    let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&lines.to_string()).build();
+    let read = async {
+        let mut stream = Box::pin(client.logs(id, Some(options)));
+        let mut out = std::collections::VecDeque::new();
+        while let Some(chunk) = stream.next().await {
+            out.extend(chunk?.into_bytes());
+            let surplus = out.len().saturating_sub(bytes);
+            out.drain(..surplus);
+        }
+        Ok(Vec::from(out))
+    };
+    engine.within(WORK, read).await
+}
+
+/// Output from now on, in chunks.
+pub async fn follow(
+    engine: &Engine,
+    id: &str,
+    lines: usize,
+    tell: tokio::sync::mpsc::Sender<Vec<u8>>,
+) -> Result<(), Error> {
+    let client = engine.client().await?;
+    let options =
+        LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).tail(&lines.to_string()).build();
+    let mut stream = Box::pin(client.logs(id, Some(options)));
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| engine.error(error))?;
+        if tell.send(chunk.into_bytes().to_vec()).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Volumes that we have made or used: one that is gone is not made anew, because what was in it is gone with it.
+fn known_volumes(data: &Path) -> Result<BTreeMap<String, bool>, ledger::Error> {
+    Ok(files::read(&data.join("volumes.json"))?.unwrap_or_default())
+}
+
+fn note_volume(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    note(&data.join("volumes.json"), name)
+}
+
+/// Images that were not here before we fetched them: only these are ours to collect.
+fn note_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    note(&data.join("images.json"), name)
+}
+
+fn note(path: &Path, name: &str) -> Result<(), ledger::Error> {
+    static WRITING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _writing = WRITING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut known: BTreeMap<String, bool> = files::read(path)?.unwrap_or_default();
+    if known.insert(name.to_owned(), true).is_none() {
+        files::write(path, &known, files::Durable::Yes)?;
+    }
+    Ok(())
+}
+
+/// Random, and only ever compared.
+fn nonce() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", random(), random())
+}
+
+/// A container that bears our cluster's mark, as the list shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub id: String,
+    pub name: String,
+    /// Whose it says to be.
+    pub instance: Option<InstanceId>,
+    pub nonce: String,
+    /// State and name and networks: when these are as they were, nothing needs to be asked.
+    pub glance: String,
+}
+
+pub async fn ours(engine: &Engine, cluster: &ClusterId) -> Result<Vec<Listed>, Error> {
+    let found = list(engine, names::marked(cluster)).await?;
+    Ok(found.iter().filter_map(listed).collect())
+}
+
+fn listed(summary: &ContainerSummary) -> Option<Listed> {
+    let label = |name: &str| summary.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
+    let networks = summary.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    let mut networks: Vec<_> = networks.map(|all| all.keys().cloned().collect()).unwrap_or_default();
+    networks.sort();
+    let name = summary.names.as_ref().and_then(|names| names.first()).cloned().unwrap_or_default();
+    let state = summary.state.map(|state| state.to_string()).unwrap_or_default();
+    // "Up 3 minutes (healthy)": the time in it would make every look different.
+    let health =
+        summary.status.as_deref().and_then(|status| status.split_once('(')).map(|(_, health)| health);
+    Some(Listed {
+        id: summary.id.clone()?,
+        instance: label(names::INSTANCE).and_then(|id| id.parse().ok()),
+        nonce: label(names::NONCE).unwrap_or_default(),
+        glance: format!("{state} {name} {networks:?} {}", health.unwrap_or_default()),
+        name: name.trim_start_matches('/').to_owned(),
+    })
+}

@@ -1,0 +1,73 @@
+//! What names of images stand for. Somebody else asks (an engine on a node); here it is asked for as often as needed and
+//! no oftener, before anything is decided from the answer.
+
+use std::{fmt, future::Future, pin::Pin};
+
+use decide::{
+    intent::{self, Content, Images},
+    world::World,
+};
+use model::{
+    image::{ImagePin, ImageRef},
+    spec::ServiceSpec,
+};
+
+use crate::{Control, RequestError};
+
+/// Why an image could not be resolved. Each is a sentence with what to do.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum ImageError {
+    #[error("the image {image} does not exist: {cause}; check its name and tag, and that it was pushed")]
+    NotFound { image: ImageRef, cause: String },
+    #[error("the registry {} refuses {image}: {cause}; log in there with `docker login {}` as the user that runs Setpoint", .image.registry(), .image.registry())]
+    Denied { image: ImageRef, cause: String },
+    #[error("the registry {} does not tell what {image} is: {cause}; check that it is up, or name the image by its digest", .image.registry())]
+    Registry { image: ImageRef, cause: String },
+    #[error("{0}")]
+    Engine(String),
+}
+
+/// Asks what an image's name stands for now.
+pub trait Resolve: Send + Sync + fmt::Debug {
+    fn resolve(
+        &self,
+        image: ImageRef,
+    ) -> Pin<Box<dyn Future<Output = Result<ImagePin, ImageError>> + Send + '_>>;
+}
+
+impl Control {
+    /// Who is asked about images. Until this is called, containers cannot be declared.
+    pub fn images_are_resolved_by(&self, resolver: impl Resolve + 'static) {
+        let _ = self.0.resolver.set(Box::new(resolver));
+    }
+
+    pub(crate) async fn resolve_for_apply(
+        &self,
+        world: &World,
+        spec: &ServiceSpec,
+        known: &mut Images,
+    ) -> Result<(), RequestError> {
+        self.resolve(intent::unresolved(world, spec), known).await
+    }
+
+    pub(crate) async fn resolve_for_deploy(
+        &self,
+        world: &World,
+        content: &Content,
+        known: &mut Images,
+    ) -> Result<(), RequestError> {
+        self.resolve(intent::image_of_deploy(world, content), known).await
+    }
+
+    async fn resolve(&self, image: Option<ImageRef>, known: &mut Images) -> Result<(), RequestError> {
+        let Some(image) = image.filter(|image| !known.contains_key(image)) else { return Ok(()) };
+        let Some(resolver) = self.0.resolver.get() else {
+            return Err(
+                ImageError::Engine("this server has no container engine to ask for images".into()).into()
+            );
+        };
+        let pin = resolver.resolve(image.clone()).await?;
+        known.insert(image, pin);
+        Ok(())
+    }
+}

@@ -1,0 +1,34 @@
+//! Images for the server, resolved by the engine of this machine's node.
+
+use std::{future::Future, pin::Pin};
+
+use model::image::{ImagePin, ImageRef};
+use node::{Node, Unresolved};
+use server::{ImageError, Resolve};
+
+#[derive(Debug)]
+pub struct NodeImages(Node);
+
+impl NodeImages {
+    pub fn new(node: Node) -> Self {
+        Self(node)
+    }
+}
+
+impl Resolve for NodeImages {
+    fn resolve(
+        &self,
+        image: ImageRef,
+    ) -> Pin<Box<dyn Future<Output = Result<ImagePin, ImageError>> + Send + '_>> {
+        Box::pin(async move { self.0.resolve_image(&image).await.map_err(|why| told(image, why)) })
+    }
+}
+
+fn told(image: ImageRef, why: Unresolved) -> ImageError {
+    match why {
+        Unresolved::NotFound(cause) => ImageError::NotFound { image, cause },
+        Unresolved::Denied(cause) => ImageError::Denied { image, cause },
+        Unresolved::Registry(cause) => ImageError::Registry { image, cause },
+        Unresolved::Engine(error) => ImageError::Engine(error.to_string()),
+    }
+}
