@@ -240,6 +240,7 @@ impl Instance {
             ready: step.ready,
             ready_since: since,
             pid: matches!(self.local.run, Run::Alive { .. }).then_some(4711),
+            container: None,
             address: self.address.clone(),
             folder: self.folder.clone(),
             current: self.local.current,
