@@ -1,7 +1,7 @@
 //! What endpoint events have subtracted from the table. It never adds.
 //!
 //! An entry is kept when its instance is not in the table yet: a death may be told before the table that names
-//! the instance arrives. It ends with a `Ready`, or when a table no longer names the instance.
+//! the instance arrives. It ends with a `Ready` at the address that the table names, or when a table no longer names the instance.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,41 @@ const MAX_ENTRIES: usize = 16_384;
 
 #[derive(Debug, Default)]
 pub struct Overlay {
-    down: BTreeMap<InstanceId, u64>,
+    down: BTreeMap<InstanceId, Entry>,
     events: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Which event it was.
+    event: u64,
+    /// It is ready again, at an address that the table does not name yet: what listens at the one that it names may be
+    /// somebody else by now.
+    ready_at: Option<String>,
 }
 
 impl Overlay {
     pub fn down(&mut self, instance: InstanceId) {
+        self.note(instance, None);
+    }
+
+    /// Ready elsewhere: still down where the table leads to.
+    pub fn moved(&mut self, instance: InstanceId, address: &str) {
+        self.note(instance, Some(address.to_owned()));
+    }
+
+    fn note(&mut self, instance: InstanceId, ready_at: Option<String>) {
         self.events += 1;
-        self.down.insert(instance, self.events);
+        self.down.insert(instance, Entry { event: self.events, ready_at });
         if self.down.len() > MAX_ENTRIES {
             self.forget_oldest();
+        }
+    }
+
+    /// A table names this address for it.
+    pub fn named(&mut self, instance: &InstanceId, address: &str) {
+        if self.down.get(instance).is_some_and(|entry| entry.ready_at.as_deref() == Some(address)) {
+            self.down.remove(instance);
         }
     }
 
@@ -34,7 +59,8 @@ impl Overlay {
     }
 
     fn forget_oldest(&mut self) {
-        let oldest = self.down.iter().min_by_key(|(_, event)| **event).map(|(instance, _)| instance.clone());
+        let oldest =
+            self.down.iter().min_by_key(|(_, entry)| entry.event).map(|(instance, _)| instance.clone());
         if let Some(instance) = oldest {
             self.down.remove(&instance);
         }

@@ -84,7 +84,14 @@ impl Registry {
         flight.clone()
     }
 
+    /// Whether the table leads to the instance, and to another address.
+    pub fn is_elsewhere(&self, instance: &InstanceId, address: &str) -> bool {
+        self.targets_of(instance).next().is_some()
+            && !self.targets.contains_key(&(instance.clone(), address.to_owned()))
+    }
+
     fn target(&mut self, instance: &InstanceId, address: &str, changed: &watch::Sender<u64>) -> Arc<Target> {
+        self.overlay.named(instance, address);
         let flight = self.flight(instance, changed);
         let key = (instance.clone(), address.to_owned());
         self.targets.entry(key).or_insert_with(|| Arc::new(Target::new(flight, address))).clone()

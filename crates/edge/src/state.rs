@@ -153,6 +153,10 @@ impl State {
                 registry.overlay.down(event.instance.clone());
                 true
             }
+            EndpointHealth::Ready if registry.is_elsewhere(&event.instance, &event.address) => {
+                registry.overlay.moved(event.instance.clone(), &event.address);
+                true
+            }
             EndpointHealth::Ready => {
                 registry.overlay.lift(&event.instance);
                 false
@@ -285,6 +289,26 @@ mod tests {
         drop(ticket);
         assert!(changed.has_changed().unwrap(), "the end of the last request is told");
         assert_eq!(in_flight(&state, 1), 0);
+    }
+
+    #[test]
+    fn what_is_ready_at_another_address_takes_requests_once_the_table_names_it() {
+        let state = state();
+        state.publish(&table(1));
+        let event =
+            |health, address: &str| EndpointEvent { instance: instance(1), address: address.into(), health };
+        state.endpoint_event(&event(EndpointHealth::Down, "127.0.0.1:1"));
+        state.endpoint_event(&event(EndpointHealth::Ready, "127.0.0.1:2"));
+        let admitted = || matches!(state.admit("api.localhost", "/", &[]), Admission::Proxy(..));
+        assert!(!admitted(), "somebody else may listen at the old address");
+        let mut moved = table(1);
+        moved.revision = RouteRevision(2);
+        for route in moved.services.values_mut() {
+            let endpoint = Endpoint { instance: instance(1), address: "127.0.0.1:2".into(), weight: 1 };
+            Arc::make_mut(route).backend = Backend::Proxy { endpoints: vec![endpoint] };
+        }
+        state.publish(&moved);
+        assert!(admitted());
     }
 
     #[test]

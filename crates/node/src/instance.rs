@@ -179,6 +179,15 @@ impl Instance {
     }
 
     pub fn address(&self, host: &str) -> Option<String> {
+        if let (Some(container), Some(record)) = (self.container(), self.record())
+            && record.direct
+        {
+            return record
+                .address
+                .as_ref()
+                .zip(container.port)
+                .map(|(address, port)| format!("{address}:{port}"));
+        }
         self.state.port.map(|port| format!("{host}:{port}"))
     }
 

@@ -100,8 +100,16 @@ pub(super) fn inside(cx: &Context, instance: &Instance) -> Option<Inside> {
         engine: cx.engine.clone(),
         container: instance.record()?.id.clone()?,
         pid: instance.life().filter(|life| life.is_seen()).and_then(Life::pid),
-        port: container.port.filter(|_| container.network == Network::Project),
+        port: container.port.filter(|_| {
+            container.network == Network::Project && !instance.record().is_some_and(|r| r.direct)
+        }),
     })
+}
+
+/// Where a container is reached by its own address.
+pub(super) fn direct(instance: &Instance) -> Option<(String, u16)> {
+    let record = instance.record().filter(|record| record.direct)?;
+    Some((record.address.clone()?, instance.container()?.port?))
 }
 
 pub(super) fn command(cx: &Context, instance: &Instance, words: &[Template]) -> Result<Vec<String>, String> {
@@ -124,6 +132,7 @@ fn order<'a>(
         release: &assigned.content,
         container,
         nonce: "",
+        publish: true,
         port,
         host: &cx.config.host,
         image_workdir: None,
@@ -619,7 +628,9 @@ impl Agent {
         match &seen.state {
             State::Running | State::Paused => {
                 let known = instance.life().is_some() && started == seen.started;
-                if !known {
+                if known {
+                    self.follow_address(id, seen);
+                } else {
                     self.adopt_run(id, seen);
                 }
                 self.judge(id, seen);
@@ -651,6 +662,7 @@ impl Agent {
     /// It runs, and not by a start of ours that we know of: after our own absence, or because somebody started it.
     fn adopt_run(&mut self, id: &InstanceId, seen: &Seen) {
         let now = self.cx.now();
+        let network = self.network_of(id);
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Some(mut record) = instance.record().cloned() else { return };
         let same = record.started == seen.started && record.run > 0;
@@ -661,6 +673,7 @@ impl Agent {
         };
         record.started.clone_from(&seen.started);
         record.run = run;
+        record.addressed(seen, network.as_deref());
         if record.limits.is_none() && instance.held.as_ref().is_some_and(|held| held.record.is_some()) {
             record.name.clone_from(&seen.name);
         }
@@ -684,6 +697,27 @@ impl Agent {
             self.cx.say(instance, Kind::InstanceAdopted, message);
             Self::remember(instance);
         }
+    }
+
+    fn network_of(&self, id: &InstanceId) -> Option<String> {
+        let container = self.instances.get(id)?.container()?;
+        look::network_of(container, || names::network(&self.cx.config.cluster, &id.service.project))
+    }
+
+    /// Taken off its network and put back, it may have another address.
+    fn follow_address(&mut self, id: &InstanceId, seen: &Seen) {
+        let network = self.network_of(id);
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(before) = instance.record() else { return };
+        let mut record = before.clone();
+        record.addressed(seen, network.as_deref());
+        if record == *before || record.address.is_none() {
+            return;
+        }
+        if let Err(error) = record.write(&instance.folder) {
+            tracing::warn!(instance = %id, %error, "its address is held in memory alone");
+        }
+        instance.hold(record);
     }
 
     fn watch_container(&mut self, id: &InstanceId, seen: &Seen, run: u64, health: Health) {

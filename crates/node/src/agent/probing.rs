@@ -93,6 +93,9 @@ fn target(cx: &Context, instance: &Instance, check: &Check) -> Result<Target, St
         user: None,
         inside: super::containers::inside(cx, instance),
     };
+    if let Some((address, port)) = super::containers::direct(instance) {
+        (target.host, target.port) = (address, Some(port));
+    }
     if let (Check::Exec(_), Some(process)) = (check, instance.process()) {
         let inherited = &cx.surroundings.inherited;
         target.env = names(cx, instance).environment(inherited).map_err(|error| error.to_string())?;

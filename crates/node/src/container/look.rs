@@ -1,6 +1,6 @@
 //! What an engine says of a container, reduced to what we ask for; and how that differs from what it was told. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerUpdateBody, HealthStatusEnum,
@@ -26,7 +26,8 @@ pub struct Seen {
     /// When its present or last run began, in the engine's words; only ever compared.
     pub started: Option<String>,
     pub health: Option<Judged>,
-    pub networks: BTreeSet<String>,
+    /// Its networks by name, with its address in each.
+    pub networks: BTreeMap<String, String>,
     pub limits: Limits,
 }
 
@@ -87,7 +88,11 @@ impl Seen {
             pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
             started: state.started_at.clone().filter(|at| !at.starts_with("0001-")),
             health: state.health.as_ref().and_then(judged),
-            networks: networks.map(|networks| networks.keys().cloned().collect()).unwrap_or_default(),
+            networks: networks
+                .into_iter()
+                .flatten()
+                .map(|(name, end)| (name.clone(), end.ip_address.clone().unwrap_or_default()))
+                .collect(),
             limits: host.map(Limits::of).unwrap_or_default(),
         })
     }
@@ -245,7 +250,7 @@ pub fn compare(wanted: &Wanted<'_>, seen: &Seen) -> Vec<Difference> {
         );
     }
     if let Some(network) = wanted.network {
-        let observed = if seen.networks.contains(network) { network } else { "disconnected" };
+        let observed = if seen.networks.contains_key(network) { network } else { "disconnected" };
         differ("container/network".into(), network, observed);
     }
     let declared = wanted.limits.cloned().unwrap_or_else(|| declared(wanted.resources, &seen.limits));
@@ -288,7 +293,7 @@ mod tests {
             pid: Some(7),
             started: Some("2026-01-01T00:00:00Z".into()),
             health: None,
-            networks: ["demo".to_owned()].into(),
+            networks: [("demo".to_owned(), "172.18.0.2".to_owned())].into(),
             limits: Limits { restart: "no".into(), ..Limits::default() },
         }
     }

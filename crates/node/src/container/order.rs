@@ -29,6 +29,8 @@ pub struct Order<'a> {
     pub release: &'a Release,
     pub container: &'a Container,
     pub nonce: &'a str,
+    /// The engine shall lead `port` to the container; otherwise it is reached by its own address.
+    pub publish: bool,
     /// Of the machine, on `host`, leading to the container's own.
     pub port: Option<u16>,
     pub host: &'a str,
@@ -109,8 +111,9 @@ impl Order<'_> {
         let memory = resources.memory.and_then(|memory| i64::try_from(memory.0).ok());
         let binding =
             |port: u16| PortBinding { host_ip: Some(self.host.into()), host_port: Some(port.to_string()) };
-        let published =
-            inside.zip(self.port).map(|(inside, port)| HashMap::from([(inside, Some(vec![binding(port)]))]));
+        let published = inside
+            .zip(self.port.filter(|_| self.publish))
+            .map(|(inside, port)| HashMap::from([(inside, Some(vec![binding(port)]))]));
         HostConfig {
             memory,
             // The same again: none of it is swap.
@@ -223,6 +226,7 @@ mod tests {
             release: &release,
             container,
             nonce: "n",
+            publish: true,
             port: Some(31001),
             host: "127.0.0.1",
             image_workdir: Some("/app"),

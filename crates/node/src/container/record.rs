@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::look::Limits;
+use super::look::{Limits, Seen};
 use crate::ledger::{self, Folder, files};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,10 @@ pub struct Record {
     pub run: u64,
     /// As the engine took what it was told: it may round, or leave out what its kernel cannot.
     pub limits: Option<Limits>,
+    /// Its address in its project's network, where that is reached from this machine without the engine's help. Then none of
+    /// the machine's ports is published for it, and its requests go on when the engine dies.
+    pub direct: bool,
+    pub address: Option<String>,
     /// The image has a HEALTHCHECK.
     pub image_check: bool,
     /// The image's working directory, below which files are seen.
@@ -27,6 +31,13 @@ pub struct Record {
 const FILE: &str = "container.json";
 
 impl Record {
+    /// Takes the address that it has been given; it may be another after each start.
+    pub fn addressed(&mut self, seen: &Seen, network: Option<&str>) {
+        let address =
+            network.and_then(|network| seen.networks.get(network)).filter(|address| !address.is_empty());
+        self.address = address.filter(|_| self.direct).cloned();
+    }
+
     /// Replaced by rename: it must never be read torn, and no start waits for more than this.
     pub fn write(&self, folder: &Folder) -> Result<(), ledger::Error> {
         files::write(&folder.path().join(FILE), self, files::Durable::No)

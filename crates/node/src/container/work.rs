@@ -14,6 +14,7 @@ use bollard::{
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
         RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+        WaitContainerOptionsBuilder,
     },
 };
 use decide::policy::Policy;
@@ -27,7 +28,7 @@ use model::{
 
 use super::{
     engine::{Engine, Error, QUESTION, WORK},
-    look::{Machine, Seen, State},
+    look::{self, Machine, Seen, State},
     names,
     order::Order,
     record::Record,
@@ -113,7 +114,7 @@ impl Work<'_> {
         (record.image_check, record.workdir) = (image.check, image.workdir);
         self.check_binds()?;
         self.volumes().await?;
-        self.network().await?;
+        record.direct = self.network().await?;
         if record.id.is_none() {
             self.create(&mut record).await?;
         }
@@ -236,32 +237,33 @@ impl Work<'_> {
         Ok(note_volume(self.data, &name)?)
     }
 
-    async fn network(&self) -> Result<(), Failure> {
+    /// Whether what is in the project's network is reached from this machine by its own address.
+    async fn network(&self) -> Result<bool, Failure> {
         if self.container().network != Network::Project {
-            return Ok(());
+            return Ok(false);
         }
         let project = &self.order.id.service.project;
         let name = names::network(self.order.cluster, project);
         let client = self.engine.client().await?;
         match self.engine.within(QUESTION, client.inspect_network(&name, None)).await {
-            Ok(_) => return Ok(()),
+            Ok(network) => return Ok(is_here(network.id.as_deref())),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
         // One at a time: an engine makes two networks of one name when it is asked twice at once.
         static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let _making = MAKING.lock().await;
-        if self.engine.within(QUESTION, client.inspect_network(&name, None)).await.is_ok() {
-            return Ok(());
+        if let Ok(network) = self.engine.within(QUESTION, client.inspect_network(&name, None)).await {
+            return Ok(is_here(network.id.as_deref()));
         }
         let request = NetworkCreateRequest {
-            name,
+            name: name.clone(),
             driver: Some("bridge".into()),
             labels: Some(names::of_project(self.order.cluster, project)),
             ..NetworkCreateRequest::default()
         };
         match self.engine.within(WORK, client.create_network(request)).await {
-            Ok(_) | Err(Error::Conflict(_)) => Ok(()),
+            Ok(made) => Ok(is_here(Some(&made.id))),
             Err(error) => Err(error.into()),
         }
     }
@@ -273,7 +275,12 @@ impl Work<'_> {
         record.write(self.folder)?;
         let client = self.engine.client().await?;
         let workdir = record.workdir.clone();
-        let order = Order { nonce: &record.nonce, image_workdir: workdir.as_deref(), ..self.order.clone() };
+        let order = Order {
+            nonce: &record.nonce,
+            image_workdir: workdir.as_deref(),
+            publish: !record.direct,
+            ..self.order.clone()
+        };
         let body = order.body()?;
         for taken in 0..NAMES {
             let name = names::container(self.order.cluster, self.order.id, taken);
@@ -300,14 +307,27 @@ impl Work<'_> {
         let client = self.engine.client().await?;
         match self.engine.within(WORK, client.start_container(&id, None)).await {
             Ok(()) => {}
+            // Somebody is removing it: as good as gone.
+            Err(Error::Conflict(message) | Error::Refused { message, .. })
+                if message.contains("marked for removal") =>
+            {
+                return Err(Error::NotFound(message).into());
+            }
             Err(error) => return Err(self.start_failure(error)),
         }
         let seen = inspect(self.engine, &id).await?;
         let seen = seen.ok_or_else(|| Error::NotFound(format!("container {id} went as it started")))?;
         record.started.clone_from(&seen.started);
+        record.addressed(&seen, self.network_name().as_deref());
         record.limits = Some(seen.limits.clone());
         record.write(self.folder)?;
         Ok(seen)
+    }
+
+    pub fn network_name(&self) -> Option<String> {
+        look::network_of(self.container(), || {
+            names::network(self.order.cluster, &self.order.id.service.project)
+        })
     }
 
     fn start_failure(&self, error: Error) -> Failure {
@@ -368,6 +388,13 @@ fn ignore_conflict(result: Result<(), Error>) -> Result<(), Failure> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// An engine in this kernel has the bridge of its network among our interfaces. One elsewhere (in another machine, or as a
+/// user without rights of its own) has not.
+fn is_here(network: Option<&str>) -> bool {
+    let bridge = network.and_then(|id| id.get(..12)).map(|id| format!("/sys/class/net/br-{id}"));
+    bridge.is_some_and(|bridge| Path::new(&bridge).exists())
 }
 
 /// What is needed of an image.
@@ -435,9 +462,20 @@ pub async fn remove(engine: &Engine, id: &str) -> Result<(), Error> {
     let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
     match engine.within(WORK, client.remove_container(id, Some(options))).await {
         Ok(()) | Err(Error::NotFound(_)) => Ok(()),
-        // Somebody removes it already.
-        Err(Error::Conflict(message)) if message.contains("in progress") => Ok(()),
+        // Somebody removes it already; its name is free once it is gone.
+        Err(Error::Conflict(message)) if message.contains("in progress") => gone(engine, id).await,
         Err(error) => Err(error),
+    }
+}
+
+async fn gone(engine: &Engine, id: &str) -> Result<(), Error> {
+    let client = engine.client().await?;
+    let options = WaitContainerOptionsBuilder::default().condition("removed").build();
+    let mut waiting = Box::pin(client.wait_container(id, Some(options)));
+    let answer = async { waiting.next().await.unwrap_or(Err(bollard::errors::Error::RequestTimeoutError)) };
+    match engine.within(WORK, answer).await {
+        Err(error) if error.is_away() => Err(error),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
