@@ -71,6 +71,9 @@ kinds! {
     DriftCorrected = "drift.corrected",
     RestartAlert = "alert.restarts",
     StrangerFound = "stranger.found",
+    /// A container engine does not answer.
+    EngineAway = "engine.away",
+    EngineBack = "engine.back",
     LeaderElected = "leader.elected",
     PassPaused = "pass.paused",
 }

@@ -1,7 +1,7 @@
 //! The agent's dealings with a container engine: what it says becomes what is known of the instances, and operations on
 //! them run in tasks of their own.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::collections::BTreeMap;
 
 use decide::{
     health::{Health, Purpose},
@@ -9,17 +9,15 @@ use decide::{
 };
 use model::{
     InstanceId, Timestamp,
-    assignment::Assigned,
     container::Network,
-    event::Kind,
+    event::{self, Kind},
     observation::{Copied, Exit, ExitStatus, Stranger},
-    spec::{Check, DriftMode, Template, Workload},
+    spec::{Check, Template},
 };
-use tokio::sync::Notify;
 
 use super::{
-    Agent, Context, Event, FailureKind, Launched, Outcome, StartFailure,
-    job::{Job, Keep, pause_after},
+    Agent, Context, Event, FailureKind, StartFailure, Started,
+    container_job::{look as look_at, order, pinned},
 };
 use crate::{
     container::{
@@ -27,24 +25,19 @@ use crate::{
         engine::Error as EngineError,
         look::{self, Judged, Machine, State, Wanted},
         names,
-        order::Order,
         probe::Inside,
         registry,
         watch::{self, News, Watched, What},
-        work::{self, Failure, Listed, Work},
+        work::{self, Listed},
     },
     instance::{Instance, Run},
-    ledger::Folder,
     life::Life,
-    logs,
     process::files,
     site,
 };
 
 /// News of the engine waiting for the agent.
 const NEWS: usize = 1024;
-/// Between words about a pull.
-const TOLD_EVERY: Duration = Duration::from_millis(250);
 
 /// What is known of the engine as a whole.
 #[derive(Debug, Default)]
@@ -69,9 +62,9 @@ impl View {
 /// What a look at one container found. `None` for an image or files that were not looked at.
 #[derive(Debug)]
 pub(crate) struct Look {
-    seen: Seen,
-    image_missing: Option<bool>,
-    files: Vec<files::Difference>,
+    pub seen: Seen,
+    pub image_missing: Option<bool>,
+    pub files: Vec<files::Difference>,
 }
 
 /// After a start of the node: nothing is known of a container before its engine has been asked.
@@ -116,239 +109,6 @@ pub(super) fn command(cx: &Context, instance: &Instance, words: &[Template]) -> 
     let order =
         order(cx, &instance.assigned, &instance.folder, instance.state.port).ok_or("it is no container")?;
     order.command("health", words).map_err(|error| error.to_string())
-}
-
-fn order<'a>(
-    cx: &'a Context,
-    assigned: &'a Assigned,
-    folder: &Folder,
-    port: Option<u16>,
-) -> Option<Order<'a>> {
-    let Workload::Container(container) = &assigned.content.workload else { return None };
-    Some(Order {
-        cluster: &cx.config.cluster,
-        id: &assigned.id,
-        digest: assigned.release,
-        release: &assigned.content,
-        container,
-        nonce: "",
-        publish: true,
-        port,
-        host: &cx.config.host,
-        image_workdir: None,
-        work: folder.work(),
-    })
-}
-
-impl Job {
-    pub(super) fn is_container(&self) -> bool {
-        matches!(self.assigned.content.workload, Workload::Container(_))
-    }
-
-    fn work<'a>(&'a self, cx: &'a Context) -> Result<Work<'a>, StartFailure> {
-        let order = order(cx, &self.assigned, &self.folder, self.state.port);
-        let order = order.ok_or_else(|| StartFailure::ordinary("it is no container".into()))?;
-        Ok(Work {
-            engine: &cx.engine,
-            policy: &cx.config.policy,
-            order,
-            folder: &self.folder,
-            data: &cx.config.data,
-        })
-    }
-
-    /// Its folder with its files, its image, its network and volumes, its container.
-    async fn make(&self, cx: &Context) -> Result<Record, StartFailure> {
-        self.folder.create(&self.assigned).map_err(|error| StartFailure::ordinary(error.to_string()))?;
-        self.folder.write_state(&self.state).map_err(|error| StartFailure::ordinary(error.to_string()))?;
-        let mut work = self.work(cx)?;
-        self.place_files(&work).map_err(|failure| cx.failed(failure, None))?;
-        let mut told = std::time::Instant::now();
-        let mut progress = |progress: registry::Progress| {
-            // Often enough for a progress bar, and for the planner to see that it goes on.
-            if told.elapsed() > TOLD_EVERY || progress.layers_done == progress.layers {
-                told = std::time::Instant::now();
-                let copied = Copied { files: progress.layers_done, total: progress.layers };
-                let _ = cx.events.try_send(Event::Pulled { id: self.id.clone(), copied, progress });
-            }
-        };
-        let made = work.make(self.record.clone(), &mut progress).await;
-        made.map_err(|failure| cx.failed(failure, self.record.clone()))
-    }
-
-    fn place_files(&self, work: &Work<'_>) -> Result<(), Failure> {
-        files::put(&self.folder.work(), &work.order.files()?, files::Writing::InPlace)?;
-        Ok(())
-    }
-
-    /// Starts the container that is there, or makes it anew: what is in the way of a restart is looked for only once it has
-    /// failed.
-    pub(super) async fn start_container(&self, cx: &Context, lives: bool) -> Result<Launched, StartFailure> {
-        let policy = &self.assigned.content.stop;
-        if let Some(id) = self.record.as_ref().and_then(|record| record.id.as_ref()).filter(|_| lives) {
-            work::stop(&cx.engine, id, policy).await.map_err(|error| cx.failed(error.into(), None))?;
-        }
-        let work = self.work(cx)?;
-        self.folder.write_state(&self.state).map_err(|error| StartFailure::ordinary(error.to_string()))?;
-        if self.assigned.drift.mode == DriftMode::Correct {
-            self.place_files(&work).map_err(|failure| cx.failed(failure, None))?;
-        }
-        let began = cx.now();
-        if let Some(mut record) = self.record.clone().filter(|record| record.id.is_some()) {
-            match work.start(&mut record).await {
-                Ok(seen) => return self.launched(record, seen, began),
-                Err(Failure::Engine(EngineError::NotFound(_))) => {}
-                Err(failure) => return Err(self.give_up(cx, failure, record).await),
-            }
-            self.clear_away(cx, &record).await?;
-        }
-        let mut record = self.make(cx).await?;
-        match work.start(&mut record).await {
-            Ok(seen) => self.launched(record, seen, began),
-            Err(failure) => Err(self.give_up(cx, failure, record).await),
-        }
-    }
-
-    fn launched(&self, mut record: Record, seen: Seen, began: Timestamp) -> Result<Launched, StartFailure> {
-        record.run = self.state.runs;
-        record.write(&self.folder).map_err(|error| StartFailure::ordinary(error.to_string()))?;
-        Ok(Launched::Container { record, seen, began })
-    }
-
-    /// Not found may mean its network: then the container is there, bound to what is not, and is made anew.
-    async fn clear_away(&self, cx: &Context, record: &Record) -> Result<(), StartFailure> {
-        let Some(id) = &record.id else { return Ok(()) };
-        work::remove(&cx.engine, id).await.map_err(|error| cx.failed(error.into(), Some(record.clone())))
-    }
-
-    /// A container bound to a port that somebody holds cannot have another: it goes, and is made anew with one.
-    async fn give_up(&self, cx: &Context, failure: Failure, record: Record) -> StartFailure {
-        let failed = cx.failed(failure, Some(record));
-        if failed.kind == FailureKind::PortTaken
-            && let Some(record) = &failed.record
-            && let Err(error) = self.clear_away(cx, record).await
-        {
-            return error;
-        }
-        failed
-    }
-
-    /// Its output is kept first: with the container it is gone.
-    pub(super) async fn delete_container(&self, cx: &Context, keep: Keep) -> Result<(), String> {
-        let told = |error: EngineError| {
-            cx.doubt.notify_one();
-            error.to_string()
-        };
-        let work = self.work(cx).map_err(|failure| failure.message)?;
-        let record = self.record.clone().unwrap_or_default();
-        let found = work.find(&record).await.map_err(|failure| failure.to_string())?;
-        if let Some(seen) = found {
-            work::stop(&cx.engine, &seen.id, &self.assigned.content.stop).await.map_err(told)?;
-            if let Some(went) = keep.output {
-                self.keep_output(cx, &seen.id, went).await;
-            }
-            work::remove(&cx.engine, &seen.id).await.map_err(told)?;
-        }
-        if keep.network {
-            work::remove_network(&cx.engine, &cx.config.cluster, &self.id.service.project).await;
-        }
-        Ok(())
-    }
-
-    async fn keep_output(&self, cx: &Context, container: &str, went: logs::Went) {
-        let most = usize::try_from(cx.config.logs.kept_bytes).unwrap_or(usize::MAX);
-        let kept = match work::output(&cx.engine, container, logs::LINES, most).await {
-            Ok(bytes) => cx.kept.keep_bytes(&self.id, bytes, went).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = kept {
-            tracing::warn!(instance = %self.id, %error, "its output could not be kept");
-        }
-    }
-
-    /// Puts back what drifted, and looks again.
-    async fn repair(&self, cx: &Context, paths: &[String], machine: Machine) -> Result<Look, StartFailure> {
-        let record = self.record.clone().unwrap_or_default();
-        let work = self.work(cx)?;
-        let failed = |failure: Failure| cx.failed(failure, None);
-        if paths.iter().any(|path| path.starts_with("files/")) {
-            let mut rendered = work.order.files().map_err(|error| failed(error.into()))?;
-            rendered.retain(|file, _| paths.contains(&format!("files/{file}")));
-            files::put(&self.folder.work(), &rendered, files::Writing::InPlace)
-                .map_err(|e| failed(e.into()))?;
-        }
-        work.repair(&record, paths, machine).await.map_err(failed)?;
-        let looked = look(cx, &self.assigned, &self.folder, self.state.port, &record, true).await;
-        looked.map_err(|error| failed(error.into()))?.ok_or_else(|| {
-            StartFailure::ordinary("its container was removed while it was being put right".into())
-        })
-    }
-}
-
-impl Context {
-    /// An engine that is away is asked again at once, so that everybody learns of it.
-    fn failed(&self, failure: Failure, record: Option<Record>) -> StartFailure {
-        let kind = match &failure {
-            Failure::PortTaken(_) => FailureKind::PortTaken,
-            failure if failure.is_away() => FailureKind::Away,
-            _ => FailureKind::Ordinary,
-        };
-        if kind == FailureKind::Away {
-            self.doubt.notify_one();
-        }
-        StartFailure { message: failure.to_string(), kind, record }
-    }
-}
-
-pub(super) fn make(cx: Arc<Context>, job: Job) {
-    let id = job.id.clone();
-    tokio::spawn(async move {
-        let made = job.make(&cx).await;
-        let _ = cx.events.send(Event::Done { id, outcome: Outcome::Made(made) }).await;
-    });
-}
-
-pub(super) fn repair(
-    cx: Arc<Context>,
-    job: Job,
-    paths: Vec<String>,
-    machine: Machine,
-    failures: u32,
-    hurry: Arc<Notify>,
-) {
-    let id = job.id.clone();
-    tokio::spawn(async move {
-        let repaired = job.repair(&cx, &paths, machine).await.map_err(|failure| failure.message);
-        pause_after(&repaired, failures, &hurry).await;
-        let _ = cx.events.send(Event::Done { id, outcome: Outcome::Repaired(repaired) }).await;
-    });
-}
-
-/// `None`: there is certainly no such container.
-async fn look(
-    cx: &Context,
-    assigned: &Assigned,
-    folder: &Folder,
-    port: Option<u16>,
-    record: &Record,
-    image: bool,
-) -> Result<Option<Look>, EngineError> {
-    let Some(id) = &record.id else { return Ok(None) };
-    let Some(seen) = work::inspect(&cx.engine, id).await? else { return Ok(None) };
-    let mut image_missing = None;
-    if let Some(name) = assigned.content.image().filter(|_| image).and(pinned(assigned)) {
-        image_missing = Some(registry::inspect(&cx.engine, &name).await?.is_none());
-    }
-    let rendered = order(cx, assigned, folder, port).and_then(|order| order.files().ok()).unwrap_or_default();
-    let files = if rendered.is_empty() { Vec::new() } else { files::compare(&folder.work(), &rendered) };
-    Ok(Some(Look { seen, image_missing, files }))
-}
-
-fn pinned(assigned: &Assigned) -> Option<String> {
-    match &assigned.content.workload {
-        Workload::Container(container) => container.pinned_name(),
-        Workload::Site(_) | Workload::Process(_) => None,
-    }
 }
 
 impl Agent {
@@ -397,6 +157,12 @@ impl Agent {
         }
         let now = self.cx.now();
         let since = self.engine.away.as_ref().map_or(now, |(since, _)| *since);
+        if self.engine.away.is_none() {
+            self.say_of_engine(
+                Kind::EngineAway,
+                format!("{cause}; what runs there runs on, and nothing is changed"),
+            );
+        }
         self.engine.away = Some((since, cause));
         self.tell_engine();
     }
@@ -417,6 +183,11 @@ impl Agent {
             }
         }
         self.list_containers();
+    }
+
+    fn say_of_engine(&self, kind: Kind, message: String) {
+        let event = event::Event { kind, service: None, instance: None, deployment: None, message };
+        self.cx.outside.event(event);
     }
 
     fn tell_engine(&mut self) {
@@ -472,6 +243,8 @@ impl Agent {
             Err(error) => return tracing::warn!(%error, "the containers cannot be listed"),
         };
         if self.engine.away.take().is_some() {
+            let message = format!("the engine at {} answers", self.cx.engine.host());
+            self.say_of_engine(Kind::EngineBack, message);
             for instance in self.instances.values_mut() {
                 self.engine.tell(instance);
             }
@@ -547,14 +320,16 @@ impl Agent {
             (instance.assigned.clone(), instance.folder.clone(), instance.state.port);
         tokio::spawn(async move {
             let look = match record {
-                Some(record) => look(&cx, &assigned, &folder, port, &record, image).await,
+                Some(record) => look_at(&cx, &assigned, &folder, port, &record, image)
+                    .await
+                    .map(|look| look.map(Box::new)),
                 None => Ok(None),
             };
             let _ = cx.events.send(Event::LookedAt { id, look }).await;
         });
     }
 
-    pub(super) fn looked_at(&mut self, id: &InstanceId, look: Result<Option<Look>, EngineError>) {
+    pub(super) fn looked_at(&mut self, id: &InstanceId, look: Result<Option<Box<Look>>, EngineError>) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         if let Some(held) = &mut instance.held {
             held.looking = false;
@@ -562,7 +337,7 @@ impl Agent {
         match look {
             // Something is being done there; its own outcome says how it is.
             _ if instance.busy.is_some() => {}
-            Ok(Some(look)) => self.take_look(id, look),
+            Ok(Some(look)) => self.take_look(id, &look),
             Ok(None) => self.container_gone(id),
             Err(error) if error.is_away() => self.engine_away(error.to_string()),
             Err(error) => tracing::warn!(instance = %id, %error, "its container cannot be looked at"),
@@ -583,13 +358,13 @@ impl Agent {
     }
 
     /// What a look says: of its life first, then of what differs.
-    fn take_look(&mut self, id: &InstanceId, look: Look) {
+    fn take_look(&mut self, id: &InstanceId, look: &Look) {
         self.take_state(id, &look.seen);
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Some(held) = &mut instance.held else { return };
         held.image_missing = look.image_missing.unwrap_or(held.image_missing);
         let image_missing = held.image_missing;
-        let differences = self.differences(id, &look, image_missing);
+        let differences = self.differences(id, look, image_missing);
         self.see(id, site::View { differences, current: false });
     }
 
@@ -777,6 +552,9 @@ impl Agent {
         let seen =
             instance.state.last_exit.clone().filter(|_| run.is_some() && instance.state.ended_run == run);
         let exit = seen.or(exit).unwrap_or(Exit { at: now, status: ExitStatus::Unknown });
+        if instance.state.ended_run != run {
+            self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {}", exit.status));
+        }
         instance.state.last_exit = Some(exit.clone());
         instance.state.ended_run = run;
         instance.run = Run::Ended { started: instance.state.started_at, exit };
@@ -837,14 +615,19 @@ impl Agent {
         self.touch(id);
     }
 
-    pub(super) fn made(&mut self, id: &InstanceId, result: Result<Record, StartFailure>, now: Timestamp) {
+    pub(super) fn made(
+        &mut self,
+        id: &InstanceId,
+        result: Result<Box<Record>, StartFailure>,
+        now: Timestamp,
+    ) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         instance.trouble = None;
         match result {
             Ok(record) => {
                 instance.install = Install::Whole;
                 instance.state.installed = true;
-                instance.hold(record.clone());
+                instance.hold((*record).clone());
                 Self::remember(instance);
                 self.unsynced.insert(instance.folder.path().to_owned());
                 self.containers.extend(record.id.map(|container| (container, id.clone())));
@@ -862,14 +645,10 @@ impl Agent {
         }
     }
 
-    pub(super) fn container_started(
-        &mut self,
-        id: &InstanceId,
-        record: Record,
-        seen: &Seen,
-        began: Timestamp,
-    ) {
+    pub(super) fn container_started(&mut self, id: &InstanceId, started: Started) {
         let Some(instance) = self.instances.get_mut(id) else { return };
+        let Started { record, seen, began } = started;
+        let seen = &seen;
         let run = instance.state.runs;
         if let Some(old) = instance.record().and_then(|old| old.id.clone()) {
             self.containers.remove(&old);
@@ -898,7 +677,7 @@ impl Agent {
     pub(super) fn container_failed(&mut self, id: &InstanceId, failure: StartFailure, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         if let Some(record) = failure.record {
-            instance.hold(record);
+            instance.hold(*record);
         }
         match failure.kind {
             FailureKind::PortTaken => {
@@ -920,13 +699,13 @@ impl Agent {
         }
     }
 
-    pub(super) fn repaired(&mut self, id: &InstanceId, result: Result<Look, String>) {
+    pub(super) fn repaired(&mut self, id: &InstanceId, result: Result<Box<Look>, String>) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         match result {
             Ok(look) => {
                 instance.failures = 0;
                 instance.trouble = None;
-                self.take_look(id, look);
+                self.take_look(id, &look);
             }
             Err(message) => {
                 instance.failures += 1;

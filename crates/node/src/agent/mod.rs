@@ -4,6 +4,7 @@
 mod adopt;
 mod apply;
 mod compare;
+mod container_job;
 mod containers;
 mod ending;
 mod hints;
@@ -127,7 +128,7 @@ pub(crate) enum Event {
     Listed(Result<Vec<Listed>, EngineError>),
     LookedAt {
         id: InstanceId,
-        look: Result<Option<Look>, EngineError>,
+        look: Result<Option<Box<Look>>, EngineError>,
     },
     /// Its first process ended, and its engine does not say how.
     Lost {
@@ -142,8 +143,8 @@ pub(crate) enum Event {
 pub(crate) enum Outcome {
     Installed(Result<Option<site::View>, String>),
     Updated(Result<site::View, String>),
-    Repaired(Result<Look, String>),
-    Made(Result<Record, StartFailure>),
+    Repaired(Result<Box<Look>, String>),
+    Made(Result<Box<Record>, StartFailure>),
     Started(Result<Launched, StartFailure>),
     Deleted(Result<(), String>),
     /// Ended because the node ends.
@@ -154,7 +155,15 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) enum Launched {
     Process { pidfd: PidFd, identity: sys::Identity, prepared: Arc<Prepared>, began: Timestamp },
-    Container { record: Record, seen: Seen, began: Timestamp },
+    Container(Box<Started>),
+}
+
+/// A container that was started, as it was seen right after.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub record: Record,
+    pub seen: Seen,
+    pub began: Timestamp,
 }
 
 #[derive(Debug)]
@@ -162,7 +171,7 @@ pub(crate) struct StartFailure {
     pub message: String,
     pub kind: FailureKind,
     /// What the ledger holds of the container, as far as it came.
-    pub record: Option<Record>,
+    pub record: Option<Box<Record>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,7 +33,7 @@ impl Agent {
         let (cx, id) = (self.cx.clone(), id.clone());
         let job = Job::of(instance);
         if instance.held.is_some() {
-            return super::containers::make(cx, job);
+            return super::container_job::make(cx, job);
         }
         tokio::spawn(async move {
             let _permit = cx.files.acquire().await;
@@ -72,7 +72,7 @@ impl Agent {
             (self.cx.clone(), id.clone(), instance.hurry.clone(), instance.failures);
         if instance.held.is_some() {
             let paths = super::containers::correctable(instance);
-            return super::containers::repair(cx, job, paths, self.engine.machine, failures, hurry);
+            return super::container_job::repair(cx, job, paths, self.engine.machine, failures, hurry);
         }
         tokio::spawn(async move {
             let permit = cx.files.acquire().await;

@@ -78,9 +78,7 @@ impl Agent {
     fn started(&mut self, id: &InstanceId, result: Result<Launched, StartFailure>, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         match result {
-            Ok(Launched::Container { record, seen, began }) => {
-                self.container_started(id, record, &seen, began)
-            }
+            Ok(Launched::Container(started)) => self.container_started(id, *started),
             Ok(Launched::Process { pidfd, identity, prepared, began }) => {
                 instance.prepared = Some(prepared);
                 instance.trouble = None;
@@ -105,7 +103,7 @@ impl Agent {
             Err(failure) if failure.kind != FailureKind::Ordinary => self.container_failed(id, failure, now),
             Err(failure) => {
                 if let Some(record) = failure.record {
-                    instance.hold(record);
+                    instance.hold(*record);
                 }
                 // Nothing ran: the budget counts it as an install that failed.
                 instance.prepared = None;

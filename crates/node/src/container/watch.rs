@@ -104,10 +104,11 @@ async fn follow(
             },
         };
         let event = next.ok_or_else(|| engine.away("it ended its stream of events"))?;
-        if let Some(news) = news(&event.map_err(|error| engine.error(error))?) {
-            if tell.send(news).await.is_err() {
-                return Ok(());
-            }
+        let news = news(&event.map_err(|error| engine.error(error))?);
+        if let Some(news) = news
+            && tell.send(news).await.is_err()
+        {
+            return Ok(());
         }
     }
 }

@@ -1,0 +1,267 @@
+//! What operations on containers do, in tasks of their own: on a copy of what they need, since the agent goes on.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{
+    Timestamp,
+    assignment::Assigned,
+    observation::Copied,
+    spec::{DriftMode, Workload},
+};
+use tokio::sync::Notify;
+
+use super::{
+    Context, Event, FailureKind, Launched, Outcome, StartFailure, Started,
+    containers::Look,
+    job::{Job, Keep, pause_after},
+};
+use crate::{
+    container::{
+        Record, Seen,
+        engine::Error as EngineError,
+        look::Machine,
+        order::Order,
+        registry,
+        work::{self, Failure, Work},
+    },
+    ledger::Folder,
+    logs,
+    process::files,
+};
+
+/// Between words about a pull.
+const TOLD_EVERY: Duration = Duration::from_millis(250);
+
+pub(super) fn order<'a>(
+    cx: &'a Context,
+    assigned: &'a Assigned,
+    folder: &Folder,
+    port: Option<u16>,
+) -> Option<Order<'a>> {
+    let Workload::Container(container) = &assigned.content.workload else { return None };
+    Some(Order {
+        cluster: &cx.config.cluster,
+        id: &assigned.id,
+        digest: assigned.release,
+        release: &assigned.content,
+        container,
+        nonce: "",
+        publish: true,
+        port,
+        host: &cx.config.host,
+        image_workdir: None,
+        work: folder.work(),
+    })
+}
+
+impl Job {
+    pub(super) fn is_container(&self) -> bool {
+        matches!(self.assigned.content.workload, Workload::Container(_))
+    }
+
+    fn work<'a>(&'a self, cx: &'a Context) -> Result<Work<'a>, StartFailure> {
+        let order = order(cx, &self.assigned, &self.folder, self.state.port);
+        let order = order.ok_or_else(|| StartFailure::ordinary("it is no container".into()))?;
+        Ok(Work {
+            engine: &cx.engine,
+            policy: &cx.config.policy,
+            order,
+            folder: &self.folder,
+            data: &cx.config.data,
+        })
+    }
+
+    /// Its folder with its files, its image, its network and volumes, its container.
+    async fn make(&self, cx: &Context) -> Result<Record, StartFailure> {
+        self.folder.create(&self.assigned).map_err(|error| StartFailure::ordinary(error.to_string()))?;
+        self.folder.write_state(&self.state).map_err(|error| StartFailure::ordinary(error.to_string()))?;
+        let mut work = self.work(cx)?;
+        self.place_files(&work).map_err(|failure| cx.failed(failure, None))?;
+        let mut told = std::time::Instant::now();
+        let mut progress = |progress: registry::Progress| {
+            // Often enough for a progress bar, and for the planner to see that it goes on.
+            if told.elapsed() > TOLD_EVERY || progress.layers_done == progress.layers {
+                told = std::time::Instant::now();
+                let copied = Copied { files: progress.layers_done, total: progress.layers };
+                let _ = cx.events.try_send(Event::Pulled { id: self.id.clone(), copied, progress });
+            }
+        };
+        let made = work.make(self.record.clone(), &mut progress).await;
+        made.map_err(|failure| cx.failed(failure, self.record.clone()))
+    }
+
+    fn place_files(&self, work: &Work<'_>) -> Result<(), Failure> {
+        files::put(&self.folder.work(), &work.order.files()?, files::Writing::InPlace)?;
+        Ok(())
+    }
+
+    /// Starts the container that is there, or makes it anew: what is in the way of a restart is looked for only once it has
+    /// failed.
+    pub(super) async fn start_container(&self, cx: &Context, lives: bool) -> Result<Launched, StartFailure> {
+        let policy = &self.assigned.content.stop;
+        if let Some(id) = self.record.as_ref().and_then(|record| record.id.as_ref()).filter(|_| lives) {
+            work::stop(&cx.engine, id, policy).await.map_err(|error| cx.failed(error.into(), None))?;
+        }
+        let work = self.work(cx)?;
+        self.folder.write_state(&self.state).map_err(|error| StartFailure::ordinary(error.to_string()))?;
+        if self.assigned.drift.mode == DriftMode::Correct {
+            self.place_files(&work).map_err(|failure| cx.failed(failure, None))?;
+        }
+        let began = cx.now();
+        if let Some(mut record) = self.record.clone().filter(|record| record.id.is_some()) {
+            match work.start(&mut record).await {
+                Ok(seen) => return self.launched(record, seen, began),
+                Err(Failure::Engine(EngineError::NotFound(_))) => {}
+                Err(failure) => return Err(self.give_up(cx, failure, record).await),
+            }
+            self.clear_away(cx, &record).await?;
+        }
+        let mut record = self.make(cx).await?;
+        match work.start(&mut record).await {
+            Ok(seen) => self.launched(record, seen, began),
+            Err(failure) => Err(self.give_up(cx, failure, record).await),
+        }
+    }
+
+    fn launched(&self, mut record: Record, seen: Seen, began: Timestamp) -> Result<Launched, StartFailure> {
+        record.run = self.state.runs;
+        record.write(&self.folder).map_err(|error| StartFailure::ordinary(error.to_string()))?;
+        Ok(Launched::Container(Box::new(Started { record, seen, began })))
+    }
+
+    /// Not found may mean its network: then the container is there, bound to what is not, and is made anew.
+    async fn clear_away(&self, cx: &Context, record: &Record) -> Result<(), StartFailure> {
+        let Some(id) = &record.id else { return Ok(()) };
+        work::remove(&cx.engine, id).await.map_err(|error| cx.failed(error.into(), Some(record.clone())))
+    }
+
+    /// A container bound to a port that somebody holds cannot have another: it goes, and is made anew with one.
+    async fn give_up(&self, cx: &Context, failure: Failure, record: Record) -> StartFailure {
+        let failed = cx.failed(failure, Some(record));
+        if failed.kind == FailureKind::PortTaken
+            && let Some(record) = &failed.record
+            && let Err(error) = self.clear_away(cx, record).await
+        {
+            return error;
+        }
+        failed
+    }
+
+    /// Its output is kept first: with the container it is gone.
+    pub(super) async fn delete_container(&self, cx: &Context, keep: Keep) -> Result<(), String> {
+        let told = |error: EngineError| {
+            cx.doubt.notify_one();
+            error.to_string()
+        };
+        let work = self.work(cx).map_err(|failure| failure.message)?;
+        let record = self.record.clone().unwrap_or_default();
+        let found = work.find(&record).await.map_err(|failure| failure.to_string())?;
+        if let Some(seen) = found {
+            work::stop(&cx.engine, &seen.id, &self.assigned.content.stop).await.map_err(told)?;
+            if let Some(went) = keep.output {
+                self.keep_output(cx, &seen.id, went).await;
+            }
+            work::remove(&cx.engine, &seen.id).await.map_err(told)?;
+        }
+        if keep.network {
+            work::remove_network(&cx.engine, &cx.config.cluster, &self.id.service.project).await;
+        }
+        Ok(())
+    }
+
+    async fn keep_output(&self, cx: &Context, container: &str, went: logs::Went) {
+        let most = usize::try_from(cx.config.logs.kept_bytes).unwrap_or(usize::MAX);
+        let kept = match work::output(&cx.engine, container, logs::LINES, most).await {
+            Ok(bytes) => cx.kept.keep_bytes(&self.id, bytes, went).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(instance = %self.id, %error, "its output could not be kept");
+        }
+    }
+
+    /// Puts back what drifted, and looks again.
+    async fn repair(&self, cx: &Context, paths: &[String], machine: Machine) -> Result<Look, StartFailure> {
+        let record = self.record.clone().unwrap_or_default();
+        let work = self.work(cx)?;
+        let failed = |failure: Failure| cx.failed(failure, None);
+        if paths.iter().any(|path| path.starts_with("files/")) {
+            let mut rendered = work.order.files().map_err(|error| failed(error.into()))?;
+            rendered.retain(|file, _| paths.contains(&format!("files/{file}")));
+            files::put(&self.folder.work(), &rendered, files::Writing::InPlace)
+                .map_err(|e| failed(e.into()))?;
+        }
+        work.repair(&record, paths, machine).await.map_err(failed)?;
+        let looked = look(cx, &self.assigned, &self.folder, self.state.port, &record, true).await;
+        looked.map_err(|error| failed(error.into()))?.ok_or_else(|| {
+            StartFailure::ordinary("its container was removed while it was being put right".into())
+        })
+    }
+}
+
+impl Context {
+    /// An engine that is away is asked again at once, so that everybody learns of it.
+    fn failed(&self, failure: Failure, record: Option<Record>) -> StartFailure {
+        let kind = match &failure {
+            Failure::PortTaken(_) => FailureKind::PortTaken,
+            failure if failure.is_away() => FailureKind::Away,
+            _ => FailureKind::Ordinary,
+        };
+        if kind == FailureKind::Away {
+            self.doubt.notify_one();
+        }
+        StartFailure { message: failure.to_string(), kind, record: record.map(Box::new) }
+    }
+}
+
+pub(super) fn make(cx: Arc<Context>, job: Job) {
+    let id = job.id.clone();
+    tokio::spawn(async move {
+        let made = job.make(&cx).await.map(Box::new);
+        let _ = cx.events.send(Event::Done { id, outcome: Outcome::Made(made) }).await;
+    });
+}
+
+pub(super) fn repair(
+    cx: Arc<Context>,
+    job: Job,
+    paths: Vec<String>,
+    machine: Machine,
+    failures: u32,
+    hurry: Arc<Notify>,
+) {
+    let id = job.id.clone();
+    tokio::spawn(async move {
+        let repaired =
+            job.repair(&cx, &paths, machine).await.map(Box::new).map_err(|failure| failure.message);
+        pause_after(&repaired, failures, &hurry).await;
+        let _ = cx.events.send(Event::Done { id, outcome: Outcome::Repaired(repaired) }).await;
+    });
+}
+
+/// `None`: there is certainly no such container.
+pub(super) async fn look(
+    cx: &Context,
+    assigned: &Assigned,
+    folder: &Folder,
+    port: Option<u16>,
+    record: &Record,
+    image: bool,
+) -> Result<Option<Look>, EngineError> {
+    let Some(id) = &record.id else { return Ok(None) };
+    let Some(seen) = work::inspect(&cx.engine, id).await? else { return Ok(None) };
+    let mut image_missing = None;
+    if let Some(name) = assigned.content.image().filter(|_| image).and(pinned(assigned)) {
+        image_missing = Some(registry::inspect(&cx.engine, &name).await?.is_none());
+    }
+    let rendered = order(cx, assigned, folder, port).and_then(|order| order.files().ok()).unwrap_or_default();
+    let files = if rendered.is_empty() { Vec::new() } else { files::compare(&folder.work(), &rendered) };
+    Ok(Some(Look { seen, image_missing, files }))
+}
+
+pub(super) fn pinned(assigned: &Assigned) -> Option<String> {
+    match &assigned.content.workload {
+        Workload::Container(container) => container.pinned_name(),
+        Workload::Site(_) | Workload::Process(_) => None,
+    }
+}
