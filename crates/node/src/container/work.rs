@@ -543,11 +543,32 @@ fn note_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
     note(&data.join("images.json"), name)
 }
 
+pub fn pulled(data: &Path) -> Result<Vec<String>, ledger::Error> {
+    let known: BTreeMap<String, bool> = files::read(&data.join("images.json"))?.unwrap_or_default();
+    Ok(known.into_keys().collect())
+}
+
+pub fn forget_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    change(&data.join("images.json"), |known| known.remove(name).is_some())
+}
+
+/// Removed because somebody asked: one of that name is made anew when it is needed.
+pub fn forget_volume(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    change(&data.join("volumes.json"), |known| known.remove(name).is_some())
+}
+
 fn note(path: &Path, name: &str) -> Result<(), ledger::Error> {
+    change(path, |known| known.insert(name.to_owned(), true).is_none())
+}
+
+fn change(
+    path: &Path,
+    change: impl FnOnce(&mut BTreeMap<String, bool>) -> bool,
+) -> Result<(), ledger::Error> {
     static WRITING: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _writing = WRITING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut known: BTreeMap<String, bool> = files::read(path)?.unwrap_or_default();
-    if known.insert(name.to_owned(), true).is_none() {
+    if change(&mut known) {
         files::write(path, &known, files::Durable::Yes)?;
     }
     Ok(())
