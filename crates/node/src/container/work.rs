@@ -61,6 +61,11 @@ pub enum Failure {
     Bind { path: String, leads: String },
     #[error("{path} cannot be mounted: {error}; create it, or correct `volumes`")]
     NoBind { path: String, error: std::io::Error },
+    #[error(
+        "no network can be made for project {project}: {message}. Remove networks that nobody needs (`docker network \
+         prune`), or give the engine more (`default-address-pools`)"
+    )]
+    NoAddresses { project: ProjectName, message: String },
     #[error("its port {0} is taken by another program")]
     PortTaken(u16),
     #[error(transparent)]
@@ -264,6 +269,9 @@ impl Work<'_> {
         };
         match self.engine.within(WORK, client.create_network(request)).await {
             Ok(made) => Ok(is_here(Some(&made.id))),
+            Err(Error::Refused { message, .. }) if message.contains("address pool") => {
+                Err(Failure::NoAddresses { project: project.clone(), message })
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -472,11 +480,9 @@ async fn gone(engine: &Engine, id: &str) -> Result<(), Error> {
     let client = engine.client().await?;
     let options = WaitContainerOptionsBuilder::default().condition("removed").build();
     let mut waiting = Box::pin(client.wait_container(id, Some(options)));
-    let answer = async { waiting.next().await.unwrap_or(Err(bollard::errors::Error::RequestTimeoutError)) };
-    match engine.within(WORK, answer).await {
-        Err(error) if error.is_away() => Err(error),
-        Ok(_) | Err(_) => Ok(()),
-    }
+    // However it is answered, it is gone or soon will be; making it anew finds out.
+    let _ = engine.within(WORK, async { Ok(waiting.next().await.is_some()) }).await?;
+    Ok(())
 }
 
 /// Of a project that has no container here any more. One that somebody uses, or that is not ours, stays.

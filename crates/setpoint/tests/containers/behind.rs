@@ -118,11 +118,13 @@ fn an_image_that_was_deleted_is_fetched_again() {
     let setpoint = setpoint(&engine).manifest(&web(&tag, 1, "")).start();
     setpoint.wait_until_converged("web");
     let id = container(&setpoint, &engine, 0);
+    // An engine deletes no image in use, but takes its names away.
     let image = engine.inspect(&id, "{{.Image}}");
-    engine.docker(&["rmi", "-f", &image]);
+    let name = engine.inspect(&image, "{{index .RepoDigests 0}}");
+    engine.docker(&["rmi", "-f", &name]);
     setpoint.wait_for_event("drift.found", &["image is missing"]);
     setpoint.wait_for_event("drift.corrected", &["image"]);
-    engine.docker(&["image", "inspect", &image]);
+    engine.docker(&["image", "inspect", &name]);
     assert_eq!(container(&setpoint, &engine, 0), id, "what runs was not disturbed");
 }
 

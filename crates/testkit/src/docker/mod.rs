@@ -4,7 +4,9 @@
 //! engine, and tests that are run by themselves, start one of their own (about three seconds).
 //!
 //! What was found about starting one: `--bridge=none` with networks that users define gives names between containers;
-//! `iptables` must be installed. A killed dockerd leaves its containerd and the shims behind, and the next one does not
+//! `iptables` must be installed, since the name server of a network needs it, though the engine itself is told to keep off
+//! it: several engines would overwrite each other's rules. Each gets a range of addresses of its own, and its networks are
+//! removed before it ends, because its bridges would stay. A killed dockerd leaves its containerd and the shims behind, and the next one does not
 //! start beside that containerd: it is killed too. Paths must be short: the socket of a containerd lies deep below.
 
 mod images;
@@ -163,7 +165,9 @@ impl Drop for Engine {
         let all = self.host.clone();
         let _ = Command::new("sh")
             .arg("-c")
-            .arg(format!("docker -H {all} ps -aq | xargs -r docker -H {all} rm -f"))
+            .arg(format!(
+                "docker -H {all} ps -aq | xargs -r docker -H {all} rm -f; docker -H {all} network prune -f"
+            ))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
@@ -184,12 +188,26 @@ fn dockerd(root: &Path) -> Child {
     Command::new("dockerd")
         .args(["-H", &format!("unix://{}", at("s"))])
         .args(["--data-root", &at("d"), "--exec-root", &at("e"), "--pidfile", &at("p")])
-        .args(["--bridge=none", "--insecure-registry", "127.0.0.0/8"])
+        .args([
+            "--bridge=none",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--insecure-registry",
+            "127.0.0.0/8",
+        ])
+        .args(["--default-address-pool", &format!("base=10.{},size=24", pool(root))])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
         .unwrap()
+}
+
+/// Networks of its own: two engines that look for a free range at once take the same one.
+fn pool(root: &Path) -> String {
+    let name = root.file_name().unwrap_or_default().to_string_lossy();
+    let number = u32::from_str_radix(name.trim_start_matches("sp-"), 16).unwrap_or_default();
+    format!("{}.{}.0/20", 64 + number % 64, (number >> 8) % 16 * 16)
 }
 
 /// Everything of this engine: found by its folder in the command line.
