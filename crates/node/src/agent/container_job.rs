@@ -163,9 +163,6 @@ impl Job {
             }
             work::remove(&cx.engine, &seen.id).await.map_err(told)?;
         }
-        if keep.network {
-            work::remove_network(&cx.engine, &cx.config.cluster, &self.id.service.project).await;
-        }
         Ok(())
     }
 

@@ -720,12 +720,15 @@ impl Agent {
         self.look_again(id);
     }
 
-    /// Whether no other container of its project is here, nor about to come.
-    pub(super) fn is_last_of_project(&self, id: &InstanceId) -> bool {
-        let project = &id.service.project;
-        !self
-            .instances
-            .values()
-            .any(|other| other.id != *id && other.held.is_some() && other.id.service.project == *project)
+    /// With the last container of a project here goes its network.
+    pub(super) fn leave_network(&self, gone: &InstanceId) {
+        let project = gone.service.project.clone();
+        let others =
+            self.instances.values().any(|other| other.held.is_some() && other.id.service.project == project);
+        if others || !self.engine.listening {
+            return;
+        }
+        let cx = self.cx.clone();
+        tokio::spawn(async move { work::remove_network(&cx.engine, &cx.config.cluster, &project).await });
     }
 }

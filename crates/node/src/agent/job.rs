@@ -86,8 +86,6 @@ pub(super) struct Keep {
     pub output: Option<Went>,
     pub current: bool,
     pub webroot: bool,
-    /// It was the last container of its project here: the network goes with it.
-    pub network: bool,
 }
 
 /// What an operation needs of its instance: a copy, since the agent goes on.

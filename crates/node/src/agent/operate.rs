@@ -97,7 +97,7 @@ impl Agent {
         let went = if failed { Went::Failed } else { Went::Ended };
         let output = instance.runs().then_some(went);
         let job = Job::of(instance);
-        let keep = Keep { output, network: self.is_last_of_project(id), ..self.links_of_others(id) };
+        let keep = Keep { output, ..self.links_of_others(id) };
         let (cx, id) = (self.cx.clone(), id.clone());
         tokio::spawn(async move {
             let deleted = job.delete(&cx, living, keep).await;

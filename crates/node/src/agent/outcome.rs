@@ -192,6 +192,7 @@ impl Agent {
         self.log_cuts.remove(id);
         self.containers.retain(|_, of| of != id);
         let again = self.instances.remove(id).filter(|instance| instance.wanted);
+        self.leave_network(id);
         self.publisher.remove(id);
         if let Some(instance) = again {
             // Assigned once more while it went: it begins anew.

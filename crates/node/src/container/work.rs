@@ -87,6 +87,9 @@ impl Failure {
     }
 }
 
+/// Held for reading while a container is put into a network, for writing while one is removed.
+static NETWORKS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
 /// One instance's dealings with the engine.
 #[derive(Debug)]
 pub struct Work<'a> {
@@ -119,6 +122,8 @@ impl Work<'_> {
         (record.image_check, record.workdir) = (image.check, image.workdir);
         self.check_binds()?;
         self.volumes().await?;
+        // Until the container is in it, nobody finds the network unused and removes it.
+        let _in_use = NETWORKS.read().await;
         record.direct = self.network().await?;
         if record.id.is_none() {
             self.create(&mut record).await?;
@@ -487,6 +492,7 @@ async fn gone(engine: &Engine, id: &str) -> Result<(), Error> {
 
 /// Of a project that has no container here any more. One that somebody uses, or that is not ours, stays.
 pub async fn remove_network(engine: &Engine, cluster: &ClusterId, project: &ProjectName) {
+    let _unused = NETWORKS.write().await;
     let name = names::network(cluster, project);
     let Ok(client) = engine.client().await else { return };
     let Ok(network) = engine.within(QUESTION, client.inspect_network(&name, None)).await else { return };

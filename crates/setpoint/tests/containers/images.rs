@@ -122,6 +122,7 @@ fn what_the_policy_forbids_is_refused_with_the_setting_that_allows_it() {
         let output = setpoint.apply(&web(&app, 1, more), &[]);
         assert!(output.code == 1 && output.stderr.contains(setting), "{more}: {output:?}");
     }
+    setpoint.apply_ok(&web(&app, 1, ""), &[]);
     let shared = setpoint.work().join("shared");
     std::os::unix::fs::symlink("/etc", shared.join("link")).unwrap();
     setpoint.set_env("SETPOINT__CONTAINERS__BINDS", &format!("[\"{}\"]", shared.display()));

@@ -71,6 +71,7 @@ fn the_end_of_setpoint_up_leaves_nothing() {
     assert_eq!(again["instances"][0]["restarts"], 0, "an orderly end is no attempt");
     setpoint.ok(&["delete", "web", "--wait"]);
     assert_eq!(engine.docker(&["ps", "-aq"]), "");
-    let networks = engine.docker(&["network", "ls", "-q", "--filter", "label=setpoint.cluster"]);
-    assert_eq!(networks, "", "the project's network goes with its last container");
+    testkit::until("the project's network goes with its last container", testkit::setpoint::SOON, || {
+        engine.docker(&["network", "ls", "-q", "--filter", "label=setpoint.cluster"]).is_empty().then_some(())
+    });
 }

@@ -43,7 +43,10 @@ fn a_bad_release_never_serves_and_the_old_one_is_back_whole() {
             manifest.replace("deadline: 60s", "deadline: 3s").replace("health: /healthz", QUICK_HEALTH);
         let output = setpoint.apply(&manifest, &["--wait=60s"]);
         assert_eq!(output.code, 1, "{bad}: {output:?}");
-        let after = setpoint.wait_until_state("web", "degraded");
+        let alone = |web: &serde_json::Value| {
+            web["state"] == "degraded" && web["instances"].as_array().unwrap().len() == 2
+        };
+        let after = setpoint.wait_for_service("web", "the old ones are alone again", alone);
         assert_eq!(
             testkit::setpoint::pids(&after),
             testkit::setpoint::pids(&before),

@@ -160,6 +160,12 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         let Some(own) = &mut self.own else { return };
+        if std::thread::panicking() {
+            let log = fs::read_to_string(own.root.join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().rev().take(30).collect();
+            println!("── the engine's log ──");
+            lines.into_iter().rev().for_each(|line| println!("{line}"));
+        }
         proc::go_on(own.dockerd.id());
         // Its containers end with it, unless it cannot.
         let all = self.host.clone();
@@ -230,6 +236,8 @@ fn kill_containerd(root: &Path) {
         pids
     };
     ours().into_iter().for_each(proc::kill9);
+    // Where nobody reaps it, the next dockerd would take its pid for a containerd that lives.
+    let _ = fs::remove_file(root.join("e/containerd/containerd.pid"));
     let gone = wait::within(ENDS_WITHIN, || ours().is_empty().then_some(()));
     assert!(gone.is_some(), "its containerd does not end");
 }
