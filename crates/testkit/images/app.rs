@@ -155,7 +155,7 @@ fn resolve(name: &str) -> Option<String> {
     let mut answer = [0; 512];
     let n = socket.recv(&mut answer).ok()?;
     let answers = u16::from_be_bytes([answer[6], answer[7]]);
-    let rest = &answer[question.len()..n];
-    // A name (a pointer of two bytes), type, class, time to live, length, address.
-    (answers > 0 && rest.len() >= 16).then(|| rest[12..16].iter().map(u8::to_string).collect::<Vec<_>>().join("."))
+    // With one answer and nothing behind it, the address is the last of it.
+    let address = &answer[n.saturating_sub(4)..n];
+    (answers > 0).then(|| address.iter().map(u8::to_string).collect::<Vec<_>>().join("."))
 }
