@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use model::{
-    DeploymentId, Generation, Incarnation, InstanceId, ReleaseDigest, RouteRevision, Timestamp,
+    DeploymentId, EdgeId, Generation, Incarnation, InstanceId, ReleaseDigest, RouteRevision, Timestamp,
     deployment::Deployment,
     instance::{Placement, RetireReason, Stage},
     plan::{Decision, Report, ServicePlan},
     reason::Change,
     release::Release,
     service::Service,
-    spec::{Kind, Order, Port},
+    spec::{Kind, Order, Port, Strategy},
 };
 
 use super::{
@@ -93,6 +93,23 @@ impl<'a> Work<'a> {
             .and_then(|target| self.release(&target))
             .is_some_and(|release| matches!(release.port, Some(Port::Fixed(_))));
         if fixed { Order::StopFirst } else { self.service.spec.deploy.order }
+    }
+
+    /// Whether old ones go before new ones are ready. A site's folders lie side by side, however it is declared.
+    pub fn takes_down_first(&self) -> bool {
+        let declared = self.service.spec.deploy.strategy == Strategy::Recreate;
+        self.kind() == Kind::Process && (declared || self.order() == Order::StopFirst)
+    }
+
+    /// Edges that report and serve an older route table than this one.
+    pub fn edges_behind(&self, revision: RouteRevision) -> Vec<EdgeId> {
+        let behind = self.world.edges.iter().filter(|(_, edge)| !edge.silent && edge.served < revision);
+        behind.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether an edge that reports does not serve the routes that were decided last.
+    pub fn is_edge_behind(&self) -> bool {
+        self.plan.route.as_ref().is_some_and(|route| !self.edges_behind(route.revision).is_empty())
     }
 
     /// The open deployment, as this pass has it.

@@ -251,6 +251,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::AttemptsSpent { instance, .. }
         | Waiting::Successor { instance }
         | Waiting::Drain { instance, .. }
+        | Waiting::EdgesBehind { instance, .. }
         | Waiting::NodeConfirms { instance }
         | Waiting::SiteSwitch { instance }
         | Waiting::Drift { instance, .. } => Some(instance),
