@@ -149,6 +149,12 @@ pub enum Waiting {
         node: NodeId,
         by: InstanceId,
     },
+    /// More are wanted than can run: a fixed port is there once at each node.
+    PortForOne {
+        port: u16,
+        wanted: u32,
+        nodes: u32,
+    },
     EdgesServe {
         revision: RouteRevision,
     },
@@ -300,6 +306,10 @@ impl fmt::Display for Waiting {
                 write!(f, "no node takes it: {considered} considered; {}", rejected.join("; "))
             }
             Self::PortTaken { port, node, by } => write!(f, "port {port} at {node} belongs to {by}"),
+            Self::PortForOne { port, wanted, nodes } => write!(
+                f,
+                "port {port} is there once at each node: {nodes} of {wanted} replicas can run; `setpoint scale` sets their number"
+            ),
             Self::EdgesServe { revision } => write!(f, "every edge must serve route revision {revision}"),
             Self::Drain { instance, in_flight, until } => {
                 write!(

@@ -6,6 +6,7 @@ use model::{
     DeploymentId, EdgeId, Generation, Incarnation, InstanceId, ReleaseDigest, RouteRevision, Timestamp,
     deployment::Deployment,
     instance::{Placement, RetireReason, Stage},
+    node::NodeState,
     plan::{Decision, Report, ServicePlan},
     reason::Change,
     release::Release,
@@ -77,22 +78,33 @@ impl<'a> Work<'a> {
         target.map_or_else(|| self.service.spec.kind(), |release| release.workload.kind())
     }
 
-    /// Instances that shall run: a site is one folder, however many are declared.
+    /// Instances that shall run: a site is one folder, however many are declared; a fixed port is there once at each
+    /// node, and where a restoration brings one back for more, as many run as can.
     pub fn wanted(&self) -> u32 {
         let wanted = self.service.wanted_replicas();
         match self.kind() {
             Kind::Site => wanted.min(1),
+            Kind::Process if self.fixed_port().is_some() => wanted.min(self.nodes()),
             Kind::Process => wanted,
+        }
+    }
+
+    /// Nodes that may have an instance. A silent one may have it still; without any, what is wanted is not less.
+    pub fn nodes(&self) -> u32 {
+        let lost = |state: NodeState| matches!(state, NodeState::Lost { .. });
+        count(self.cluster.nodes.values().filter(|node| !lost(node.state))).max(1)
+    }
+
+    pub fn fixed_port(&self) -> Option<u16> {
+        match self.target().and_then(|target| self.release(&target))?.port? {
+            Port::Fixed(port) => Some(port),
+            Port::Dynamic => None,
         }
     }
 
     /// A fixed host port lets no two instances run side by side, so new ones come after old ones.
     pub fn order(&self) -> Order {
-        let fixed = self
-            .target()
-            .and_then(|target| self.release(&target))
-            .is_some_and(|release| matches!(release.port, Some(Port::Fixed(_))));
-        if fixed { Order::StopFirst } else { self.service.spec.deploy.order }
+        if self.fixed_port().is_some() { Order::StopFirst } else { self.service.spec.deploy.order }
     }
 
     /// Whether old ones go before new ones are ready. A site's folders lie side by side, however it is declared.

@@ -262,6 +262,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::Predecessors { .. }
         | Waiting::NoNode { .. }
         | Waiting::PortTaken { .. }
+        | Waiting::PortForOne { .. }
         | Waiting::EdgesServe { .. }
         | Waiting::Held { .. }
         | Waiting::Paused { .. }
