@@ -12,7 +12,7 @@ use model::{
     image::{ImagePin, ImageRef},
     release::Release,
     service::{Owner, Service},
-    spec::{Kind, MAX_REPLICAS, ServiceSpec, Workload},
+    spec::{Kind, MAX_REPLICAS, Port, ServiceSpec, Workload},
 };
 
 use crate::{plan::begin, world::World};
@@ -68,6 +68,10 @@ pub enum Refused {
     NoContent(ServiceKey),
     #[error("replicas must be between 0 and {MAX_REPLICAS}, not {0}")]
     Replicas(u64),
+    #[error(
+        "`port: {port}` is one port of the machine, which {replicas} replicas of {service} cannot share: `setpoint scale {service} 1`"
+    )]
+    PortForOne { service: ServiceKey, port: u16, replicas: u32 },
     #[error("{0} is being deleted")]
     BeingDeleted(ServiceKey),
 }
@@ -89,6 +93,7 @@ impl Refused {
             Self::ImageNotResolved { .. } => "image_not_resolved",
             Self::NoContent(_) => "no_content",
             Self::Replicas(_) => "replicas_out_of_range",
+            Self::PortForOne { .. } => "port_for_one",
             Self::BeingDeleted(_) => "being_deleted",
         }
     }
@@ -149,6 +154,17 @@ impl<'a> Draft<'a> {
             let message = format!("deployment {} is cancelled: {why}", open.id);
             self.event(EventKind::DeploymentCancelled, Some(open.id.clone()), message);
             self.deployments.push(open);
+        }
+    }
+
+    /// A fixed port is for one replica, whoever set their number: `scale` may have, after it was declared.
+    fn fits(&self, release: &Release) -> std::result::Result<(), Refused> {
+        let replicas = self.service.declared_replicas();
+        match release.port {
+            Some(Port::Fixed(port)) if replicas > 1 => {
+                Err(Refused::PortForOne { service: self.world.key.clone(), port, replicas })
+            }
+            Some(Port::Fixed(_) | Port::Dynamic) | None => Ok(()),
         }
     }
 
@@ -292,6 +308,7 @@ fn change(world: &World, service: &Service, spec: &ServiceSpec, images: &Images,
     if !moves {
         return draft.done(pinned(world, &draft_service(service, spec)));
     }
+    draft.fits(&release)?;
     draft.releases.push(release);
     if service.stopped {
         draft.service.target = Some(digest);
@@ -377,6 +394,7 @@ pub fn deploy(world: &World, content: &Content, images: &Images, now: Timestamp)
     let mut next = service.clone();
     next.stopped = false;
     let mut draft = Draft::new(world, next, now);
+    draft.fits(&release)?;
     draft.deploy(release.digest(), Cause::Deploy, "");
     draft.releases.push(release);
     draft.done("deploying")
@@ -396,15 +414,16 @@ pub fn rollback(world: &World, to: Option<&Deployment>, now: Timestamp) -> Resul
             .max_by_key(|d| d.number)
             .ok_or_else(|| Refused::NoEarlierRelease(world.key.clone()))?,
     };
-    if !world.releases.contains_key(&to.release) {
+    let Some(release) = world.releases.get(&to.release) else {
         return Err(Refused::NotKept(to.id.clone()));
-    }
+    };
     if Some(to.release) == service.target && world.open_deployment().is_none() {
         return Ok(Outcome::Unchanged { message: format!("release {} runs already", to.release.short()) });
     }
     let mut next = service.clone();
     next.stopped = false;
     let mut draft = Draft::new(world, next, now);
+    draft.fits(release)?;
     draft.deploy(to.release, Cause::Rollback, &format!("to the release of #{}", to.number));
     draft.done(format!("going back to the release of #{}", to.number))
 }
@@ -462,6 +481,9 @@ pub fn scale(world: &World, replicas: u64, now: Timestamp) -> Result {
     }
     let before = service.declared_replicas();
     let mut draft = Draft::new(world, Service { scale: Some(wanted), ..service.clone() }, now);
+    if let Some(target) = service.target.and_then(|target| world.releases.get(&target)) {
+        draft.fits(target)?;
+    }
     let message = format!("{} scaled from {before} to {wanted}", world.key);
     draft.event(EventKind::ServiceScaled, None, message.clone());
     draft.done(message)

@@ -7,6 +7,7 @@ use model::{
     observation::State,
     release::Release,
     service::Service,
+    spec::Port,
     status::ServiceState,
 };
 
@@ -134,6 +135,17 @@ fn state(world: &World, service: &Service, counts: &Counts) -> (ServiceState, St
     if let Some(trouble) = counts.troubled.first() {
         return (Degraded, trouble.clone());
     }
+    if counts.ready < counts.wanted
+        && counts.missing_or_new == 0
+        && !going
+        && let Some(port) = fixed_port(world, service)
+    {
+        let message = format!(
+            "{} of {} are ready; port {port} is there once at each node",
+            counts.ready, counts.wanted
+        );
+        return (Degraded, message);
+    }
     if counts.ready < counts.wanted || counts.missing_or_new > 0 {
         return (Progressing, format!("{} of {} are ready", counts.ready, counts.wanted));
     }
@@ -141,6 +153,13 @@ fn state(world: &World, service: &Service, counts: &Counts) -> (ServiceState, St
         return (Progressing, format!("{} earlier instances are on their way out", counts.others));
     }
     (Converged, String::new())
+}
+
+fn fixed_port(world: &World, service: &Service) -> Option<u16> {
+    match world.releases.get(&service.target?)?.port? {
+        Port::Fixed(port) => Some(port),
+        Port::Dynamic => None,
+    }
 }
 
 /// The sentence about the newest asked-for deployment, when it failed and is still wanted: a declaration that has gone

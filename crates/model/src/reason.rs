@@ -6,8 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeploymentId, InstanceId, Millis, NodeId, ReleaseDigest, RouteRevision, Timestamp, deployment::Phase,
-    instance::RetireReason,
+    DeploymentId, EdgeId, InstanceId, Millis, NodeId, ReleaseDigest, RouteRevision, Timestamp,
+    deployment::Phase, instance::RetireReason,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +92,8 @@ pub enum Drained {
     Cut { in_flight: u64 },
     /// An edge did not report in time and counts as lost.
     EdgeSilent,
+    /// An edge reports and had not taken it out of its routes when its time was over.
+    EdgeBehind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +149,12 @@ pub enum Waiting {
         node: NodeId,
         by: InstanceId,
     },
+    /// More are wanted than can run: a fixed port is there once at each node.
+    PortForOne {
+        port: u16,
+        wanted: u32,
+        nodes: u32,
+    },
     EdgesServe {
         revision: RouteRevision,
     },
@@ -154,6 +162,12 @@ pub enum Waiting {
         instance: InstanceId,
         in_flight: u64,
         until: Timestamp,
+    },
+    /// These edges report and still route to it by an older table. Without `until` it stays for as long as they do.
+    EdgesBehind {
+        instance: InstanceId,
+        edges: Vec<EdgeId>,
+        until: Option<Timestamp>,
     },
     NodeConfirms {
         instance: InstanceId,
@@ -227,6 +241,9 @@ impl fmt::Display for Change {
                 Drained::EdgeSilent => {
                     write!(f, "{instance} is stopped; an edge no longer reports and counts as lost")
                 }
+                Drained::EdgeBehind => {
+                    write!(f, "{instance} is stopped; an edge had not taken it out of its routes in time")
+                }
             },
             Self::Gone { instance } => write!(f, "{instance} is gone"),
             Self::RoutesChanged { revision, endpoints } => {
@@ -289,12 +306,28 @@ impl fmt::Display for Waiting {
                 write!(f, "no node takes it: {considered} considered; {}", rejected.join("; "))
             }
             Self::PortTaken { port, node, by } => write!(f, "port {port} at {node} belongs to {by}"),
+            Self::PortForOne { port, wanted, nodes } => write!(
+                f,
+                "port {port} is there once at each node: {nodes} of {wanted} replicas can run; `setpoint scale` sets their number"
+            ),
             Self::EdgesServe { revision } => write!(f, "every edge must serve route revision {revision}"),
             Self::Drain { instance, in_flight, until } => {
                 write!(
                     f,
                     "{instance} has {in_flight} requests in flight; it is stopped at {until} at the latest"
                 )
+            }
+            Self::EdgesBehind { instance, edges, until } => {
+                let names: Vec<&str> = edges.iter().map(EdgeId::as_str).collect();
+                write!(
+                    f,
+                    "{instance} may still be routed to by an older table of edge {}; ",
+                    names.join(", ")
+                )?;
+                match until {
+                    Some(until) => write!(f, "it is stopped at {until} at the latest"),
+                    None => f.write_str("it stays until that edge serves the newer one or is stopped"),
+                }
             }
             Self::NodeConfirms { instance } => write!(f, "its node must confirm that {instance} is gone"),
             Self::SiteSwitch { instance } => write!(f, "`current` must point to {instance}"),

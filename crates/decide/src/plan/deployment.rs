@@ -93,13 +93,19 @@ fn failure(work: &mut Work<'_>, open: &Deployment) -> Option<String> {
     None
 }
 
-/// The instance that holds a deployment up, and what it says or how it keeps ending.
+/// The instance that holds a deployment up, and what it says or how it keeps ending; or the edge that does.
 fn what_stands_still(work: &Work<'_>) -> Option<String> {
     let current = work.current();
     let seen = |placement: &model::instance::Placement| work.world.report(&placement.id);
     let waiting = current.iter().find(|(_, readiness)| *readiness != Readiness::Ready);
     if let Some(told) = waiting.and_then(|(p, _)| seen(p)).filter(|told| !told.message.is_empty()) {
         return Some(format!("{}: {}", told.id, told.message));
+    }
+    if let Some(route) = &work.plan.route
+        && waiting.is_none()
+        && let Some(edge) = work.edges_behind(route.revision).first()
+    {
+        return Some(format!("edge {edge} reports and does not serve route revision {}", route.revision));
     }
     let (told, exit) = current
         .iter()

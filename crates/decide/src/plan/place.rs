@@ -30,6 +30,12 @@ struct Score {
 pub fn step(work: &mut Work<'_>) -> StepReport {
     let mut report = StepReport::default();
     let Some(release) = work.target() else { return report };
+    if let Some(port) = work.fixed_port()
+        && work.wanted() < work.service.wanted_replicas()
+    {
+        let (wanted, nodes) = (work.service.wanted_replicas(), work.nodes());
+        report.waiting.push(Waiting::PortForOne { port, wanted, nodes });
+    }
     let replaces = work.open().is_some() || !work.outdated().is_empty();
     let because = if replaces { PlaceReason::Rollout } else { PlaceReason::Missing };
     for _ in 0..work.starts {
@@ -134,10 +140,7 @@ fn refusal(work: &Work<'_>, node: &Node) -> Option<Refusal> {
         NodeState::Silent { .. } => return Some(Refusal::Because("is silent")),
         NodeState::Lost { .. } => return Some(Refusal::Because("is lost")),
     }
-    let fixed = match work.target().and_then(|t| work.release(&t)).and_then(|release| release.port) {
-        Some(Port::Fixed(port)) => port,
-        Some(Port::Dynamic) | None => return None,
-    };
+    let fixed = work.fixed_port()?;
     let holder = work.placements().find(|p| p.node == node.id && holds_port(work, p, fixed))?;
     Some(Refusal::Told(Waiting::PortTaken { port: fixed, node: node.id.clone(), by: holder.id.clone() }))
 }

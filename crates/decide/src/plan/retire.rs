@@ -1,8 +1,8 @@
-//! Step 7: what leaves. Out of the routes first; stopped when every edge serves that and nothing is in flight, or
-//! when the drain time is over; forgotten when its node says that it is gone.
+//! Step 7: what leaves. Out of the routes first; stopped when every edge serves that, and nothing is in flight or
+//! the drain time is over; forgotten when its node says that it is gone.
 
 use model::{
-    InstanceId, RouteRevision, Timestamp,
+    EdgeId, InstanceId, RouteRevision, Timestamp,
     instance::{RetireReason, Stage},
     plan::StepReport,
     reason::{Change, Drained, Waiting},
@@ -48,13 +48,21 @@ fn retiring(
     report: &mut StepReport,
 ) {
     let until = since + work.service.spec.deploy.drain;
-    match drained(work, &id, revision, until) {
+    let behind = work.edges_behind(revision);
+    let given_up = given_up(work, since, why);
+    match drained(work, &id, &behind, until, given_up) {
         Some(drained) => report.changed.extend(work.withdraw(&id, why, drained)),
-        None => {
+        None if behind.is_empty() => {
             let in_flight = in_flight(work, &id);
             let next = if work.now < until { until } else { until + EDGE_LOST_AFTER };
             work.wake(next);
             report.waiting.push(Waiting::Drain { instance: id, in_flight, until });
+        }
+        None => {
+            if let Some(at) = given_up {
+                work.wake(at);
+            }
+            report.waiting.push(Waiting::EdgesBehind { instance: id, edges: behind, until: given_up });
         }
     }
 }
@@ -64,23 +72,48 @@ fn in_flight(work: &Work<'_>, id: &InstanceId) -> u64 {
 }
 
 /// Whether and how its last requests have ended.
-fn drained(work: &Work<'_>, id: &InstanceId, revision: RouteRevision, until: Timestamp) -> Option<Drained> {
-    let heard: Vec<_> = work.world.edges.values().filter(|edge| !edge.silent).collect();
-    let routed_out = heard.iter().all(|edge| edge.served >= revision);
-    let in_flight = in_flight(work, id);
+fn drained(
+    work: &Work<'_>,
+    id: &InstanceId,
+    behind: &[EdgeId],
+    until: Timestamp,
+    given_up: Option<Timestamp>,
+) -> Option<Drained> {
+    let edges = &work.world.edges;
     // After a restart no edge has reported yet: that is not the same as nothing in flight.
-    if heard.is_empty() && work.world.edges.is_empty() {
+    if edges.is_empty() {
         return (work.now >= until + EDGE_LOST_AFTER).then_some(Drained::EdgeSilent);
     }
-    let silent = heard.len() < work.world.edges.len();
-    match (routed_out, in_flight) {
-        // It counts as lost, yet may still be at its last requests.
-        (true, 0) if silent && work.now >= until => Some(Drained::EdgeSilent),
-        (true, 0) if !silent => Some(Drained::Empty),
-        (true, in_flight) if work.now >= until => Some(Drained::Cut { in_flight }),
-        // An edge that reports and yet never serves the new table must not hold a deployment for ever.
-        (false, in_flight) if work.now >= until + EDGE_LOST_AFTER => Some(Drained::Cut { in_flight }),
-        (true | false, _) => None,
+    if !behind.is_empty() {
+        return given_up.is_some_and(|at| work.now >= at).then_some(Drained::EdgeBehind);
+    }
+    match in_flight(work, id) {
+        // A silent one counts as lost, yet may still be at its last requests.
+        0 if edges.values().all(|edge| !edge.silent) => Some(Drained::Empty),
+        0 if work.now >= until => Some(Drained::EdgeSilent),
+        in_flight if work.now >= until => Some(Drained::Cut { in_flight }),
+        _ => None,
+    }
+}
+
+/// When it is stopped although an edge that reports still routes to it. Where its successors serve, never: the edge
+/// knows none of them, and would be left with nothing (I6). The deployment's own deadline ends the wait for it.
+fn given_up(work: &Work<'_>, since: Timestamp, why: RetireReason) -> Option<Timestamp> {
+    let deploy = &work.service.spec.deploy;
+    let soon = since + deploy.drain + EDGE_LOST_AFTER;
+    // Nobody wants it served, or it was declared to go before its successors come.
+    if work.wanted() == 0 || work.takes_down_first() {
+        return Some(soon);
+    }
+    match why {
+        // No deployment has a deadline for it, so it has the same one; what stays is most likely routed to already.
+        RetireReason::ScaledDown => Some(soon.max(since + deploy.deadline)),
+        RetireReason::Replaced
+        | RetireReason::Abandoned
+        | RetireReason::Expired
+        | RetireReason::Stopped
+        | RetireReason::Deleted
+        | RetireReason::NodeLost => None,
     }
 }
 

@@ -81,6 +81,8 @@ fn outdated_to_go(work: &Work<'_>, wanted: u32) -> Vec<InstanceId> {
         (Strategy::Rolling, Order::StartFirst) => {
             first_to_go(known, outdated.saturating_sub(wanted.saturating_sub(ready)))
         }
+        // An edge that does not know the newest ones yet would lose one old one after the other.
+        (Strategy::Rolling, Order::StopFirst) if work.is_edge_behind() => Vec::new(),
         (Strategy::Rolling, Order::StopFirst) => {
             let unserved = wanted.saturating_sub(outdated + ready);
             first_to_go(known, outdated.min(deploy.parallelism.saturating_sub(unserved)))

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use model::{
-    DeploymentId, Generation, Incarnation, InstanceId, ReleaseDigest, RouteRevision, Timestamp,
+    DeploymentId, EdgeId, Generation, Incarnation, InstanceId, ReleaseDigest, RouteRevision, Timestamp,
     deployment::Deployment,
     instance::{Placement, RetireReason, Stage},
+    node::NodeState,
     plan::{Decision, Report, ServicePlan},
     reason::Change,
     release::Release,
     service::Service,
-    spec::{Kind, Order, Port},
+    spec::{Kind, Order, Port, Strategy},
 };
 
 use super::{
@@ -77,22 +78,50 @@ impl<'a> Work<'a> {
         target.map_or_else(|| self.service.spec.kind(), |release| release.workload.kind())
     }
 
-    /// Instances that shall run: a site is one folder, however many are declared.
+    /// Instances that shall run: a site is one folder, however many are declared; a fixed port is there once at each
+    /// node, and where a restoration brings one back for more, as many run as can.
     pub fn wanted(&self) -> u32 {
         let wanted = self.service.wanted_replicas();
         match self.kind() {
             Kind::Site => wanted.min(1),
+            Kind::Process | Kind::Container if self.fixed_port().is_some() => wanted.min(self.nodes()),
             Kind::Process | Kind::Container => wanted,
+        }
+    }
+
+    /// Nodes that may have an instance. A silent one may have it still; without any, what is wanted is not less.
+    pub fn nodes(&self) -> u32 {
+        let lost = |state: NodeState| matches!(state, NodeState::Lost { .. });
+        count(self.cluster.nodes.values().filter(|node| !lost(node.state))).max(1)
+    }
+
+    pub fn fixed_port(&self) -> Option<u16> {
+        match self.target().and_then(|target| self.release(&target))?.port? {
+            Port::Fixed(port) => Some(port),
+            Port::Dynamic => None,
         }
     }
 
     /// A fixed host port lets no two instances run side by side, so new ones come after old ones.
     pub fn order(&self) -> Order {
-        let fixed = self
-            .target()
-            .and_then(|target| self.release(&target))
-            .is_some_and(|release| matches!(release.port, Some(Port::Fixed(_))));
-        if fixed { Order::StopFirst } else { self.service.spec.deploy.order }
+        if self.fixed_port().is_some() { Order::StopFirst } else { self.service.spec.deploy.order }
+    }
+
+    /// Whether old ones go before new ones are ready. A site's folders lie side by side, however it is declared.
+    pub fn takes_down_first(&self) -> bool {
+        let declared = self.service.spec.deploy.strategy == Strategy::Recreate;
+        self.kind() == Kind::Process && (declared || self.order() == Order::StopFirst)
+    }
+
+    /// Edges that report and serve an older route table than this one.
+    pub fn edges_behind(&self, revision: RouteRevision) -> Vec<EdgeId> {
+        let behind = self.world.edges.iter().filter(|(_, edge)| !edge.silent && edge.served < revision);
+        behind.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether an edge that reports does not serve the routes that were decided last.
+    pub fn is_edge_behind(&self) -> bool {
+        self.plan.route.as_ref().is_some_and(|route| !self.edges_behind(route.revision).is_empty())
     }
 
     /// The open deployment, as this pass has it.

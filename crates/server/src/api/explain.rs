@@ -251,6 +251,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::AttemptsSpent { instance, .. }
         | Waiting::Successor { instance }
         | Waiting::Drain { instance, .. }
+        | Waiting::EdgesBehind { instance, .. }
         | Waiting::NodeConfirms { instance }
         | Waiting::SiteSwitch { instance }
         | Waiting::Drift { instance, .. } => Some(instance),
@@ -261,6 +262,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::Predecessors { .. }
         | Waiting::NoNode { .. }
         | Waiting::PortTaken { .. }
+        | Waiting::PortForOne { .. }
         | Waiting::EdgesServe { .. }
         | Waiting::Held { .. }
         | Waiting::Paused { .. }

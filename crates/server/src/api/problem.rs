@@ -160,6 +160,7 @@ impl From<Refused> for Problem {
             | Refused::NoEarlierRelease(_)
             | Refused::NeverActive(_)
             | Refused::NotKept(_)
+            | Refused::PortForOne { .. }
             | Refused::AlreadyEnded { .. }
             | Refused::BeingDeleted(_) => Self::new(StatusCode::CONFLICT, code, message),
             Refused::SiteHasNoReplicas(_) | Refused::Replicas(_) => {
