@@ -7,6 +7,7 @@
 
 mod at;
 pub mod blobs;
+pub mod bundle;
 pub mod intake;
 pub mod links;
 mod pack;

@@ -14,6 +14,7 @@ pub mod lint;
 pub mod node;
 pub mod plan;
 pub mod policy;
+pub mod recovery;
 pub mod retry;
 pub mod status;
 pub mod world;

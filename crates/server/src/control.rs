@@ -4,14 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use content::Blobs;
 use decide::{policy::Policy, world::World};
 use model::{
-    Holder, NodeId, RouteRevision, ServiceKey, Timestamp,
+    Digest, Holder, NodeId, RouteRevision, ServiceKey, Timestamp,
     assignment::Assignment,
     event::Event,
     observation::Observation,
@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     pub edge_address: watch::Sender<Option<SocketAddr>>,
     /// Uploads read, collection writes: nothing is collected that is just being taken in.
     pub intake: tokio::sync::RwLock<()>,
+    /// Contents of backups that are being written.
+    pins: Mutex<Vec<Weak<BTreeSet<Digest>>>>,
     pub policy: Policy,
     pub resolver: std::sync::OnceLock<Box<dyn crate::images::Resolve>>,
     pub collector: std::sync::OnceLock<Arc<dyn crate::Collect>>,
@@ -120,6 +122,7 @@ impl Control {
             routes: watch::Sender::new(Arc::default()),
             edge_address: watch::Sender::new(None),
             intake: tokio::sync::RwLock::new(()),
+            pins: Mutex::default(),
             policy: config.policy,
             resolver: Default::default(),
             collector: Default::default(),
@@ -238,6 +241,17 @@ impl Shared {
 
     pub fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps contents from being collected for as long as somebody holds them.
+    pub fn pin(&self, contents: &Arc<BTreeSet<Digest>>) {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(contents));
+    }
+
+    pub fn pinned(&self) -> BTreeSet<Digest> {
+        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        pins.retain(|pin| pin.strong_count() > 0);
+        pins.iter().filter_map(Weak::upgrade).flat_map(|contents| (*contents).clone()).collect()
     }
 
     pub fn stop(&self) {

@@ -13,6 +13,7 @@ use decide::{
 use model::{
     DeploymentId, Digest, Generation, ProjectName, ServiceKey,
     deployment::Deployment,
+    event::Event,
     manifest::{self, FieldError},
     reason::{Change, Waiting},
     service::Owner,
@@ -362,6 +363,12 @@ impl Control {
         }
         self.0.wake.notify_one();
         Ok(Answer::Done(applied))
+    }
+
+    /// Records what was asked for and what happened beside any service.
+    pub async fn record(&self, audit: Vec<AuditEntry>, events: Vec<Event>) -> Result<(), RequestError> {
+        let commit = IntentCommit { at: self.now(), services: Vec::new(), events, audit, idempotency: None };
+        self.store().commit_intents(None, commit).await.map(drop).map_err(RequestError::Commit)
     }
 
     /// What an apply would change and why, without changing it.

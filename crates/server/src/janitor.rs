@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use model::{Digest, Millis};
 use store::{Retention, StoreError};
 
-use crate::control::Shared;
+use crate::{backup, control::Shared};
 
 const EVERY: Duration = Duration::from_secs(600);
 /// An upload may wait this long for the apply that names it.
@@ -29,7 +29,8 @@ async fn sweep(shared: &Shared) -> Result<(), StoreError> {
     for digest in shared.store.artifacts_unused(now - UPLOAD_GRACE).await? {
         shared.store.delete_artifact(&digest).await?;
     }
-    let keep = contents(shared).await?;
+    let mut keep: BTreeSet<Digest> = backup::contents(&shared.store).await?.into_keys().collect();
+    keep.extend(shared.pinned());
     let blobs = shared.blobs.clone();
     match tokio::task::spawn_blocking(move || blobs.gc(&keep, false)).await {
         Ok(Ok(0)) | Err(_) => {}
@@ -37,20 +38,4 @@ async fn sweep(shared: &Shared) -> Result<(), StoreError> {
         Ok(Err(error)) => tracing::warn!(%error, "contents were not collected"),
     }
     Ok(())
-}
-
-/// Every content that an artifact in the store names. One that cannot be read ends the sweep: its contents would
-/// look unreachable.
-async fn contents(shared: &Shared) -> Result<BTreeSet<Digest>, StoreError> {
-    let now = (shared.clock)();
-    let mut keep = BTreeSet::new();
-    let mut artifacts = shared.store.artifacts_in_use().await?;
-    artifacts.extend(shared.store.artifacts_unused(now + Millis::secs(1)).await?);
-    for digest in artifacts {
-        let missing =
-            || StoreError::Failed { cause: format!("artifact {} went while it was read", digest.short()) };
-        let artifact = shared.store.artifact(&digest).await?.ok_or_else(missing)?;
-        keep.extend(artifact.files.values().map(|file| file.digest));
-    }
-    Ok(keep)
 }

@@ -4,6 +4,7 @@
 //! assignments and a route table and takes observations and edge reports.
 
 pub mod api;
+pub mod backup;
 mod brain;
 mod collect;
 mod control;

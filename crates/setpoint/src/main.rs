@@ -1,5 +1,6 @@
 //! The one binary: parses what was typed and hands it to a role or to the command line.
 
+mod backup;
 mod cli;
 mod demo;
 mod roles;

@@ -23,6 +23,7 @@ mod meta;
 mod plan;
 mod prune;
 mod release;
+mod restore;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub use lock::{DataLock, LockError};
 pub use meta::Counters;
 pub use plan::Committed;
 pub use prune::{Pruned, Retention};
+pub use restore::Raise;
 pub use service::{Floor, Loaded, ServiceRow};
 
 /// A handle on the store; clones share it.

@@ -7,6 +7,7 @@
 //! answer, `show` and `problem` give answers their form, `serve` holds the listener.
 
 mod artifacts;
+mod backup;
 mod cluster;
 mod edges;
 mod events;

@@ -115,12 +115,16 @@ pub async fn cancel(
 }
 
 async fn carry_out(api: &Api, request: &Request, terms: &Terms) -> Result<Response, Problem> {
-    // There is one token for now; whoever has it is its holder.
-    let actor = Actor("token".into());
+    let actor = Actor(actor());
     match api.control.request(request, terms, &actor).await? {
         Answer::Done(applied) => Ok(done(&applied)),
         Answer::Repeated { status, body } => Ok(repeated(status, body)),
     }
+}
+
+/// There is one token for now; whoever has it is its holder.
+pub fn actor() -> String {
+    "token".into()
 }
 
 fn done(applied: &Applied) -> Response {

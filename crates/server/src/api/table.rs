@@ -5,7 +5,8 @@ use axum::routing::{MethodRouter, delete, get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
-    Api, artifacts, cluster, edges, events, explain, logs, metrics, monitoring, page, requests, services,
+    Api, artifacts, backup, cluster, edges, events, explain, logs, metrics, monitoring, page, requests,
+    services,
 };
 use crate::views;
 
@@ -258,6 +259,12 @@ fn whole() -> Vec<Route> {
             .query(REPORT)
             .takes::<serde_json::Value>()
             .answers_nothing(),
+        Route::post(
+            "/api/v1/backup",
+            "A backup of this moment: database, contents and token in one bundle (tar.zst). It holds every secret.",
+            backup::backup,
+        )
+        .shows("application/zstd"),
         Route::get("/api/v1/audit", "Who asked for what, oldest first.", cluster::audit)
             .query(AUDIT)
             .answers::<views::Audit>(200),

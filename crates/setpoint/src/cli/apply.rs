@@ -116,7 +116,7 @@ async fn take_in(
     path: &Path,
     display: &Display,
 ) -> Result<ArtifactDigest, Error> {
-    let taken = upload::upload(client, path, display.upload(&format!("{key}: {}", path.display()))).await;
+    let taken = upload::upload(client, path, display.transfer(&format!("{key}: {}", path.display()))).await;
     taken.map(|artifact| artifact.digest).map_err(|source| Error::Upload { service: key.clone(), source })
 }
 

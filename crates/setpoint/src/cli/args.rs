@@ -144,6 +144,22 @@ pub enum Client {
         after_help = "Example:\n  curl -H \"Authorization: Bearer $(setpoint token show)\" http://127.0.0.1:7400/api/v1/services"
     )]
     Token(Token),
+    /// Write everything that Setpoint knows into one file, while it runs or when it is stopped
+    ///
+    /// The database as it is at one moment, the contents of the sites, and the token. The file holds every secret of
+    /// the declarations; it is made for its owner alone. It gets its name once it is whole and checked.
+    #[command(
+        after_help = "Examples:\n  setpoint backup setpoint.backup\n  setpoint backup /backups/today.backup --data /var/lib/setpoint"
+    )]
+    Backup(Backup),
+    /// Put a backup back into an empty data folder
+    ///
+    /// Every file is compared with its hash before anything is put in place. Afterwards `setpoint up` goes on from
+    /// there.
+    #[command(
+        after_help = "Examples:\n  setpoint restore setpoint.backup\n  setpoint restore setpoint.backup --data /var/lib/setpoint --force"
+    )]
+    Restore(Restore),
     /// The JSON Schema of the manifest
     #[command(after_help = "Example:\n  setpoint schema > setpoint.schema.json")]
     Schema,
@@ -513,6 +529,29 @@ pub enum Token {
     /// Print the token of the data folder
     #[command(after_help = "Example:\n  setpoint token show --data /var/lib/setpoint")]
     Show(Data),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Backup {
+    /// The file to write; one that is there is replaced once the new one is whole
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Restore {
+    /// A file that `setpoint backup` has written
+    pub file: PathBuf,
+    /// Move a data folder that is not empty aside; nothing is deleted
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
+    pub data: Data,
 }
 
 #[derive(Debug, Clone, Copy, Args)]

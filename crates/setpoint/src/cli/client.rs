@@ -184,6 +184,13 @@ impl Client {
         }
     }
 
+    /// A large answer, piece by piece. The server may have much to prepare before the first.
+    pub async fn download(&self, path: &str) -> Result<Pieces, Error> {
+        let request = self.request(Method::POST, path, "*/*");
+        let answer = self.within(UPLOAD_WITHIN, self.send(request, Either::Left(Full::default()))).await?;
+        Ok(Pieces { body: self.accepted(answer).await?.into_body(), url: self.url.clone() })
+    }
+
     /// An answer that goes on: its body comes line by line.
     pub async fn follow(&self, path: &str, accept: &'static str) -> Result<Lines, Error> {
         let request = self.request(Method::GET, path, accept);
@@ -288,6 +295,34 @@ impl Client {
 
     fn foreign(&self, why: &dyn fmt::Display) -> Error {
         Error::Foreign { url: self.url.clone(), why: why.to_string() }
+    }
+}
+
+/// A large answer on its way.
+#[derive(Debug)]
+pub struct Pieces {
+    body: Incoming,
+    url: String,
+}
+
+impl Pieces {
+    /// `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let frame = timeout(ANSWER_WITHIN, self.body.frame()).await;
+            let late = |_| Error::Late { url: self.url.clone(), after: ANSWER_WITHIN };
+            match frame.map_err(late)? {
+                None => return Ok(None),
+                Some(Err(error)) => {
+                    return Err(Error::Lost { url: self.url.clone(), why: error.to_string() });
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => return Ok(Some(data)),
+                    // Trailers say nothing here.
+                    Err(_) => {}
+                },
+            }
+        }
     }
 }
 

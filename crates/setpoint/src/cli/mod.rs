@@ -10,7 +10,7 @@ mod commands;
 mod files;
 mod json;
 pub mod output;
-mod place;
+pub mod place;
 pub mod progress;
 mod reference;
 mod stay;

@@ -59,6 +59,11 @@ impl Data {
 }
 
 impl Connection {
+    /// Whether a flag or the environment says where the API is.
+    pub fn names_a_server(&self) -> bool {
+        self.api.as_ref().is_some_and(|api| !api.is_empty())
+    }
+
     pub fn client(&self) -> Result<Client, Error> {
         let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
         let api = given(&self.api).or_else(|| self.data.api()).unwrap_or_else(|| DEFAULT_API.into());

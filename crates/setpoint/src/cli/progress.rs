@@ -22,8 +22,8 @@ impl Display {
         Self { bars: std::io::stderr().is_terminal().then(MultiProgress::new) }
     }
 
-    /// Shows that this folder or archive is sent.
-    pub fn upload(&self, what: &str) -> Upload {
+    /// Shows how far this folder, archive or backup has come on its way.
+    pub fn transfer(&self, what: &str) -> Transfer {
         let what = text::line(what);
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new_spinner());
@@ -31,7 +31,7 @@ impl Display {
             bar.set_prefix(what.clone());
             bar
         });
-        Upload { what: what.into(), bar, last: Arc::default() }
+        Transfer { what: what.into(), bar, last: Arc::default() }
     }
 
     /// Shows a deployment's phases.
@@ -62,15 +62,15 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// One upload.
+/// One transfer.
 #[derive(Debug, Clone)]
-pub struct Upload {
+pub struct Transfer {
     what: Arc<str>,
     bar: Option<ProgressBar>,
     last: Arc<Mutex<Progress>>,
 }
 
-impl Upload {
+impl Transfer {
     pub fn at(&self, done: Progress) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = done;
         if let Some(bar) = &self.bar {
@@ -79,11 +79,12 @@ impl Upload {
         }
     }
 
-    pub fn done(&self) {
+    /// `how` is what was done: sent, received, checked.
+    pub fn done(&self, how: &str) {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.bar {
             Some(bar) => bar.finish_and_clear(),
-            None => eprintln!("{}: sent {}", self.what, sum(last)),
+            None => eprintln!("{}: {how} {}", self.what, sum(last)),
         }
     }
 }

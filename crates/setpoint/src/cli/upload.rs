@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::{
     client::{Client, Error},
-    progress::Upload,
+    progress::Transfer,
 };
 
 const CHUNK: usize = 64 * 1024;
@@ -74,7 +74,7 @@ fn open(path: &Path) -> Result<(File, bool), BrokenArchive> {
 
 impl Archive {
     /// A folder is packed, always to the same bytes; a file is sent as it is.
-    pub fn of(path: &Path, progress: Upload) -> Result<Self, BrokenArchive> {
+    pub fn of(path: &Path, progress: Transfer) -> Result<Self, BrokenArchive> {
         let (file, is_folder) = open(path)?;
         let (chunks, receiver) = mpsc::channel(QUEUE);
         let broken = Broken::default();
@@ -111,7 +111,7 @@ impl Body for Archive {
     }
 }
 
-fn pack(path: &Path, writer: &mut ChunkWriter, progress: &Upload) -> Result<(), BrokenArchive> {
+fn pack(path: &Path, writer: &mut ChunkWriter, progress: &Transfer) -> Result<(), BrokenArchive> {
     content::pack(path, writer, &mut |done| progress.at(done))
         .map_err(|source| BrokenArchive::Pack { path: path.into(), source })
 }
@@ -120,7 +120,7 @@ fn copy(
     path: &Path,
     mut file: File,
     writer: &mut ChunkWriter,
-    progress: &Upload,
+    progress: &Transfer,
 ) -> Result<(), BrokenArchive> {
     let unreadable = |source| BrokenArchive::Read { path: path.into(), source };
     let mut buffer = vec![0; CHUNK];
@@ -162,9 +162,9 @@ impl Write for ChunkWriter {
 }
 
 /// Takes a folder or an archive in at the server. When this returns, it is durable there.
-pub async fn upload(client: &Client, path: &Path, progress: Upload) -> Result<Artifact, Error> {
+pub async fn upload(client: &Client, path: &Path, progress: Transfer) -> Result<Artifact, Error> {
     let archive = Archive::of(path, progress.clone()).map_err(Error::Archive)?;
     let answer = client.upload("/artifacts", archive).await;
-    progress.done();
+    progress.done("sent");
     answer?.view()
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must end, and say where")]
 
 mod archives;
+mod backup;
 mod changes;
 mod chaos;
 mod commands;

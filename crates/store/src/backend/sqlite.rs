@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use futures_util::TryStreamExt;
 use sqlx::{
-    Connection as _, Row as _, Sqlite, SqlitePool, TypeInfo as _, ValueRef as _,
+    Connection as _, Row as _, Sqlite, SqliteConnection, SqlitePool, TypeInfo as _, ValueRef as _,
     query::Query,
     sqlite::{
         SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow,
@@ -27,6 +27,7 @@ const QUEUE: Duration = Duration::from_secs(30);
 pub(crate) struct Database {
     writer: SqlitePool,
     readers: SqlitePool,
+    options: SqliteConnectOptions,
 }
 
 #[derive(Debug)]
@@ -41,8 +42,8 @@ impl Database {
         let options = options(path);
         let writer = pool(1).connect_with(options.clone()).await.map_err(|e| failed(told(e)))?;
         migrate(path, &writer).await?;
-        let readers = pool(READERS).connect_with(options.pragma("query_only", "ON")).await;
-        let database = Self { writer, readers: readers.map_err(|e| failed(told(e)))? };
+        let readers = pool(READERS).connect_with(options.clone().pragma("query_only", "ON")).await;
+        let database = Self { writer, readers: readers.map_err(|e| failed(told(e)))?, options };
         sync_folder(path).map_err(io)?;
         Ok(database)
     }
@@ -60,8 +61,11 @@ impl Database {
     /// A copy of one moment, whole, while work goes on.
     pub(crate) async fn backup_to(&self, path: &Path) -> Result<(), StoreError> {
         let text = path.to_string_lossy().into_owned();
-        // Readers are `query_only`, which forbids VACUUM INTO.
-        sqlx::query("VACUUM INTO $1").bind(text).execute(&self.writer).await.map_err(told)?;
+        // A connection of its own: readers are `query_only`, which forbids VACUUM INTO, and the writer has work to do.
+        let mut connection = SqliteConnection::connect_with(&self.options).await.map_err(told)?;
+        let copied = sqlx::query("VACUUM INTO $1").bind(text).execute(&mut connection).await.map_err(told);
+        connection.close().await.map_err(told)?;
+        copied?;
         let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
         synced.and_then(|()| sync_folder(path)).map_err(|e| StoreError::Failed { cause: e.to_string() })
     }

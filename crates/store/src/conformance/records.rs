@@ -167,3 +167,20 @@ async fn end_newest(store: &Store, leader: &Leader, phase: Phase) {
     });
     leader.commit(store, Decision { deployments: ended.collect(), ..decision(&row) }).await;
 }
+
+pub(super) async fn a_restored_store_is_ahead_of_its_backup(store: &Store) {
+    let leader = Leader::of(store, "a").await;
+    let _ = store.commit_intents(None, commit(vec![first("api")])).await.expect("new");
+    leader.commit(store, decision(&load(store, "api").await)).await;
+    let (before, row) = (store.counters().await.expect("readable"), load(store, "api").await);
+    let by = crate::Raise { terms: 1000, incarnations: 50 };
+    store.put_ahead(by, AT, audited("restore")).await.expect("written");
+    let after = store.counters().await.expect("readable");
+    assert_eq!(after.term.0, before.term.0 + 1000);
+    assert_eq!(after.generation.0, before.generation.0 + 1000);
+    assert_eq!(after.route_revision.0, before.route_revision.0 + 1000);
+    let again = load(store, "api").await;
+    assert_eq!(again.plan.next_incarnation.0, row.plan.next_incarnation.0 + 50);
+    assert_eq!((again.service, again.plan.placements), (row.service, row.plan.placements));
+    assert_eq!(store.verify_audit().await.expect("whole"), 1);
+}

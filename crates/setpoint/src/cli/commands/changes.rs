@@ -65,7 +65,7 @@ async fn take_in(
             )));
         }
     }
-    let shown = display.upload(&format!("{service}: {}", path.display()));
+    let shown = display.transfer(&format!("{service}: {}", path.display()));
     Ok(upload::upload(client, path, shown).await?.digest)
 }
 

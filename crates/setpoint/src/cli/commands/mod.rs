@@ -1,5 +1,6 @@
 //! One function per command: ask, print, say how it ended.
 
+mod backup;
 mod changes;
 mod declare;
 mod history;
@@ -32,6 +33,8 @@ pub enum Error {
     Apply(#[from] apply::Error),
     #[error(transparent)]
     Files(#[from] files::Error),
+    #[error(transparent)]
+    Backup(#[from] crate::backup::Error),
     #[error("{}", told(.0))]
     NotDone(Vec<NotDone>),
     #[error("{0}")]
@@ -78,6 +81,8 @@ pub async fn run(command: Command) -> Result<u8, Error> {
         Command::Gc(args) => states::gc(&args).await,
         Command::Node(Node::List(args)) => states::nodes(&args).await,
         Command::Token(Token::Show(data)) => local::token(&data),
+        Command::Backup(args) => backup::backup(&args).await,
+        Command::Restore(args) => backup::restore(&args).await,
         Command::Schema => local::schema(),
         Command::Completions(args) => local::completions(args.shell),
         Command::Reference(args) => local::reference(args.page),
