@@ -23,6 +23,7 @@ mod rollout;
 mod shapes;
 mod site;
 mod surroundings;
+mod upgrades;
 
 use testkit::{Builder, Setpoint};
 
