@@ -20,6 +20,7 @@ mod phases;
 mod quickstart;
 mod refusals;
 mod rollout;
+mod scarcity;
 mod shapes;
 mod site;
 mod surroundings;
