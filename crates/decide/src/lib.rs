@@ -4,6 +4,7 @@
 //! Refuses to know: files, networks, clocks, randomness. Time and ids come in as arguments, and the same input
 //! always gives the same output.
 
+pub mod collect;
 pub mod compose;
 pub mod conflict;
 pub mod health;

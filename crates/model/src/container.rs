@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bytes,
+    Bytes, ClusterId, ProjectName,
     id::InvalidId,
     image::{ImagePin, ImageRef},
     spec::Template,
@@ -273,6 +273,22 @@ impl Default for LogLimit {
     fn default() -> Self {
         Self { max_size: Bytes(10 << 20), max_files: 3 }
     }
+}
+
+/// Enough of a cluster's id to keep two installations on one engine apart.
+pub fn cluster_mark(cluster: &ClusterId) -> &str {
+    let text = cluster.as_str();
+    text.get(..6).unwrap_or(text)
+}
+
+/// What an engine calls a project's network: `demo.5f1c2a`.
+pub fn network_name(cluster: &ClusterId, project: &ProjectName) -> String {
+    format!("{project}.{}", cluster_mark(cluster))
+}
+
+/// What an engine calls a project's volume: `demo.data.5f1c2a`.
+pub fn volume_name(cluster: &ClusterId, project: &ProjectName, name: &VolumeName) -> String {
+    format!("{project}.{name}.{}", cluster_mark(cluster))
 }
 
 crate::text::serde_as_text!(VolumeName, Capability);

@@ -74,6 +74,8 @@ kinds! {
     /// A container engine does not answer.
     EngineAway = "engine.away",
     EngineBack = "engine.back",
+    /// Things that nothing reaches were removed.
+    Collected = "gc.collected",
     LeaderElected = "leader.elected",
     PassPaused = "pass.paused",
 }

@@ -6,6 +6,7 @@
 
 pub mod artifact;
 pub mod assignment;
+pub mod collect;
 pub mod container;
 pub mod deployment;
 pub mod digest;

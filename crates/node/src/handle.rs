@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use model::{
     InstanceId,
     assignment::Assignment,
+    collect::{Collected, Held, Inventory},
     event::Event,
     image::{ImagePin, ImageRef},
     observation::Observation,
@@ -16,6 +17,7 @@ use crate::{
     clock::Clock,
     config::Config,
     container::{
+        collect,
         registry::{self, Unresolved},
         work,
     },
@@ -153,6 +155,35 @@ impl Node {
             }
         });
         Ok(chunks)
+    }
+
+    /// What the node holds beside its instances; nothing where there is no engine.
+    pub async fn inventory(&self) -> Result<Inventory, String> {
+        let cx = &self.cx;
+        let inventory = collect::inventory(&cx.engine, &cx.config.cluster, &cx.config.data).await;
+        inventory.map_err(|error| error.to_string())
+    }
+
+    /// Removes what was decided to be surplus.
+    pub async fn collect(&self, surplus: &[Held]) -> Vec<Collected> {
+        let mut collected = Vec::new();
+        for held in surplus {
+            collected.push(collect::remove(&self.cx.engine, &self.cx.config.data, held).await);
+        }
+        collected
+    }
+
+    /// Whether anything of this node is, or was, held by an engine.
+    pub fn uses_engine(&self) -> bool {
+        let here = |file: &str| self.cx.config.data.join(file).exists();
+        here("images.json")
+            || here("volumes.json")
+            || self.observations.borrow().instances.values().any(|report| report.container.is_some())
+    }
+
+    /// Bytes used and in all where the engine keeps its things.
+    pub async fn engine_disk(&self) -> Option<(u64, u64)> {
+        collect::disk(&self.cx.engine).await
     }
 
     fn follow_container(&self, container: String, lines: usize) -> mpsc::Receiver<Vec<u8>> {

@@ -5,6 +5,7 @@
 
 pub mod api;
 mod brain;
+mod collect;
 mod control;
 mod failpoints;
 mod images;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use model::Timestamp;
 
 pub use brain::{Brain, Latest};
+pub use collect::{Collect, CollectError};
 pub use control::{Config, Control, Feeds, StartError};
 pub use images::{ImageError, Resolve};
 pub use intake::UploadError;

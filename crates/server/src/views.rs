@@ -402,6 +402,35 @@ pub struct Deploy {
     pub image: Option<model::image::ImageRef>,
 }
 
+/// Body of `POST /gc`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Collect {
+    /// Say what would go, and leave it.
+    pub dry_run: bool,
+    /// Also volumes that no service declares any more, with what is in them.
+    pub volumes: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CollectedThings {
+    pub dry_run: bool,
+    /// Of all that went, or would go. Layers that images share are counted with each.
+    pub bytes: u64,
+    pub things: Vec<CollectedThing>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CollectedThing {
+    /// `image`, `network` or `volume`.
+    pub kind: String,
+    pub name: String,
+    pub bytes: u64,
+    /// Why it is still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_because: Option<String>,
+}
+
 /// Body of `POST /services/{project}/{name}/rollback`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "shown for tests that fail: seeds, and what Setpoint said")]
 
 pub mod disk;
+pub mod docker;
 pub mod fixture;
 pub mod http;
 pub mod load;

@@ -225,6 +225,10 @@ fn reach(work: &mut Work<'_>, mut open: Deployment, to: Phase, report: &mut Step
 }
 
 fn note_copied(work: &Work<'_>, open: &mut Deployment) {
+    let container = work.current().into_iter().find_map(|(p, _)| work.world.report(&p.id)?.container.clone());
+    if let Some(container) = container {
+        open.metadata.insert("container_id".into(), container.into());
+    }
     let copied = work.current().into_iter().filter_map(|(p, _)| work.world.report(&p.id)?.copied).next_back();
     if let Some(copied) = copied {
         open.metadata.insert("files_copied".into(), copied.files.into());

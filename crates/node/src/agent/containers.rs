@@ -48,6 +48,8 @@ pub(crate) struct View {
     away: Option<(Timestamp, String)>,
     pub machine: Machine,
     listing: bool,
+    /// People know that it is away.
+    told_away: bool,
 }
 
 impl View {
@@ -157,7 +159,8 @@ impl Agent {
         }
         let now = self.cx.now();
         let since = self.engine.away.as_ref().map_or(now, |(since, _)| *since);
-        if self.engine.away.is_none() {
+        if !self.engine.told_away {
+            self.engine.told_away = true;
             self.say_of_engine(
                 Kind::EngineAway,
                 format!("{cause}; what runs there runs on, and nothing is changed"),
@@ -243,8 +246,10 @@ impl Agent {
             Err(error) => return tracing::warn!(%error, "the containers cannot be listed"),
         };
         if self.engine.away.take().is_some() {
-            let message = format!("the engine at {} answers", self.cx.engine.host());
-            self.say_of_engine(Kind::EngineBack, message);
+            if std::mem::take(&mut self.engine.told_away) {
+                let message = format!("the engine at {} answers", self.cx.engine.host());
+                self.say_of_engine(Kind::EngineBack, message);
+            }
             for instance in self.instances.values_mut() {
                 self.engine.tell(instance);
             }

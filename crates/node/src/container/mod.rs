@@ -7,6 +7,7 @@
 //! our labels is not ours: the ledger names the container. And an engine that does not answer has said nothing: what it
 //! knows is unknown, never absent.
 
+pub mod collect;
 pub mod engine;
 pub mod look;
 pub mod names;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use model::{ClusterId, InstanceId, ProjectName, container::VolumeName};
+use model::{ClusterId, InstanceId, ProjectName, container::cluster_mark};
 
 pub const CLUSTER: &str = "setpoint.cluster";
 pub const INSTANCE: &str = "setpoint.instance";
@@ -13,25 +13,13 @@ pub const RELEASE: &str = "setpoint.release";
 pub const NONCE: &str = "setpoint.nonce";
 pub const PROJECT: &str = "setpoint.project";
 
-/// Enough to keep two installations on one engine apart.
-fn short(cluster: &ClusterId) -> &str {
-    let text = cluster.as_str();
-    text.get(..6).unwrap_or(text)
-}
-
 /// `demo.web.0.3.5f1c2a`; with `taken` others of that name, `demo.web.0.3.5f1c2a-1`.
 pub fn container(cluster: &ClusterId, id: &InstanceId, taken: u32) -> String {
-    let name = format!("{id}.{}", short(cluster));
+    let name = format!("{id}.{}", cluster_mark(cluster));
     if taken == 0 { name } else { format!("{name}-{taken}") }
 }
 
-pub fn network(cluster: &ClusterId, project: &ProjectName) -> String {
-    format!("{project}.{}", short(cluster))
-}
-
-pub fn volume(cluster: &ClusterId, project: &ProjectName, name: &VolumeName) -> String {
-    format!("{project}.{name}.{}", short(cluster))
-}
+pub use model::container::{network_name as network, volume_name as volume};
 
 /// Of everything that belongs to a project as a whole.
 pub fn of_project(cluster: &ClusterId, project: &ProjectName) -> HashMap<String, String> {

@@ -226,9 +226,17 @@ async fn ended(engine: &Engine, container: &str) -> Result<ExitStatus, Error> {
     let client = engine.client().await?;
     let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
     let mut waiting = Box::pin(client.wait_container(container, Some(options)));
-    let answer = async { waiting.next().await.unwrap_or(Err(bollard::errors::Error::RequestTimeoutError)) };
+    let answer = async {
+        match waiting.next().await {
+            Some(Ok(answer)) => Ok(answer.status_code),
+            // Any other end than 0 is an error to the library.
+            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
+            Some(Err(error)) => Err(error),
+            None => Err(bollard::errors::Error::RequestTimeoutError),
+        }
+    };
     match engine.within(NOTICED, answer).await {
-        Ok(answer) => Ok(i32::try_from(answer.status_code).map_or(ExitStatus::Unknown, exit_status)),
+        Ok(code) => Ok(i32::try_from(code).map_or(ExitStatus::Unknown, exit_status)),
         Err(Error::NotFound(_)) => Ok(ExitStatus::Unknown),
         Err(Error::Refused { .. } | Error::Conflict(_)) => Ok(ExitStatus::Unknown),
         Err(error) => Err(error),

@@ -61,6 +61,11 @@ pub enum Failure {
     Bind { path: String, leads: String },
     #[error("{path} cannot be mounted: {error}; create it, or correct `volumes`")]
     NoBind { path: String, error: std::io::Error },
+    #[error(
+        "no network can be made for project {project}: {message}. Remove networks that nobody needs (`docker network \
+         prune`), or give the engine more (`default-address-pools`)"
+    )]
+    NoAddresses { project: ProjectName, message: String },
     #[error("its port {0} is taken by another program")]
     PortTaken(u16),
     #[error(transparent)]
@@ -264,6 +269,9 @@ impl Work<'_> {
         };
         match self.engine.within(WORK, client.create_network(request)).await {
             Ok(made) => Ok(is_here(Some(&made.id))),
+            Err(Error::Refused { message, .. }) if message.contains("address pool") => {
+                Err(Failure::NoAddresses { project: project.clone(), message })
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -472,11 +480,9 @@ async fn gone(engine: &Engine, id: &str) -> Result<(), Error> {
     let client = engine.client().await?;
     let options = WaitContainerOptionsBuilder::default().condition("removed").build();
     let mut waiting = Box::pin(client.wait_container(id, Some(options)));
-    let answer = async { waiting.next().await.unwrap_or(Err(bollard::errors::Error::RequestTimeoutError)) };
-    match engine.within(WORK, answer).await {
-        Err(error) if error.is_away() => Err(error),
-        Ok(_) | Err(_) => Ok(()),
-    }
+    // However it is answered, it is gone or soon will be; making it anew finds out.
+    let _ = engine.within(WORK, async { Ok(waiting.next().await.is_some()) }).await?;
+    Ok(())
 }
 
 /// Of a project that has no container here any more. One that somebody uses, or that is not ours, stays.
@@ -543,11 +549,32 @@ fn note_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
     note(&data.join("images.json"), name)
 }
 
+pub fn pulled(data: &Path) -> Result<Vec<String>, ledger::Error> {
+    let known: BTreeMap<String, bool> = files::read(&data.join("images.json"))?.unwrap_or_default();
+    Ok(known.into_keys().collect())
+}
+
+pub fn forget_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    change(&data.join("images.json"), |known| known.remove(name).is_some())
+}
+
+/// Removed because somebody asked: one of that name is made anew when it is needed.
+pub fn forget_volume(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    change(&data.join("volumes.json"), |known| known.remove(name).is_some())
+}
+
 fn note(path: &Path, name: &str) -> Result<(), ledger::Error> {
+    change(path, |known| known.insert(name.to_owned(), true).is_none())
+}
+
+fn change(
+    path: &Path,
+    change: impl FnOnce(&mut BTreeMap<String, bool>) -> bool,
+) -> Result<(), ledger::Error> {
     static WRITING: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _writing = WRITING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut known: BTreeMap<String, bool> = files::read(path)?.unwrap_or_default();
-    if known.insert(name.to_owned(), true).is_none() {
+    if change(&mut known) {
         files::write(path, &known, files::Durable::Yes)?;
     }
     Ok(())

@@ -134,3 +134,32 @@ fn dry_run(api: &Api, only: Option<&ServiceKey>) -> views::Reconciled {
 pub async fn schema() -> Json<serde_json::Value> {
     Json(model::manifest::schema())
 }
+
+pub async fn collect(
+    State(api): State<Api>,
+    Write(views::Collect { dry_run, volumes }, _): Write<views::Collect>,
+) -> Result<Json<views::CollectedThings>, Problem> {
+    let collected =
+        api.control.collect(model::collect::Asked { dry_run, volumes }).await.map_err(|error| {
+            let message = error.to_string();
+            match error {
+                crate::CollectError::Unknown(_) => {
+                    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unreadable", message)
+                }
+                crate::CollectError::Inventory(_) => Problem::unavailable("no_engine", message),
+            }
+        })?;
+    Ok(Json(views::CollectedThings {
+        dry_run,
+        bytes: collected.iter().filter(|one| one.kept_because.is_none()).map(|one| one.bytes).sum(),
+        things: collected
+            .into_iter()
+            .map(|one| views::CollectedThing {
+                kind: one.kind.word().into(),
+                name: one.name,
+                bytes: one.bytes,
+                kept_because: one.kept_because,
+            })
+            .collect(),
+    }))
+}

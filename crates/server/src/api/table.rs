@@ -238,6 +238,13 @@ fn whole() -> Vec<Route> {
         Route::post("/api/v1/reconcile", "A pass now, or what it would do.", cluster::reconcile)
             .takes::<views::Reconcile>()
             .answers::<views::Reconciled>(202),
+        Route::post(
+            "/api/v1/gc",
+            "Removes images, networks and, when asked for, volumes that nothing reaches; or says what would go.",
+            cluster::collect,
+        )
+        .takes::<views::Collect>()
+        .answers::<views::CollectedThings>(200),
         Route::get("/api/v1/nodes", "The nodes, with what is strange there.", cluster::nodes)
             .answers::<views::Nodes>(200),
         Route::get(

@@ -132,6 +132,9 @@ pub enum Client {
         after_help = "Examples:\n  setpoint reconcile\n  setpoint reconcile api --dry-run\n  setpoint reconcile --confirm"
     )]
     Reconcile(Reconcile),
+    /// Remove images, networks and volumes that nothing reaches
+    #[command(after_help = "Example: setpoint gc --dry-run")]
+    Gc(Gc),
     /// The machines that run instances
     #[command(subcommand, after_help = "Example:\n  setpoint node list")]
     Node(Node),
@@ -454,6 +457,20 @@ pub struct Change {
     pub service: ServiceKey,
     #[command(flatten)]
     pub wait: Wait,
+    #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Gc {
+    /// Say what would go, with its bytes, and leave it
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also volumes that no service declares any more, with what is in them
+    #[arg(long)]
+    pub volumes: bool,
     #[command(flatten)]
     pub output: Output,
     #[command(flatten)]

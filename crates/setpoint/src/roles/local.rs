@@ -13,6 +13,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use super::{
     Error,
     clock::Clock,
+    collect::NodeThings,
     content::StoredContent,
     data::{DataDir, random_hex},
     images::NodeImages,
@@ -94,6 +95,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let mut wires = Wires::new();
     let node = start_node(&data, &store, &local, clock, &options).await?;
     control.images_are_resolved_by(NodeImages::new(node.clone()));
+    control.collects_by(NodeThings::new(node.clone()));
     let mut servers = Vec::new();
     let mut api_config =
         server::api::Config::new(token.clone(), options.allowed_hosts, NodeLogs::new(node.clone()));

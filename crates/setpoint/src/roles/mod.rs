@@ -2,6 +2,7 @@
 //! the proxy apart. Each part knows only values; here they are carried from one to the other.
 
 mod clock;
+mod collect;
 mod content;
 mod data;
 mod edge;

@@ -75,6 +75,7 @@ pub async fn run(command: Command) -> Result<u8, Error> {
         Command::Restart(args) => changes::restart(&args).await,
         Command::Delete(args) => changes::delete(&args).await,
         Command::Reconcile(args) => why::reconcile(&args).await,
+        Command::Gc(args) => states::gc(&args).await,
         Command::Node(Node::List(args)) => states::nodes(&args).await,
         Command::Token(Token::Show(data)) => local::token(&data),
         Command::Schema => local::schema(),

@@ -1,4 +1,4 @@
-//! How things are: `status`, `drift`, `node list`.
+//! How things are: `status`, `drift`, `node list`, `gc`.
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{DONE, Error};
 use crate::cli::{
-    args::{Drift, NodeList, Output, Status},
+    args::{Drift, Gc, NodeList, Output, Status},
     client::{Answer, Client},
     output::{self, Table, Tone, or_dash},
     text,
@@ -215,4 +215,27 @@ pub async fn nodes(args: &NodeList) -> Result<u8, Error> {
         table.print()?;
     }
     Ok(DONE)
+}
+
+/// Exits with 1 when something that should go is still there.
+pub async fn gc(args: &Gc) -> Result<u8, Error> {
+    let body = views::Collect { dry_run: args.dry_run, volumes: args.volumes };
+    let answer = args.connection.client()?.post("/gc", &body).await?;
+    let views::CollectedThings { dry_run, bytes, things } = answer.view()?;
+    let kept = things.iter().any(|thing| thing.kept_because.is_some());
+    if !output::document(&answer.json()?, args.output.format)? {
+        let mut table = Table::new(&["KIND", "NAME", "BYTES", ""]);
+        for thing in things {
+            let tone = if thing.kept_because.is_some() { Tone::Bad } else { Tone::Good };
+            let said = match thing.kept_because {
+                Some(why) => format!("still there: {}", text::line(&why)),
+                None if dry_run => "would go".into(),
+                None => "removed".into(),
+            };
+            table.row(tone, [thing.kind, text::line(&thing.name), thing.bytes.to_string(), said]);
+        }
+        table.print()?;
+        output::line(&format!("{} {bytes} bytes", if dry_run { "would free" } else { "freed" }))?;
+    }
+    Ok(if kept { 1 } else { DONE })
 }

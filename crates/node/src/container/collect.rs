@@ -1,0 +1,150 @@
+//! What of ours an engine holds beside containers, and its removal. What goes is decided in `decide::collect`.
+
+use std::{collections::BTreeSet, path::Path};
+
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
+    RemoveImageOptionsBuilder, RemoveVolumeOptions,
+};
+use model::{
+    ClusterId,
+    collect::{Collected, Held, Inventory, Kind},
+};
+
+use super::{
+    engine::{Engine, Error, QUESTION, WORK},
+    names, registry,
+    work::{self, Failure},
+};
+
+/// Only what we fetched or made: what was there before us, and what others use, is not ours to remove.
+pub async fn inventory(engine: &Engine, cluster: &ClusterId, data: &Path) -> Result<Inventory, Failure> {
+    let mut held = images(engine, data).await?;
+    held.extend(networks(engine, cluster).await?);
+    held.extend(volumes(engine, cluster).await?);
+    Ok(Inventory { held })
+}
+
+async fn images(engine: &Engine, data: &Path) -> Result<Vec<Held>, Failure> {
+    let client = engine.client().await?;
+    let all = ListContainersOptionsBuilder::default().all(true).build();
+    let containers = engine.within(QUESTION, client.list_containers(Some(all))).await?;
+    let used: BTreeSet<String> = containers.into_iter().filter_map(|container| container.image_id).collect();
+    let mut held = Vec::new();
+    for name in work::pulled(data)? {
+        let Some(image) = registry::inspect(engine, &name).await? else {
+            work::forget_pulled(data, &name)?;
+            continue;
+        };
+        let bytes = image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+        let used = image.id.as_ref().is_some_and(|id| used.contains(id));
+        held.push(Held { kind: Kind::Image, name, bytes, used });
+    }
+    Ok(held)
+}
+
+async fn networks(engine: &Engine, cluster: &ClusterId) -> Result<Vec<Held>, Error> {
+    let client = engine.client().await?;
+    let options = ListNetworksOptionsBuilder::default().filters(&names::marked(cluster)).build();
+    let found = engine.within(QUESTION, client.list_networks(Some(options))).await?;
+    let mut held = Vec::new();
+    for name in found.into_iter().filter_map(|network| network.name) {
+        let Ok(network) = engine.within(QUESTION, client.inspect_network(&name, None)).await else {
+            continue;
+        };
+        let used = network.containers.is_some_and(|containers| !containers.is_empty());
+        held.push(Held { kind: Kind::Network, name, bytes: 0, used });
+    }
+    Ok(held)
+}
+
+async fn volumes(engine: &Engine, cluster: &ClusterId) -> Result<Vec<Held>, Error> {
+    let client = engine.client().await?;
+    let list = |dangling: Option<&str>| {
+        let mut filters = names::marked(cluster);
+        filters.extend(dangling.map(|dangling| ("dangling".to_owned(), vec![dangling.to_owned()])));
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        engine.within(QUESTION, client.list_volumes(Some(options)))
+    };
+    let all = list(None).await?.volumes.unwrap_or_default();
+    let free: BTreeSet<String> =
+        list(Some("true")).await?.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect();
+    let held = all.into_iter().map(|volume| Held {
+        kind: Kind::Volume,
+        bytes: folder_bytes(Path::new(&volume.mountpoint)),
+        used: !free.contains(&volume.name),
+        name: volume.name,
+    });
+    Ok(held.collect())
+}
+
+/// As far as it can be read; links are not followed.
+fn folder_bytes(folder: &Path) -> u64 {
+    const MOST: usize = 100_000;
+    let (mut bytes, mut left, mut todo) = (0, MOST, vec![folder.to_owned()]);
+    while let Some(folder) = todo.pop() {
+        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        for entry in entries.flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            left = left.saturating_sub(1);
+            if left == 0 {
+                return bytes;
+            }
+            if meta.is_dir() {
+                todo.push(entry.path());
+            } else {
+                bytes += meta.len();
+            }
+        }
+    }
+    bytes
+}
+
+/// Removes one thing; what somebody has begun to use meanwhile stays.
+pub async fn remove(engine: &Engine, data: &Path, held: &Held) -> Collected {
+    let removed = match held.kind {
+        Kind::Image => remove_image(engine, &held.name).await,
+        Kind::Network => remove_network(engine, &held.name).await,
+        Kind::Volume => remove_volume(engine, &held.name).await,
+    };
+    let forgotten = match (&removed, held.kind) {
+        (Ok(()), Kind::Image) => work::forget_pulled(data, &held.name),
+        (Ok(()), Kind::Volume) => work::forget_volume(data, &held.name),
+        (Ok(()), Kind::Network) | (Err(_), _) => Ok(()),
+    };
+    let error =
+        removed.err().map(|error| error.to_string()).or(forgotten.err().map(|error| error.to_string()));
+    Collected { kind: held.kind, name: held.name.clone(), bytes: held.bytes, kept_because: error }
+}
+
+async fn remove_image(engine: &Engine, name: &str) -> Result<(), Error> {
+    let client = engine.client().await?;
+    let options = RemoveImageOptionsBuilder::default().build();
+    absent_is_fine(engine.within(WORK, client.remove_image(name, Some(options), None)).await.map(drop))
+}
+
+async fn remove_network(engine: &Engine, name: &str) -> Result<(), Error> {
+    let client = engine.client().await?;
+    absent_is_fine(engine.within(QUESTION, client.remove_network(name)).await)
+}
+
+async fn remove_volume(engine: &Engine, name: &str) -> Result<(), Error> {
+    let client = engine.client().await?;
+    absent_is_fine(engine.within(WORK, client.remove_volume(name, None::<RemoveVolumeOptions>)).await)
+}
+
+fn absent_is_fine(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+/// Bytes used and in all on the disk where the engine keeps its things; `None`: it is not on this machine.
+pub async fn disk(engine: &Engine) -> Option<(u64, u64)> {
+    let client = engine.client().await.ok()?;
+    let root = engine.within(QUESTION, client.info()).await.ok()?.docker_root_dir?;
+    let stat = rustix::fs::statvfs(root.as_str()).ok()?;
+    let total = stat.f_blocks.saturating_mul(stat.f_frsize);
+    Some((total.saturating_sub(stat.f_bavail.saturating_mul(stat.f_frsize)), total))
+}

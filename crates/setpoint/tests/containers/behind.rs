@@ -1,0 +1,213 @@
+//! Everything that somebody can do behind our back is seen, told field by field, and undone; what may not be undone is
+//! told.
+
+use testkit::{Setpoint, docker::Engine};
+
+use crate::{container, image, setpoint, web};
+
+/// Two replicas, of which the first is meddled with while the other serves.
+struct Stage {
+    setpoint: Setpoint,
+    engine: Engine,
+}
+
+fn stage() -> Option<Stage> {
+    let engine = Engine::shared()?;
+    let app = image(&engine, "v1");
+    let limits = "resources: { memory: 64MiB }\nrestart: { attempts: 20 }";
+    let setpoint = setpoint(&engine).manifest(&web(&app, 2, limits)).start();
+    setpoint.wait_until_converged("web");
+    Some(Stage { setpoint, engine })
+}
+
+impl Stage {
+    fn victim(&self) -> String {
+        container(&self.setpoint, &self.engine, 0)
+    }
+
+    /// Meddles, and waits until the drift of this path was told and is over.
+    #[track_caller]
+    fn drifts(&self, path: &str, meddle: impl FnOnce(&str)) {
+        let victim = self.victim();
+        meddle(&victim);
+        self.setpoint.wait_for_event("drift.found", &[path]);
+        self.setpoint.wait_for_event("drift.corrected", &[path]);
+        self.setpoint.wait_until_converged("web");
+        assert_eq!(self.victim(), victim, "it was put right, not replaced");
+        assert_eq!(self.restarts(), 0, "and nobody was disturbed");
+    }
+
+    /// Meddles, and waits until it runs again, restarted once.
+    #[track_caller]
+    fn restarts_once(&self, meddle: impl FnOnce(&str)) {
+        let before = self.setpoint.service("web");
+        meddle(&self.victim());
+        let again =
+            |web: &serde_json::Value| web["instances"][0]["restarts"] == 1 && web["state"] == "converged";
+        let after = self.setpoint.wait_for_service("web", "it runs again, restarted once", again);
+        assert_eq!(before["instances"][0]["id"], after["instances"][0]["id"]);
+        assert_eq!(before["instances"][1], after["instances"][1], "the other was not touched");
+    }
+
+    fn restarts(&self) -> u64 {
+        let web = self.setpoint.service("web");
+        web["instances"].as_array().unwrap().iter().map(|i| i["restarts"].as_u64().unwrap()).sum()
+    }
+}
+
+macro_rules! rows {
+    ($($name:ident => |$stage:ident| $body:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            let Some(stage) = stage() else { return };
+            let load = stage.setpoint.load("web.localhost", "/").rate(100).start();
+            load.go_on_for(10);
+            let $stage = &stage;
+            $body;
+            load.go_on_for(10);
+            let report = load.stop();
+            // A request that was being answered by what was killed cannot be saved; all others are.
+            assert!(report.failures().len() <= 2, "{:?}", report.words());
+        }
+    )*};
+}
+
+rows! {
+    a_killed_container_is_started_again => |stage| stage.restarts_once(|id| drop(stage.engine.docker(&["kill", id])));
+    a_stopped_container_is_started_again => |stage| {
+        stage.restarts_once(|id| drop(stage.engine.docker(&["stop", "-t", "1", id])))
+    };
+    a_removed_container_is_made_anew => |stage| {
+        stage.restarts_once(|id| drop(stage.engine.docker(&["rm", "-f", id])))
+    };
+    a_container_that_somebody_restarted_is_held_on => |stage| {
+        stage.restarts_once(|id| drop(stage.engine.docker(&["restart", "-t", "1", id])))
+    };
+    a_paused_container_goes_on => |stage| {
+        stage.drifts("container/paused", |id| drop(stage.engine.docker(&["pause", id])))
+    };
+    a_renamed_container_gets_its_name_back => |stage| {
+        stage.drifts("container/name", |id| drop(stage.engine.docker(&["rename", id, &format!("x{}", &id[..12])])))
+    };
+    a_container_off_its_network_is_put_back => |stage| {
+        stage.drifts("container/network", |id| {
+            let networks = stage.engine.inspect(id, "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}");
+            stage.engine.docker(&["network", "disconnect", &networks, id]);
+        })
+    };
+    changed_limits_are_put_back => |stage| {
+        stage.drifts("container/memory", |id| {
+            stage.engine.docker(&["update", "--memory", "100m", "--memory-swap", "200m", id]);
+        });
+        assert_eq!(stage.engine.inspect(&stage.victim(), "{{.HostConfig.Memory}}"), "67108864")
+    };
+    the_engines_own_restart_policy_stays_off => |stage| {
+        stage.drifts("container/restart_policy", |id| {
+            stage.engine.docker(&["update", "--restart", "always", id]);
+        });
+        assert_eq!(stage.engine.inspect(&stage.victim(), "{{.HostConfig.RestartPolicy.Name}}"), "no")
+    };
+}
+
+#[test]
+fn an_image_that_was_deleted_is_fetched_again() {
+    let Some(engine) = Engine::shared() else { return };
+    let Some(registry) = testkit::docker::Registry::start() else { return };
+    let tag = registry.image("deleted:1");
+    testkit::docker::Image::new(&tag, "v1").line("LABEL of=deleted").push(&engine);
+    let setpoint = setpoint(&engine).manifest(&web(&tag, 1, "")).start();
+    setpoint.wait_until_converged("web");
+    let id = container(&setpoint, &engine, 0);
+    // An engine deletes no image in use, but takes its names away.
+    let image = engine.inspect(&id, "{{.Image}}");
+    let name = engine.inspect(&image, "{{index .RepoDigests 0}}");
+    engine.docker(&["rmi", "-f", &name]);
+    setpoint.wait_for_event("drift.found", &["image is missing"]);
+    setpoint.wait_for_event("drift.corrected", &["image"]);
+    engine.docker(&["image", "inspect", &name]);
+    assert_eq!(container(&setpoint, &engine, 0), id, "what runs was not disturbed");
+}
+
+#[test]
+fn a_rendered_file_that_somebody_changed_is_mended_where_the_container_sees_it() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let more = "workdir: /work\nfiles: { app.yaml: \"as declared\" }";
+    let setpoint = setpoint(&engine).manifest(&web(&app, 1, more)).start();
+    let service = setpoint.wait_until_converged("web");
+    let id = service["instances"][0]["id"].as_str().unwrap().to_owned();
+    let file = setpoint.data().join("node/instances").join(&id).join("work/app.yaml");
+    std::fs::write(&file, "changed").unwrap();
+    setpoint.wait_for_event("drift.corrected", &["files/app.yaml"]);
+    assert_eq!(setpoint.get("web.localhost", "/read?/work/app.yaml").text(), "as declared");
+}
+
+#[test]
+fn somebody_elses_container_with_our_labels_is_told_and_never_touched() {
+    let Some(stage) = stage() else { return };
+    let Stage { setpoint, engine } = &stage;
+    let victim = stage.victim();
+    let labels = engine.inspect(&victim, "{{range $k, $v := .Config.Labels}}--label={{$k}}={{$v}} {{end}}");
+    let app = image(engine, "v1");
+    let mut args = vec!["run", "-d", "--network", "none"];
+    args.extend(labels.split_whitespace());
+    args.push(&app);
+    let foreign = engine.docker(&args);
+    setpoint.wait_for_event("stranger.found", &["bears the labels of instance"]);
+    let stats = setpoint.ask("GET", "/api/monitoring/stats", None).json();
+    assert_eq!(stats["zombieContainers"], 1, "{stats}");
+    setpoint.ok(&["scale", "web", "0", "--wait"]);
+    setpoint.ok(&["delete", "web", "--wait"]);
+    assert_eq!(engine.inspect(&foreign, "{{.State.Running}}"), "true");
+    engine.docker(&["rm", "-f", &foreign]);
+}
+
+#[test]
+fn a_container_made_anew_by_hand_without_labels_stands_in_nobodys_way() {
+    let Some(stage) = stage() else { return };
+    let Stage { setpoint, engine } = &stage;
+    let victim = stage.victim();
+    let name = engine.inspect(&victim, "{{.Name}}").trim_start_matches('/').to_owned();
+    // Under a name of its own first, so that nothing comes in between.
+    let by_hand = engine.docker(&[
+        "create",
+        "--name",
+        &format!("{name}-by-hand"),
+        "--network",
+        "none",
+        &image(engine, "v1"),
+    ]);
+    engine.docker(&["rm", "-f", &victim]);
+    let taken = engine.try_docker(&["rename", &by_hand, &name]);
+    let again = |web: &serde_json::Value| web["state"] == "converged" && web["replicas"]["ready"] == 2;
+    setpoint.wait_for_service("web", "both serve", again);
+    assert_ne!(stage.victim(), by_hand);
+    assert_eq!(engine.inspect(&by_hand, "{{.State.Status}}"), "created", "it was left alone ({taken:?})");
+    engine.docker(&["rm", "-f", &by_hand]);
+}
+
+#[test]
+fn a_volume_that_somebody_removed_is_told_and_not_made_anew_empty() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let manifest = web(&app, 1, "volumes: [\"data:/data\"]\nrestart: { attempts: 3, backoff: 100ms }");
+    let setpoint = setpoint(&engine).manifest(&manifest).start();
+    setpoint.wait_until_converged("web");
+    assert_eq!(setpoint.get("web.localhost", "/write?/data/kept").text(), "written");
+    let id = container(&setpoint, &engine, 0);
+    let volume = engine.inspect(&id, "{{range .Mounts}}{{.Name}}{{end}}");
+    setpoint.ok(&["stop", "web", "--wait"]);
+    engine.docker(&["volume", "rm", "-f", &volume]);
+    setpoint.ok(&["start", "web"]);
+    let told = |web: &serde_json::Value| {
+        web["instances"][0]["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("was removed by somebody"))
+    };
+    setpoint.wait_for_service("web", "the missing volume is named", told);
+    assert!(engine.try_docker(&["volume", "inspect", &volume]).is_err(), "it is not made anew");
+    // Somebody decides that an empty one will do.
+    engine.docker(&["volume", "create", &volume]);
+    setpoint.ok(&["restart", "web"]);
+    setpoint.wait_until_converged("web");
+}

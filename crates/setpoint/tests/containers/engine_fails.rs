@@ -1,0 +1,97 @@
+//! The engine itself fails: unknown is not absent. Nothing is made beside what may live, and when it is back everything
+//! is as it was.
+
+use testkit::docker::Engine;
+
+use crate::{container, image, setpoint, web};
+
+#[test]
+fn traffic_goes_on_while_the_engine_hangs_or_is_dead() {
+    let Some(mut engine) = Engine::own() else { return };
+    let app = image(&engine, "v1");
+    let setpoint = setpoint(&engine).manifest(&web(&app, 2, "restart: { attempts: 20 }")).start();
+    let before = setpoint.wait_until_converged("web");
+    let load = setpoint.load("web.localhost", "/").rate(100).start();
+    engine.pause();
+    setpoint.wait_for_event("engine.away", &["does not answer"]);
+    load.go_on_for(50);
+    engine.go_on();
+    setpoint.wait_for_event("engine.back", &[]);
+    assert_eq!(setpoint.wait_until_converged("web")["instances"], before["instances"], "nothing was touched");
+    engine.kill9();
+    let away = |web: &serde_json::Value| {
+        web["instances"][0]["message"].as_str().is_some_and(|message| message.contains("does not answer"))
+    };
+    let meanwhile = setpoint.wait_for_service("web", "it is told that the engine is away", away);
+    assert_eq!(meanwhile["replicas"]["ready"], 2, "what certainly lives serves: {meanwhile:#}");
+    load.go_on_for(50);
+    load.stop().assert_clean(100);
+    // Without live-restore, a starting engine ends what it finds; what is missing returns.
+    engine.start();
+    let again = |web: &serde_json::Value| web["state"] == "converged" && web["replicas"]["ready"] == 2;
+    let after = setpoint.wait_for_service("web", "both serve again", again);
+    assert_eq!(after["instances"][0]["id"], before["instances"][0]["id"], "nothing was made beside them");
+    assert_eq!(engine.docker(&["ps", "-aq"]).lines().count(), 2);
+}
+
+#[test]
+fn a_container_that_dies_while_the_engine_is_away_is_unknown_and_not_replaced() {
+    let Some(mut engine) = Engine::own() else { return };
+    let app = image(&engine, "v1");
+    let setpoint = setpoint(&engine).manifest(&web(&app, 2, "restart: { attempts: 20 }")).start();
+    let before = setpoint.wait_until_converged("web");
+    engine.kill9();
+    let pid = u32::try_from(before["instances"][0]["pid"].as_u64().unwrap()).unwrap();
+    testkit::proc::kill9(pid);
+    let unknown = |web: &serde_json::Value| web["instances"][0]["state"] == "unknown";
+    let meanwhile = setpoint.wait_for_service("web", "it is unknown", unknown);
+    assert_eq!(meanwhile["instances"].as_array().unwrap().len(), 2, "nothing is placed beside it");
+    assert_eq!(setpoint.get("web.localhost", "/").status, 200, "the other serves");
+    engine.start();
+    let again = |web: &serde_json::Value| web["state"] == "converged" && web["replicas"]["ready"] == 2;
+    setpoint.wait_for_service("web", "both serve again", again);
+}
+
+#[test]
+fn an_engine_that_is_restarted_in_order_gets_its_containers_back() {
+    let Some(mut engine) = Engine::own() else { return };
+    let app = image(&engine, "v1");
+    let setpoint = setpoint(&engine).manifest(&web(&app, 2, "restart: { attempts: 20 }")).start();
+    setpoint.wait_until_converged("web");
+    engine.stop();
+    engine.start();
+    let again = |web: &serde_json::Value| web["state"] == "converged" && web["replicas"]["ready"] == 2;
+    setpoint.wait_for_service("web", "both serve again", again);
+    assert_eq!(engine.docker(&["ps", "-q"]).lines().count(), 2);
+}
+
+#[test]
+fn without_an_engine_a_container_is_refused_and_everything_else_goes_on() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let manifest = testkit::fixture::demo(1, &[], testkit::fixture::QUICK);
+    let setpoint =
+        crate::setpoint(&engine).env("DOCKER_HOST", "unix:///nonexistent/s").manifest(&manifest).start();
+    setpoint.wait_until_converged("api");
+    let output = setpoint.apply(&web(&app, 1, ""), &[]);
+    assert_eq!(output.code, 1);
+    assert!(output.stderr.contains("/nonexistent/s") && output.stderr.contains("DOCKER_HOST"), "{output:?}");
+    setpoint.wait_until_converged("api");
+}
+
+#[test]
+fn setpoint_killed_at_any_moment_adopts_its_containers() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let mut setpoint = setpoint(&engine).manifest(&web(&app, 2, "")).start();
+    let before = setpoint.wait_until_converged("web");
+    let ids = [0, 1].map(|slot| container(&setpoint, &engine, slot));
+    setpoint.kill9();
+    setpoint.restart();
+    let after = setpoint.wait_until_converged("web");
+    for slot in 0..2 {
+        assert_eq!(before["instances"][slot]["pid"], after["instances"][slot]["pid"]);
+        assert_eq!(after["instances"][slot]["restarts"], 0);
+        assert_eq!(container(&setpoint, &engine, slot), ids[slot]);
+    }
+}
