@@ -20,6 +20,7 @@ use http_body_util::{Either, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::AsyncWriteExt,
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -171,8 +172,8 @@ async fn connection(
     mut ended: watch::Receiver<bool>,
 ) {
     let service = service_fn(move |request| answer(request, Arc::clone(&config), started));
-    let mut connection =
-        std::pin::pin!(http1::Builder::new().timer(TokioTimer::new()).serve_connection(stream, service));
+    let builder = http1::Builder::new().timer(TokioTimer::new()).clone();
+    let mut connection = std::pin::pin!(builder.serve_connection(stream, service).with_upgrades());
     tokio::select! {
         _ = connection.as_mut() => {}
         // Only whether, since a guard may not be held over what follows.
@@ -198,9 +199,10 @@ async fn answer(
         "/slow" => slow(query.get("ms").map(String::as_str)).await,
         "/headers" => text(StatusCode::OK, headers(&request)),
         "/echo" => echo(request),
+        "/upgrade" => upgrade(request),
         _ => text(
             StatusCode::NOT_FOUND,
-            "nothing here; try / /healthz /env?name= /slow?ms= /echo /headers\n".into(),
+            "nothing here; try / /healthz /env?name= /slow?ms= /echo /upgrade /headers\n".into(),
         ),
     };
     Ok(answer)
@@ -251,6 +253,27 @@ fn echo(request: Request<Incoming>) -> Answer {
     if let Some(kind) = kind {
         answer.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
+    answer
+}
+
+/// Agrees to whatever protocol the client names, and sends back what comes, after a line that says whose end this is.
+/// It does not end with the connections that finish their requests: what speaks it decides for itself when to go.
+fn upgrade(mut request: Request<Incoming>) -> Answer {
+    let Some(protocol) = request.headers().get(header::UPGRADE).cloned() else {
+        return text(StatusCode::UPGRADE_REQUIRED, "name a protocol with Upgrade\n".into());
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgraded.await else { return };
+        let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
+        let greeting = format!("pid {}\n", std::process::id());
+        if to.write_all(greeting.as_bytes()).await.is_ok() {
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        }
+    });
+    let mut answer = text(StatusCode::SWITCHING_PROTOCOLS, String::new());
+    answer.headers_mut().insert(header::UPGRADE, protocol);
+    answer.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
     answer
 }
 

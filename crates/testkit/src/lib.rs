@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must end, and say where")]
 #![expect(clippy::print_stdout, reason = "shown for tests that fail: seeds, and what Setpoint said")]
 
+pub mod disk;
 pub mod docker;
 pub mod fixture;
 pub mod http;

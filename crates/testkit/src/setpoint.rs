@@ -45,6 +45,8 @@ pub struct Builder {
     manifest: bool,
     any_ports: bool,
     edge_apart: bool,
+    data: PathBuf,
+    stderr: PathBuf,
 }
 
 /// A command's end.
@@ -73,6 +75,8 @@ pub struct Setpoint {
     env: Vec<(String, String)>,
     listen: (SocketAddr, SocketAddr),
     edge_apart: bool,
+    data: PathBuf,
+    stderr: PathBuf,
     running: Option<Running>,
     edge_process: Option<Running>,
     starts: u32,
@@ -135,6 +139,20 @@ impl Builder {
         self
     }
 
+    /// The data folder is this one.
+    #[must_use]
+    pub fn data(mut self, folder: &Path) -> Self {
+        self.data = folder.into();
+        self
+    }
+
+    /// What it says goes there; nobody looks at it in the messages of failures.
+    #[must_use]
+    pub fn stderr(mut self, file: &Path) -> Self {
+        self.stderr = file.into();
+        self
+    }
+
     pub fn work(&self) -> PathBuf {
         self.root.path().join("work")
     }
@@ -149,7 +167,7 @@ impl Builder {
 
     /// A Setpoint that is described and does not run.
     pub fn described(self) -> Setpoint {
-        let Self { exe, root, mut args, env, manifest, any_ports, edge_apart } = self;
+        let Self { exe, root, mut args, env, manifest, any_ports, edge_apart, data, stderr } = self;
         if manifest {
             args.extend(["-f".into(), root.path().join("work/app.yaml").to_str().unwrap().into()]);
         }
@@ -164,6 +182,8 @@ impl Builder {
             env,
             listen,
             edge_apart,
+            data,
+            stderr,
             running: None,
             edge_process: None,
             starts: 0,
@@ -201,9 +221,12 @@ impl Setpoint {
     pub fn with(exe: &str) -> Builder {
         let root = tempfile::Builder::new().prefix("setpoint-test-").tempdir().unwrap();
         fs::create_dir(root.path().join("work")).unwrap();
+        let (data, stderr) = (root.path().join("data"), root.path().join("stderr.log"));
         Builder {
             exe: exe.into(),
             root,
+            data,
+            stderr,
             args: Vec::new(),
             env: Vec::new(),
             manifest: false,
@@ -217,7 +240,7 @@ impl Setpoint {
     }
 
     pub fn data(&self) -> PathBuf {
-        self.root.path().join("data")
+        self.data.clone()
     }
 
     /// The folder where the manifest lies.
@@ -253,7 +276,12 @@ impl Setpoint {
 
     /// Everything on stderr since the first start.
     pub fn stderr(&self) -> String {
-        fs::read_to_string(self.root.path().join("stderr.log")).unwrap_or_default()
+        // A device has no end.
+        if self.stderr.starts_with("/dev") {
+            String::new()
+        } else {
+            fs::read_to_string(&self.stderr).unwrap_or_default()
+        }
     }
 
     /// A command of the same binary without any of the environment's settings.
@@ -302,8 +330,7 @@ impl Setpoint {
     }
 
     fn launch(&self, args: &[&str]) -> Result<Running, NotReady> {
-        let log = self.root.path().join("stderr.log");
-        let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.stderr).unwrap();
         let began = log.metadata().unwrap().len();
         let mut child =
             self.command(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();

@@ -1,7 +1,7 @@
 //! How far uploads and deployments have come, on stderr: bars on a terminal, one line per change elsewhere.
 
 use std::{
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -52,9 +52,14 @@ impl Display {
             Some(bars) => {
                 let _ = bars.println(line);
             }
-            None => eprintln!("{line}"),
+            None => tell(line),
         }
     }
+}
+
+/// One line on stderr. Nobody may be reading it any more, or its disk may be full: that must not end what is told of.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -84,7 +89,7 @@ impl Transfer {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.bar {
             Some(bar) => bar.finish_and_clear(),
-            None => eprintln!("{}: {how} {}", self.what, sum(last)),
+            None => tell(&format!("{}: {how} {}", self.what, sum(last))),
         }
     }
 }
@@ -124,8 +129,8 @@ impl Phases {
                 bar.set_message(words.clone());
                 bar.tick();
             }
-            (None, Some(progress)) => eprintln!("{}: {words} ({progress}%)", self.service),
-            (None, None) => eprintln!("{}: {words}", self.service),
+            (None, Some(progress)) => tell(&format!("{}: {words} ({progress}%)", self.service)),
+            (None, None) => tell(&format!("{}: {words}", self.service)),
         }
         self.shown = Some(words);
     }

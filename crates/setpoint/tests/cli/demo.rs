@@ -86,6 +86,12 @@ fn it_answers_what_the_quickstart_and_the_tests_ask() {
     assert!(app.get("/nowhere").starts_with("HTTP/1.1 404"));
     let echo = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
     assert!(rest(&mut app.send(echo)).ends_with("hello"));
+    assert!(app.get("/upgrade").starts_with("HTTP/1.1 426"));
+    let mut upgraded =
+        app.send("GET /upgrade HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: any\r\n\r\nhello");
+    upgraded.shutdown(std::net::Shutdown::Write).unwrap();
+    let all = rest(&mut upgraded);
+    assert!(all.starts_with("HTTP/1.1 101") && all.contains("pid ") && all.ends_with("hello"), "{all}");
 }
 
 #[test]

@@ -21,9 +21,11 @@ mod phases;
 mod quickstart;
 mod refusals;
 mod rollout;
+mod scarcity;
 mod shapes;
 mod site;
 mod surroundings;
+mod upgrades;
 
 use testkit::{Builder, Setpoint};
 
