@@ -11,6 +11,7 @@ pub mod health;
 pub mod intent;
 pub mod ledger;
 pub mod lint;
+pub mod monitor;
 pub mod node;
 pub mod plan;
 pub mod policy;

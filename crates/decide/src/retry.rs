@@ -39,9 +39,18 @@ pub fn after_end(
     if now < due {
         return Verdict::At(due);
     }
-    let mut at = recent;
+    let mut at = remembered(policy, attempts, now);
     at.push(now);
     Verdict::Now(Attempts { at, fast_crashes, total: attempts.total + 1 })
+}
+
+/// The restarts that either the policy or the alert still asks about, without the one to come. A window shorter than
+/// the alert's must not hide what dies all the time.
+fn remembered(policy: &RestartPolicy, attempts: &Attempts, now: Timestamp) -> Vec<Timestamp> {
+    let window = policy.window.max(ALERT_WINDOW);
+    let most = (policy.attempts as usize).max(ALERT_RESTARTS + 1) - 1;
+    let at: Vec<Timestamp> = attempts.at.iter().copied().filter(|at| *at > now - window).collect();
+    at[at.len().saturating_sub(most)..].to_vec()
 }
 
 /// Until when no attempt is left, if there were any and none is left.
@@ -124,6 +133,22 @@ mod tests {
             |now| after_end(&policy, &attempts, Some(Timestamp(0)), Timestamp(1_100_000), Timestamp(now));
         assert_eq!(decide(1_100_000), Verdict::Spent { until: Some(Timestamp(1_600_000)) });
         assert!(matches!(decide(1_600_000), Verdict::Now(next) if next.total == 6 && next.at.len() == 5));
+    }
+
+    #[test]
+    fn a_short_window_does_not_hide_restarts_from_the_alert() {
+        let policy = RestartPolicy { window: Millis::secs(30), attempts: 2, ..RestartPolicy::default() };
+        let (mut now, mut attempts) = (Timestamp(10_000_000), Attempts::default());
+        for _ in 0..8 {
+            let started = now;
+            now = now + Millis::mins(1);
+            match after_end(&policy, &attempts, Some(started), now, now) {
+                Verdict::Now(next) => attempts = next,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(recent_restarts(&attempts, now) > ALERT_RESTARTS, "{attempts:?}");
+        assert!(attempts.at.len() <= 4, "as many as the alert needs, and no more: {attempts:?}");
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! A service's state in one word and one sentence, read off its world.
 
 use model::{
-    Knowledge,
+    InstanceId, Knowledge, Timestamp,
     deployment::{Cause, Phase},
     instance::Stage,
     observation::State,
@@ -11,7 +11,10 @@ use model::{
     status::ServiceState,
 };
 
-use crate::world::World;
+use crate::{
+    monitor::{self, Alert},
+    world::World,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
@@ -21,14 +24,14 @@ pub struct Summary {
     pub ready: u32,
 }
 
-pub fn summary(world: &World) -> Summary {
+pub fn summary(world: &World, now: Timestamp) -> Summary {
     let service = match &world.service {
         Knowledge::Known(service) => service,
         Knowledge::Unknown { cause, .. } => return told(ServiceState::Unknown, cause.clone(), 0, 0),
         Knowledge::Absent => return told(ServiceState::Unknown, "it is not declared".into(), 0, 0),
     };
     let counts = Counts::of(world, service);
-    let (state, message) = state(world, service, &counts);
+    let (state, message) = state(world, service, &counts, &monitor::alerts(world, now));
     told(state, message, counts.wanted, counts.ready)
 }
 
@@ -41,7 +44,7 @@ struct Counts {
     /// Running, ready and of whatever release: what serves.
     ready: u32,
     /// Not ready, and has died or failed before.
-    troubled: Vec<String>,
+    troubled: Vec<(InstanceId, String)>,
     unknown: u32,
     /// Outdated, retiring or being removed.
     others: u32,
@@ -80,14 +83,15 @@ impl Counts {
         match world.report(&placement.id) {
             Some(seen) if seen.ready && seen.state == State::Running => self.ready += 1,
             Some(seen) if seen.attempts.total > 0 || seen.last_exit.is_some() || seen.state.is_failed() => {
-                self.troubled.push(format!("{} {}: {}", seen.id, seen.state.word(), seen.message));
+                let trouble = format!("{} {}: {}", seen.id, seen.state.word(), seen.message);
+                self.troubled.push((seen.id.clone(), trouble));
             }
             Some(_) | None => self.missing_or_new += 1,
         }
     }
 }
 
-fn state(world: &World, service: &Service, counts: &Counts) -> (ServiceState, String) {
+fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) -> (ServiceState, String) {
     use ServiceState::{Converged, Degraded, Failed, Progressing, Stopped, Unknown};
     let failed = failed_release(world, service);
     let going = counts.others > 0;
@@ -122,18 +126,23 @@ fn state(world: &World, service: &Service, counts: &Counts) -> (ServiceState, St
             (Converged, String::new())
         };
     }
+    // Of what keeps dying, how often and why says more than what it does in this moment.
+    let trouble = counts.troubled.first().map(|(instance, trouble)| {
+        let alert = alerts.iter().find(|alert| alert.instance == *instance);
+        alert.map_or_else(|| trouble.clone(), Alert::to_string)
+    });
     if counts.ready == 0 {
-        return match (failed, counts.troubled.first()) {
+        return match (failed, trouble) {
             (Some(message), _) => (Failed, message),
-            (None, Some(trouble)) => (Failed, trouble.clone()),
+            (None, Some(trouble)) => (Failed, trouble),
             (None, None) => (Progressing, "its instances are coming up".into()),
         };
     }
     if let Some(message) = failed {
         return (Degraded, message);
     }
-    if let Some(trouble) = counts.troubled.first() {
-        return (Degraded, trouble.clone());
+    if let Some(trouble) = trouble {
+        return (Degraded, trouble);
     }
     if counts.ready < counts.wanted
         && counts.missing_or_new == 0
@@ -151,6 +160,10 @@ fn state(world: &World, service: &Service, counts: &Counts) -> (ServiceState, St
     }
     if going {
         return (Progressing, format!("{} earlier instances are on their way out", counts.others));
+    }
+    // It is ready just now, as it was each time before it died.
+    if let Some(alert) = alerts.first() {
+        return (Degraded, alert.to_string());
     }
     (Converged, String::new())
 }

@@ -263,7 +263,7 @@ impl Story {
     fn status(&mut self) {
         let snapshot = self.bench.snapshot();
         for world in snapshot.worlds.values() {
-            let told = status::summary(world);
+            let told = status::summary(world, self.bench.now);
             let name = &world.key.name;
             self.say(format!("  {name}: {} {}/{} {}", told.state, told.ready, told.desired, told.message));
             for placement in world.plan.placements.values() {

@@ -78,4 +78,5 @@ kinds! {
     Collected = "gc.collected",
     LeaderElected = "leader.elected",
     PassPaused = "pass.paused",
+    PassSummary = "pass.summary",
 }

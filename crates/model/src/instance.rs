@@ -80,7 +80,8 @@ impl RetireReason {
     }
 }
 
-/// Restarts in one `(slot, release, epoch)`, oldest first; bounded by the restart policy's `attempts`.
+/// Restarts in one `(slot, release, epoch)`, oldest first; bounded by the restart policy's `attempts`, or by what the
+/// alert asks about where that is more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
     /// When each counted restart was decided.

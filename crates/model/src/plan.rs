@@ -29,6 +29,32 @@ pub struct ServicePlan {
     pub current: Option<InstanceId>,
     pub next_incarnation: Incarnation,
     pub rollout: Rollout,
+    /// Of all its instances, those that are gone among them.
+    #[serde(default, skip_serializing_if = "Restarts::is_empty")]
+    pub restarts: Restarts,
+}
+
+/// Restarts of a service's instances over its life. Kept with the plan, so that neither a restart of Setpoint nor a new
+/// release makes a service look calm that is not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarts {
+    pub total: u64,
+    /// Of the last day, oldest first. What is close together is one entry, so that a service that never stops dying
+    /// does not make its plan grow.
+    pub recent: Vec<RestartsAt>,
+}
+
+impl Restarts {
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+}
+
+/// So many restarts, the last of them at this time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartsAt {
+    pub at: Timestamp,
+    pub count: u64,
 }
 
 /// How far the work of the open deployment has come, so that "no progress" and "held" outlive the planner.

@@ -265,7 +265,12 @@ impl fmt::Display for Change {
                 write!(f, "{instance} was restarted {total} times so far")
             }
             Self::Alert { instance, restarts, within, message } => {
-                write!(f, "{instance} was restarted {restarts} times within {within}: {message}")
+                let service = &instance.service;
+                write!(
+                    f,
+                    "{instance} was restarted {restarts} times within {within}: {message}; its last output: \
+                     `setpoint logs {service} --instance {instance} --tail 100`"
+                )
             }
             Self::Purged => f.write_str("every node has confirmed; the record is gone"),
         }

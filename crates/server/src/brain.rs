@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use decide::world::{Cluster, Snapshot, World};
+use decide::{
+    monitor::{self, Outcome},
+    world::{Cluster, Snapshot, World},
+};
 use model::{
     EdgeId, Holder, InstanceId, Knowledge, Millis, NodeId, ServiceKey, Term, Timestamp,
     instance::Stage,
@@ -17,6 +20,8 @@ use model::{
     route::EdgeReport,
 };
 use store::{Counters, Floor, Loaded, ServiceRow};
+
+use crate::counting::{self, Histogram};
 
 /// A node that has not reported for this long may do anything by now: what it said is no longer taken for true (I20).
 const STALE_AFTER: Millis = Millis::secs(20);
@@ -38,6 +43,8 @@ pub struct Brain {
     latest: BTreeMap<ServiceKey, Latest>,
     /// Services of which something may have changed since they were planned.
     dirty: BTreeSet<ServiceKey>,
+    /// Deployments that have ended since the start, by how, with the time that they took.
+    ended: BTreeMap<Outcome, Histogram>,
     /// Some row does not even say whose it is: nothing may be published, because something would be missing.
     pub incomplete: Option<String>,
 }
@@ -61,6 +68,7 @@ impl Brain {
             edges: BTreeMap::new(),
             latest: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            ended: Outcome::ALL.map(|outcome| (outcome, Histogram::new(counting::DEPLOYMENTS))).into(),
             incomplete: None,
         }
     }
@@ -121,10 +129,24 @@ impl Brain {
         world.see(&self.fresh());
         world.hear(self.edges.values(), self.snapshot.now);
         let key = world.key.clone();
-        if self.snapshot.worlds.get(&key).is_none_or(|before| **before != world) {
+        let before = self.snapshot.worlds.get(&key);
+        if before.is_none_or(|before| **before != world) {
+            let ended = before.map(|before| monitor::ended(before, &world)).unwrap_or_default();
+            self.count_ended(&ended);
             self.snapshot.worlds.insert(key.clone(), Arc::new(world));
             self.dirty.insert(key);
         }
+    }
+
+    fn count_ended(&mut self, ended: &[(Outcome, Millis)]) {
+        for (outcome, took) in ended {
+            let counted = self.ended.entry(*outcome).or_insert_with(|| Histogram::new(counting::DEPLOYMENTS));
+            counted.observe(took.as_duration());
+        }
+    }
+
+    pub fn ended(&self) -> &BTreeMap<Outcome, Histogram> {
+        &self.ended
     }
 
     fn fresh(&self) -> BTreeMap<NodeId, Arc<Observation>> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use content::Blobs;
-use decide::{policy::Policy, world::World};
+use decide::{monitor::Tally, policy::Policy, world::World};
 use model::{
     Digest, Holder, NodeId, RouteRevision, ServiceKey, Timestamp,
     assignment::Assignment,
@@ -20,7 +20,12 @@ use model::{
 use store::{Loaded, Store, StoreError};
 use tokio::sync::{Notify, watch};
 
-use crate::{Brain, Clock, PassStats, brain, janitor, reconcile};
+use crate::{
+    Brain, Clock, PassStats, brain,
+    issues::{Issue, Issues},
+    janitor, reconcile,
+    summary::Untold,
+};
 
 /// Reasons that change without a decision are written down at most this often per service.
 const JOURNAL_PAUSE: model::Millis = model::Millis::secs(1);
@@ -82,9 +87,23 @@ pub(crate) struct Shared {
     pub policy: Policy,
     pub resolver: std::sync::OnceLock<Box<dyn crate::images::Resolve>>,
     pub collector: std::sync::OnceLock<Arc<dyn crate::Collect>>,
+    pub issues: tokio::sync::Mutex<Issues>,
+    /// The last round of passes that was asked for and has gone through.
+    pub rounds: watch::Sender<Round>,
     brain: Mutex<Brain>,
     pending: Mutex<Pending>,
     stats: Mutex<PassStats>,
+    untold: Mutex<Untold>,
+}
+
+/// A round of passes, until nothing more followed.
+#[derive(Debug, Clone, Default)]
+pub struct Round {
+    /// Counts the requests for one.
+    asked: u64,
+    pub tally: Tally,
+    /// Why it was not carried out.
+    pub trouble: Option<String>,
 }
 
 /// What the next pass must know beside the snapshot.
@@ -95,6 +114,8 @@ pub(crate) struct Pending {
     /// What was handed out as held.
     pub held: BTreeSet<ServiceKey>,
     full: bool,
+    /// Requests for a full pass so far.
+    asked: u64,
     confirmed: bool,
     routes_published: bool,
     journalled: BTreeMap<ServiceKey, Timestamp>,
@@ -126,9 +147,12 @@ impl Control {
             policy: config.policy,
             resolver: Default::default(),
             collector: Default::default(),
+            issues: Default::default(),
+            rounds: watch::Sender::new(Round::default()),
             brain: Mutex::new(brain),
             pending: Mutex::new(Pending::default()),
             stats: Mutex::new(PassStats::default()),
+            untold: Mutex::new(Untold::default()),
         });
         reconcile::publish(&shared, &BTreeSet::new());
         {
@@ -199,19 +223,48 @@ impl Control {
     /// What happened at a node, for the record.
     pub async fn node_events(&self, events: Vec<Event>) {
         let now = self.now();
+        let mut tally = Tally::default();
+        events.iter().for_each(|event| tally.note(event.kind));
         if let Err(error) = self.0.store.append_events(events, now).await {
             tracing::error!(%error, "events of the node were not recorded");
+        }
+        if self.0.untold().add(tally) {
+            self.0.wake.notify_one();
         }
     }
 
     /// A full pass as soon as possible. With `confirm`, one that removes much is carried out.
     pub fn trigger(&self, confirm: bool) {
-        {
+        self.ask(confirm);
+    }
+
+    fn ask(&self, confirm: bool) -> u64 {
+        let asked = {
             let mut pending = self.0.pending();
             pending.full = true;
             pending.confirmed |= confirm;
-        }
+            pending.asked += 1;
+            pending.asked
+        };
         self.0.wake.notify_one();
+        asked
+    }
+
+    /// The same, and what it came to; `None` when it did not go through within `wait`.
+    pub async fn pass_now(&self, confirm: bool, wait: Duration) -> Option<Round> {
+        let mut rounds = self.0.rounds.subscribe();
+        let asked = self.ask(confirm);
+        let through = tokio::time::timeout(wait, rounds.wait_for(|round| round.asked >= asked)).await;
+        through.ok()?.ok().map(|round| round.clone())
+    }
+
+    /// The last issue of each service. While the store cannot be read, those known before.
+    pub async fn last_issues(&self) -> BTreeMap<ServiceKey, Issue> {
+        let mut issues = self.0.issues.lock().await;
+        if let Err(error) = issues.catch_up(&self.0.store).await {
+            tracing::warn!(%error, "the newest issues are not known");
+        }
+        issues.last().clone()
     }
 
     /// Looks at the snapshot. Short and without waiting: the loop needs it too.
@@ -285,8 +338,25 @@ impl Shared {
         (std::mem::take(&mut pending.keys), std::mem::take(&mut pending.all))
     }
 
-    pub fn take_full(&self) -> bool {
-        std::mem::take(&mut self.pending().full)
+    /// Whether a full pass was asked for, and how many times so far.
+    pub fn take_full(&self) -> (bool, u64) {
+        let mut pending = self.pending();
+        (std::mem::take(&mut pending.full), pending.asked)
+    }
+
+    pub fn untold(&self) -> MutexGuard<'_, Untold> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A round is over. Whoever asked for it gets what it came to.
+    pub fn end_round(&self, asked: u64) {
+        let tally = self.untold().end_pass();
+        let trouble = {
+            let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+            stats.happened += tally;
+            stats.trouble.clone()
+        };
+        self.rounds.send_replace(Round { asked, tally, trouble });
     }
 
     pub fn take_confirmation(&self) -> bool {
@@ -318,6 +388,7 @@ impl Shared {
         stats.passes += 1;
         stats.last_at = Some((self.clock)());
         stats.last_took = took;
+        stats.durations.observe(took);
         match result {
             Ok(summary) => {
                 stats.last = summary;

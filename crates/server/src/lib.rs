@@ -8,13 +8,16 @@ pub mod backup;
 mod brain;
 mod collect;
 mod control;
+mod counting;
 mod failpoints;
 mod images;
 mod intake;
 mod intents;
+mod issues;
 mod janitor;
 mod offline;
 mod reconcile;
+mod summary;
 pub mod views;
 
 use std::sync::Arc;
@@ -23,10 +26,12 @@ use model::Timestamp;
 
 pub use brain::{Brain, Latest};
 pub use collect::{Collect, CollectError};
-pub use control::{Config, Control, Feeds, StartError};
+pub use control::{Config, Control, Feeds, Round, StartError};
+pub use counting::Histogram;
 pub use images::{ImageError, Resolve};
 pub use intake::UploadError;
 pub use intents::{Actor, Answer, Applied, AppliedService, Declared, Planned, Request, RequestError, Terms};
+pub use issues::Issue;
 pub use offline::plan_offline;
 pub use reconcile::{Input, PassStats, PassSummary};
 

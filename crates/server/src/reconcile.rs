@@ -9,6 +9,7 @@ use std::{
 
 use decide::{
     compose, lint,
+    monitor::{self, Tally},
     plan::{self, Scope},
     world::{Cluster, World},
 };
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use store::{Changed, CommitError, JournalEntry, Loaded, StoreError};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::{Brain, control::Shared, failpoints};
+use crate::{Brain, Histogram, control::Shared, counting, failpoints};
 
 /// A burst of changes is one pass.
 const GATHER: Duration = Duration::from_millis(1);
@@ -38,15 +39,33 @@ pub struct Input {
 }
 
 /// Sums over the passes since the start.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct PassStats {
     pub passes: u64,
     pub errors: u64,
     pub last_at: Option<Timestamp>,
     pub last_took: Duration,
+    pub durations: Histogram,
     pub last: PassSummary,
+    /// All that passes came to.
+    pub happened: Tally,
     /// Objections or a store that failed, in words, until a pass succeeds.
     pub trouble: Option<String>,
+}
+
+impl Default for PassStats {
+    fn default() -> Self {
+        Self {
+            passes: 0,
+            errors: 0,
+            last_at: None,
+            last_took: Duration::ZERO,
+            durations: Histogram::new(counting::PASSES),
+            last: PassSummary::default(),
+            happened: Tally::default(),
+            trouble: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -86,18 +105,47 @@ pub(crate) async fn run(shared: Arc<Shared>, every: Duration) {
         while let Ok(changed) = changes.try_recv() {
             shared.note_changed(&changed);
         }
-        let full = last_full.elapsed() >= every || shared.take_full();
+        let (full, asked) = shared.take_full();
+        let full = full || last_full.elapsed() >= every;
         if full {
             last_full = Instant::now();
         }
         settle(&shared, full).await;
+        shared.end_round(asked);
+        summarise(&shared).await;
     }
 }
 
 fn next_wait(shared: &Shared, until_full: Duration) -> Duration {
     let wake_at = shared.brain().next_wake();
     let until_wake = wake_at.map(|at| at.since((shared.clock)()).as_duration());
-    until_wake.map_or(until_full, |wake| wake.min(until_full))
+    let until_told = shared.untold().wait(Instant::now());
+    [until_wake, until_told].into_iter().flatten().fold(until_full, Duration::min)
+}
+
+/// Says what passes came to, in the log and as an event; only when something happened.
+async fn summarise(shared: &Shared) {
+    let Some(tally) = shared.untold().take(Instant::now()) else { return };
+    tracing::info!(
+        checked = tally.checked,
+        drift = tally.drift,
+        repaired = tally.repaired,
+        restarted = tally.restarted,
+        removed = tally.removed,
+        skipped = tally.skipped,
+        failed = tally.failed,
+        "a pass went through"
+    );
+    let told = Event {
+        kind: Kind::PassSummary,
+        service: None,
+        instance: None,
+        deployment: None,
+        message: format!("a pass went through: {tally}"),
+    };
+    if let Err(error) = shared.store.append_events(vec![told], (shared.clock)()).await {
+        tracing::warn!(%error, "the summary of a pass was not recorded");
+    }
 }
 
 /// Passes until nothing more follows from what was decided.
@@ -106,6 +154,7 @@ async fn settle(shared: &Shared, full: bool) {
     loop {
         let began = Instant::now();
         let result = pass(shared, full).await;
+        note_failed(shared, result.as_ref().err());
         shared.note_pass(
             began.elapsed(),
             result.as_ref().map(|pass| pass.summary).map_err(ToString::to_string),
@@ -127,6 +176,22 @@ async fn settle(shared: &Shared, full: bool) {
                 return;
             }
         }
+    }
+}
+
+/// A pass that cannot be carried out is tried again and again; it counts once. One that came too late has not failed.
+fn note_failed(shared: &Shared, error: Option<&PassError>) {
+    let trouble = match error {
+        None
+        | Some(PassError::Commit(CommitError::Conflict { .. } | CommitError::StaleGeneration { .. })) => {
+            return;
+        }
+        Some(error @ (PassError::Store(_) | PassError::Commit(_) | PassError::Objection(_))) => {
+            error.to_string()
+        }
+    };
+    if shared.is_new_trouble(&trouble) {
+        shared.untold().add(Tally { failed: 1, ..Tally::default() });
     }
 }
 
@@ -166,7 +231,11 @@ async fn pass(shared: &Shared, full: bool) -> Result<Pass, PassError> {
         return Err(error.into());
     }
     failpoints::at(&reports, "after_commit");
-    shared.brain().committed(&plan);
+    {
+        let mut brain = shared.brain();
+        shared.untold().add(monitor::tally(&plan, &brain.snapshot));
+        brain.committed(&plan);
+    }
     if newly_held {
         shared.pending().held = held;
         publish(shared, &BTreeSet::new());
@@ -219,11 +288,12 @@ fn decide(shared: &Shared, full: bool) -> Decided {
     }
     let due = brain.due();
     let (plan, reports) = plan::plan(&brain.snapshot, Scope::Only(&due));
-    let summary = PassSummary {
-        checked: reports.len(),
-        changed: plan.decisions.len(),
-        skipped: brain.snapshot.worlds.len() - reports.len().min(brain.snapshot.worlds.len()),
-    };
+    let summary = looked(&brain, full, &plan, &reports);
+    shared.untold().add(Tally {
+        checked: summary.checked as u64,
+        skipped: summary.skipped as u64,
+        ..Tally::default()
+    });
     let decided: BTreeSet<&ServiceKey> = plan.decisions.iter().map(|d| &d.key).collect();
     let mut inputs = BTreeMap::new();
     for (key, report) in &reports {
@@ -236,6 +306,16 @@ fn decide(shared: &Shared, full: bool) -> Decided {
         }
     }
     (plan, reports, inputs, summary)
+}
+
+/// A full pass looks at everything; what came out as it was before needs no new decision. What cannot be read cannot be
+/// looked at.
+fn looked(brain: &Brain, full: bool, plan: &Plan, reports: &BTreeMap<ServiceKey, Report>) -> PassSummary {
+    let held = brain.held();
+    let all = brain.snapshot.worlds.len();
+    let checked =
+        if full { all - held.len() } else { reports.keys().filter(|key| !held.contains(*key)).count() };
+    PassSummary { checked, changed: plan.decisions.len(), skipped: all - checked }
 }
 
 /// A plan that the lint objects to is not committed. Returns the objections in words.
@@ -261,7 +341,8 @@ async fn refuse(shared: &Shared, plan: &Plan) -> Result<Option<String>, StoreErr
         deployment: None,
         message: message.clone(),
     };
-    if shared.is_new_trouble(&message) {
+    // As the pass will be told of, else it would be new each time that it is tried.
+    if shared.is_new_trouble(&PassError::Objection(message.clone()).to_string()) {
         shared.store.append_events(vec![told], plan.at).await?;
     }
     Ok(Some(message))

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, fmt};
 
 use model::{
     ArtifactDigest, DeploymentId, InstanceId, NodeId, ProjectName, ReleaseDigest, ServiceKey, ServiceName,
-    Timestamp, deployment::Phase, spec::Kind, status::ServiceState,
+    Timestamp,
+    deployment::Phase,
+    spec::Kind,
+    status::{ServiceHealth, ServiceState},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -44,6 +47,26 @@ impl<'de> Deserialize<'de> for Time {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Services {
     pub services: Vec<Service>,
+    /// How the projects of these services are, each with all that it has.
+    #[serde(default)]
+    pub projects: Vec<Project>,
+}
+
+/// A project is as well as the worst of its services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Project {
+    pub name: ProjectName,
+    /// `healthy`, `degraded`, `unhealthy`, `stopped` or `unknown`.
+    #[schemars(with = "String")]
+    pub health: ServiceHealth,
+    /// About the worst of its services; empty where nobody has to look.
+    pub message: String,
+    pub services: u64,
+    pub healthy: u64,
+    pub degraded: u64,
+    pub unhealthy: u64,
+    pub stopped: u64,
+    pub unknown: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +96,9 @@ pub struct Service {
     /// Set while `scale` owns the number of replicas.
     #[serde(default)]
     pub scale: Option<u32>,
+    /// Instances that are restarted too often, a sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -333,9 +359,30 @@ pub struct Reconciled {
     /// False for a dry run.
     pub triggered: bool,
     pub message: String,
+    /// What the pass came to, with what has happened since the one before; null for a dry run, and where the pass has
+    /// not gone through yet.
+    #[serde(default)]
+    pub summary: Option<PassSummary>,
     /// For a dry run: what a pass would do now, service by service.
     #[serde(default)]
     pub services: Vec<WouldDo>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PassSummary {
+    /// Services that were looked at.
+    pub checked: u64,
+    /// Differences found.
+    pub drift: u64,
+    /// Differences that are no longer there.
+    pub repaired: u64,
+    pub restarted: u64,
+    /// Instances that are gone, confirmed by their nodes.
+    pub removed: u64,
+    /// Services not looked at, because nothing of them had changed, or because they cannot be read.
+    pub skipped: u64,
+    /// Deployments and instances that failed, and passes that were not carried out.
+    pub failed: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -470,6 +517,62 @@ pub struct MonitoringHealth {
     pub zombies: u64,
     pub is_leader: bool,
     pub timestamp: Time,
+    #[serde(default)]
+    pub services: Vec<ServiceCheckup>,
+    #[serde(default)]
+    pub projects: Vec<Project>,
+}
+
+/// One service, as an operator asks after it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceCheckup {
+    pub project: ProjectName,
+    pub name: ServiceName,
+    #[schemars(with = "Option<String>")]
+    pub kind: Option<Kind>,
+    /// `healthy`, `degraded`, `unhealthy`, `stopped` or `unknown`.
+    #[schemars(with = "String")]
+    pub health: ServiceHealth,
+    /// As `setpoint status` has it.
+    #[schemars(with = "String")]
+    pub state: ServiceState,
+    /// Why somebody has to look at it; empty where nobody has to.
+    pub message: String,
+    pub replicas: Replicas,
+    /// What went wrong last, also when that is long over.
+    pub last_issue: Option<String>,
+    pub last_issue_at: Option<Time>,
+    pub restarts: RestartCounts,
+    /// Instances that were restarted more than three times within ten minutes.
+    pub restart_warnings: Vec<RestartWarning>,
+    /// The open deployment, if it stands still.
+    pub stuck_deployment: Option<DeploymentId>,
+    pub broken_symlinks: u64,
+    pub missing_deployments: u64,
+    pub damaged_files: u64,
+}
+
+/// Of all instances of a service, those that are gone among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestartCounts {
+    pub ten_minutes: u64,
+    pub hour: u64,
+    pub day: u64,
+    /// Since the service was declared.
+    pub total: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RestartWarning {
+    #[schemars(with = "String")]
+    pub instance: InstanceId,
+    /// Within ten minutes.
+    pub restarts: u64,
+    pub message: String,
+    /// Where its last 100 lines are.
+    pub logs: String,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -504,7 +607,16 @@ pub struct MonitoringStats {
 /// `GET /api/monitoring/deployments/stuck`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StuckDeployments {
-    pub deployments: Vec<Deployment>,
+    pub deployments: Vec<StuckDeployment>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StuckDeployment {
+    #[serde(flatten)]
+    pub deployment: Deployment,
+    /// When it last came further.
+    pub stuck_since: Time,
+    pub reason: String,
 }
 
 /// Answer of `POST /api/monitoring/reconcile/trigger`.

@@ -713,7 +713,7 @@ impl<'a> Play<'a> {
         {
             let snapshot = Memory::snapshot(memory, &self.unreadable, self.now);
             for (key, world) in &snapshot.worlds {
-                truth.said(self.now, &status::summary(world), key, &self.seen());
+                truth.said(self.now, &status::summary(world, self.now), key, &self.seen());
             }
         }
         self.truth = truth;
@@ -779,7 +779,7 @@ impl<'a> Play<'a> {
         let Some(memory) = &self.server.memory else { return "the server is down".into() };
         let snapshot = memory.snapshot(&self.unreadable, self.now);
         let Some(world) = snapshot.worlds.get(key) else { return "no such service".into() };
-        let summary = status::summary(world);
+        let summary = status::summary(world, self.now);
         let (_, report) = decide::plan::plan_service(world, &snapshot.cluster, self.now);
         let waits: Vec<String> = decide::plan::waits(&report).map(ToString::to_string).collect();
         format!("{} {} {waits:?}", summary.state, summary.message)

@@ -9,7 +9,10 @@ use model::{
 };
 
 use super::work::Work;
-use crate::retry;
+use crate::{
+    monitor::{self, Alert},
+    retry,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -55,13 +58,11 @@ fn note_attempts(work: &mut Work<'_>, report: &mut StepReport) {
         }
         let instance = placement.id.clone();
         report.changed.push(Change::AttemptsNoted { instance: instance.clone(), total: floor.total });
-        let restarts = retry::recent_restarts(&floor, now);
-        if restarts > retry::ALERT_RESTARTS
-            && retry::recent_restarts(&placement.attempts, now) <= retry::ALERT_RESTARTS
-        {
-            let message = seen.message.clone();
-            report.changed.push(Change::Alert { instance, restarts, within: retry::ALERT_WINDOW, message });
+        if retry::recent_restarts(&placement.attempts, now) <= retry::ALERT_RESTARTS {
+            let alert = Alert::of(&instance, &floor, Some(seen), now);
+            report.changed.extend(alert.iter().map(Alert::change));
         }
+        monitor::note_restarts(&mut work.plan.restarts, &placement.attempts, &floor, now);
         placement.attempts = floor;
     }
 }

@@ -42,6 +42,8 @@ pub struct Instance {
     pub address: Option<String>,
     pub starts: Vec<Timestamp>,
     pub last: Option<Step>,
+    /// How the last run ended, also while the next one lives.
+    pub last_exit: Option<Exit>,
 }
 
 impl Fake {
@@ -180,6 +182,7 @@ impl Instance {
             address: port.map(|port| format!("127.0.0.1:{port}")),
             starts: Vec::new(),
             last: None,
+            last_exit: None,
         }
     }
 
@@ -209,7 +212,9 @@ impl Instance {
             Run::Alive { health } => Some(health.began),
             Run::NotStarted | Run::Ended { .. } | Run::Unknown { .. } => None,
         };
-        self.local.run = Run::Ended { started, exit: Exit { at: now, status } };
+        let exit = Exit { at: now, status };
+        self.last_exit = Some(exit.clone());
+        self.local.run = Run::Ended { started, exit };
     }
 
     /// A verdict of all probes at once.
@@ -227,11 +232,11 @@ impl Instance {
 
     fn report(&self, id: &InstanceId) -> Option<InstanceReport> {
         let step = self.last.as_ref()?;
-        let (started_at, since, last_exit) = match &self.local.run {
-            Run::Alive { health } => (Some(health.began), health.ready_since, None),
-            Run::Ended { started, exit } => (*started, exit.at, Some(exit.clone())),
-            Run::NotStarted => (None, Timestamp::ZERO, None),
-            Run::Unknown { since } => (None, *since, None),
+        let (started_at, since) = match &self.local.run {
+            Run::Alive { health } => (Some(health.began), health.ready_since),
+            Run::Ended { started, exit } => (*started, exit.at),
+            Run::NotStarted => (None, Timestamp::ZERO),
+            Run::Unknown { since } => (None, *since),
         };
         Some(InstanceReport {
             id: id.clone(),
@@ -246,7 +251,7 @@ impl Instance {
             current: self.local.current,
             started_at,
             attempts: self.local.attempts.clone(),
-            last_exit,
+            last_exit: self.last_exit.clone(),
             message: step.message.clone(),
             copied: None,
             drift: Vec::new(),

@@ -1,5 +1,7 @@
 //! The whole: nodes, the audit trail, a pass on request, the manifest's schema.
 
+use std::time::Duration;
+
 use axum::{Json, extract::State, http::StatusCode};
 use decide::{plan::plan_service, world::Cluster};
 use model::{ServiceKey, Timestamp, node::NodeState};
@@ -13,10 +15,15 @@ use super::{
     show,
     take::{Asked, Write},
 };
-use crate::views::{self, Time};
+use crate::{
+    Round,
+    views::{self, Time},
+};
 
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
+/// A pass takes milliseconds; one that does not go through is tried again for longer than anybody waits.
+const PASS_WAIT: Duration = Duration::from_secs(5);
 
 pub async fn nodes(State(api): State<Api>) -> Json<views::Nodes> {
     let nodes = api.control.with_brain(|brain| {
@@ -100,10 +107,26 @@ pub async fn reconcile(
     if asked.dry_run {
         return Ok((StatusCode::OK, Json(dry_run(&api, asked.service.as_ref()))));
     }
-    api.control.trigger(asked.confirm);
     // A pass looks at everything: it costs nothing for what has not changed.
-    let message = "a pass over everything begins now".into();
-    Ok((StatusCode::ACCEPTED, Json(views::Reconciled { triggered: true, message, services: Vec::new() })))
+    let round =
+        if api.control.is_leader() { api.control.pass_now(asked.confirm, PASS_WAIT).await } else { None };
+    let (message, summary) = match round {
+        None => {
+            api.control.trigger(asked.confirm);
+            ("a pass over everything begins now".into(), None)
+        }
+        Some(Round { trouble: Some(trouble), tally, .. }) => {
+            (format!("the pass was not carried out: {trouble}"), Some(tally))
+        }
+        Some(Round { trouble: None, tally, .. }) => (format!("a pass went through: {tally}"), Some(tally)),
+    };
+    let reconciled = views::Reconciled {
+        triggered: true,
+        message,
+        summary: summary.map(show::pass),
+        services: Vec::new(),
+    };
+    Ok((StatusCode::ACCEPTED, Json(reconciled)))
 }
 
 /// What a pass would do now. Each service is planned by itself, as the loop does it.
@@ -128,7 +151,7 @@ fn dry_run(api: &Api, only: Option<&ServiceKey>) -> views::Reconciled {
         0 => "a pass would change nothing".into(),
         changing => format!("a pass would change {changing} services"),
     };
-    views::Reconciled { triggered: false, message, services }
+    views::Reconciled { triggered: false, message, summary: None, services }
 }
 
 pub async fn schema() -> Json<serde_json::Value> {

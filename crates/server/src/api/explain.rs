@@ -48,7 +48,7 @@ enum Subject<'a> {
 pub async fn service(State(api): State<Api>, Key(key): Key) -> Result<Json<Explanation>, Problem> {
     let world = api.control.with_brain(|brain| brain.world(&key).cloned());
     let summary = match &world {
-        Some(world) => summary(world),
+        Some(world) => summary(world, api.control.now()),
         None => "it is not declared".into(),
     };
     let explanation = explain(&api, &key, key.to_string(), summary, &Subject::Service).await?;
@@ -58,8 +58,8 @@ pub async fn service(State(api): State<Api>, Key(key): Key) -> Result<Json<Expla
     Ok(Json(explanation))
 }
 
-fn summary(world: &World) -> String {
-    let status::Summary { state, message, desired, ready } = status::summary(world);
+fn summary(world: &World, now: Timestamp) -> String {
+    let status::Summary { state, message, desired, ready } = status::summary(world, now);
     let counted = format!("{state}, {ready} of {desired} ready");
     if message.is_empty() { counted } else { format!("{counted}: {message}") }
 }

@@ -1,23 +1,20 @@
 //! For operators and their tools: alive, ready, and the sums that the monitoring endpoints promise. Instances of
-//! every kind are counted as containers.
+//! every kind are counted as containers. What the words mean is decided in `decide::monitor`; here it is shown.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Json, extract::State, http::StatusCode};
-use decide::world::World;
-use model::{
-    Millis, Timestamp,
-    deployment::{Deployment, Phase},
-    instance::{Placement, Stage},
-    observation::{InstanceReport, State as InstanceState},
+use decide::{
+    monitor::{self, Broken, Checkup, Instances},
+    world::World,
 };
+use model::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Api, problem::Problem, show, take::Write};
-use crate::views::{ContainerCounts, MonitoringHealth, MonitoringStats, StuckDeployments, Time, Triggered};
-
-/// Without progress for this long, a deployment counts as stuck.
-const STUCK_AFTER: Millis = Millis::mins(5);
+use super::{Api, problem::Problem, services::is_shown, show, take::Write};
+use crate::views::{
+    ContainerCounts, MonitoringHealth, MonitoringStats, StuckDeployment, StuckDeployments, Time, Triggered,
+};
 
 pub async fn health() -> Json<Value> {
     Json(json!({ "status": "alive" }))
@@ -41,37 +38,55 @@ pub async fn ready(State(api): State<Api>) -> Result<Json<Value>, Problem> {
 }
 
 pub async fn monitoring_health(State(api): State<Api>) -> Json<MonitoringHealth> {
-    let sums = Sums::of(&api);
+    let issues = api.control.last_issues().await;
+    let seen = Seen::of(&api);
+    let Instances { total, healthy, unhealthy, stopped, running: _ } = seen.instances();
+    let checkups: Vec<(&World, Checkup)> =
+        seen.declared().map(|world| (world, monitor::check(world, seen.now))).collect();
+    let shown = |(world, checkup): &(&World, Checkup)| show::checkup(world, checkup, issues.get(&world.key));
     Json(MonitoringHealth {
-        containers: sums.containers,
-        zombies: sums.zombies,
+        containers: ContainerCounts { total, healthy, unhealthy, stopped },
+        zombies: seen.zombies,
         is_leader: api.control.is_leader(),
-        timestamp: Time(sums.now),
+        timestamp: Time(seen.now),
+        services: checkups.iter().map(shown).collect(),
+        projects: show::projects(checkups.iter().map(|(world, checkup)| (&world.key, checkup))),
     })
 }
 
 pub async fn monitoring_stats(State(api): State<Api>) -> Json<MonitoringStats> {
-    let (sums, passes) = (Sums::of(&api), api.control.pass_stats());
+    let (seen, passes) = (Seen::of(&api), api.control.pass_stats());
+    let Instances { total: _, healthy: _, unhealthy, stopped, running } = seen.instances();
+    let Broken { links, missing, files: _ } = seen.broken();
+    let worlds = || seen.worlds.iter().map(|world| &**world);
+    let projects: BTreeSet<_> = seen.declared().map(|world| &world.key.project).collect();
     Json(MonitoringStats {
         last_reconciliation_time: passes.last_at.map(Time),
         reconciliation_duration: u64::try_from(passes.last_took.as_millis()).unwrap_or(u64::MAX),
         reconciliation_errors: passes.errors,
-        active_projects: sums.projects,
-        running_containers: sums.running,
-        stopped_containers: sums.containers.stopped,
-        zombie_containers: sums.zombies,
-        deployments_in_progress: sums.open.len() as u64,
-        deployments_stuck: sums.stuck().count() as u64,
-        average_deployment_time: sums.average_deployment_time,
-        unhealthy_containers: sums.containers.unhealthy,
-        broken_symlinks: sums.broken_symlinks,
-        missing_deployments: sums.missing_deployments,
+        active_projects: projects.len() as u64,
+        running_containers: running,
+        stopped_containers: stopped,
+        zombie_containers: seen.zombies,
+        deployments_in_progress: worlds().filter(|world| world.open_deployment().is_some()).count() as u64,
+        deployments_stuck: worlds().filter(|world| monitor::stuck(world, seen.now).is_some()).count() as u64,
+        average_deployment_time: monitor::average_deployment(worlds()).0,
+        unhealthy_containers: unhealthy,
+        broken_symlinks: links,
+        missing_deployments: missing,
     })
 }
 
 pub async fn stuck(State(api): State<Api>) -> Json<StuckDeployments> {
-    let sums = Sums::of(&api);
-    let stuck = sums.stuck().map(|open| show::deployment(&open.deployment));
+    let seen = Seen::of(&api);
+    let stuck = seen.worlds.iter().filter_map(|world| {
+        let stuck = monitor::stuck(world, seen.now)?;
+        Some(StuckDeployment {
+            deployment: show::deployment(world.open_deployment()?),
+            stuck_since: Time(stuck.since),
+            reason: stuck.to_string(),
+        })
+    });
     Json(StuckDeployments { deployments: stuck.collect() })
 }
 
@@ -84,90 +99,35 @@ pub async fn trigger(
     (StatusCode::ACCEPTED, Json(Triggered { success: true, message }))
 }
 
-/// An open deployment and what says whether it moves.
-struct Open {
-    deployment: Deployment,
-    progressed_at: Timestamp,
-    deadline: Millis,
+/// All worlds at one moment.
+pub struct Seen {
+    pub now: Timestamp,
+    pub worlds: Vec<Arc<World>>,
+    pub zombies: u64,
 }
 
-#[derive(Default)]
-struct Sums {
-    now: Timestamp,
-    containers: ContainerCounts,
-    running: u64,
-    zombies: u64,
-    projects: u64,
-    open: Vec<Open>,
-    average_deployment_time: u64,
-    broken_symlinks: u64,
-    missing_deployments: u64,
-}
-
-impl Sums {
-    fn of(api: &Api) -> Self {
-        let (worlds, strangers): (Vec<Arc<World>>, usize) = api.control.with_brain(|brain| {
-            let strangers = brain.observations().map(|seen| seen.strangers.len()).sum();
-            (brain.worlds().cloned().collect(), strangers)
+impl Seen {
+    pub fn of(api: &Api) -> Self {
+        let (worlds, zombies) = api.control.with_brain(|brain| {
+            let zombies = monitor::zombies(brain.observations().map(|seen| &**seen));
+            (brain.worlds().cloned().collect(), zombies)
         });
-        let mut sums = Self { now: api.control.now(), zombies: strangers as u64, ..Self::default() };
-        let declared = worlds.iter().filter(|world| !world.service.is_absent());
-        sums.projects = declared.map(|world| &world.key.project).collect::<BTreeSet<_>>().len() as u64;
-        for world in &worlds {
-            world.plan.placements.values().for_each(|placement| sums.instance(world, placement));
-            sums.open.extend(open_of(world));
-        }
-        sums.average_deployment_time = average(&worlds);
-        sums
+        Self { now: api.control.now(), worlds, zombies }
     }
 
-    fn instance(&mut self, world: &World, placement: &Placement) {
-        if matches!(placement.stage, Stage::Kept) {
-            return;
-        }
-        let report = world.report(&placement.id);
-        let state = report.map(|report| &report.state);
-        self.containers.total += 1;
-        self.running += u64::from(state == Some(&InstanceState::Running));
-        match report {
-            Some(report) if is_stopped(report) => self.containers.stopped += 1,
-            Some(report) if report.ready => self.containers.healthy += 1,
-            Some(_) | None => self.containers.unhealthy += 1,
-        }
-        for drift in report.into_iter().flat_map(|report| &report.drift) {
-            let link = drift.path == "site/current" || drift.path.starts_with("webroot/");
-            self.broken_symlinks += u64::from(link);
-            self.missing_deployments += u64::from(!link && drift.path == "site" && drift.observed.is_none());
-        }
+    fn declared(&self) -> impl Iterator<Item = &World> {
+        self.worlds.iter().map(|world| &**world).filter(|world| is_shown(world))
     }
 
-    fn stuck(&self) -> impl Iterator<Item = &Open> {
-        self.open.iter().filter(|open| {
-            let still = self.now.since(open.progressed_at);
-            still >= STUCK_AFTER || still >= open.deadline
-        })
+    fn instances(&self) -> Instances {
+        let mut all = Instances::default();
+        self.worlds.iter().for_each(|world| all += Instances::of(world));
+        all
     }
-}
 
-fn is_stopped(report: &InstanceReport) -> bool {
-    matches!(report.state, InstanceState::Failed { .. } | InstanceState::BackingOff { .. })
-}
-
-fn open_of(world: &World) -> Option<Open> {
-    let deployment = world.open_deployment()?.clone();
-    let progressed_at = world.plan.rollout.progressed_at.max(deployment.phase_updated_at);
-    let deadline = world.service.known().map_or(STUCK_AFTER, |service| service.spec.deploy.deadline);
-    Some(Open { deployment, progressed_at, deadline })
-}
-
-/// From the beginning to the outcome, of the known deployments that became active.
-fn average(worlds: &[Arc<World>]) -> u64 {
-    let became_active =
-        |d: &&Deployment| matches!(d.phase, Phase::Active | Phase::Superseded | Phase::RolledBack);
-    let took: Vec<u64> = worlds
-        .iter()
-        .flat_map(|world| world.deployments.iter().filter(became_active))
-        .filter_map(|deployment| Some(deployment.ended_at?.since(deployment.started_at).0))
-        .collect();
-    if took.is_empty() { 0 } else { took.iter().sum::<u64>() / took.len() as u64 }
+    pub fn broken(&self) -> Broken {
+        let mut all = Broken::default();
+        self.worlds.iter().for_each(|world| all += Broken::of(world));
+        all
+    }
 }

@@ -6,8 +6,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use decide::{intent::Refused, world::World};
-use model::{Generation, ServiceKey};
+use decide::{intent::Refused, monitor, world::World};
+use model::{Generation, ServiceKey, Timestamp};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -25,16 +25,27 @@ const HISTORY: u32 = 200;
 pub async fn list(State(api): State<Api>) -> Json<views::Services> {
     let edge = api.control.edge_address();
     let worlds: Vec<Arc<World>> = api.control.with_brain(|brain| brain.worlds().cloned().collect());
-    let services =
-        worlds.iter().filter(|world| is_shown(world)).map(|world| show::service(world, edge)).collect();
-    Json(views::Services { services })
+    let now = api.control.now();
+    let shown = || worlds.iter().filter(|world| is_shown(world));
+    let services = shown().map(|world| show::service(world, edge, now)).collect();
+    Json(views::Services { services, projects: projects(shown(), now) })
+}
+
+fn projects<'a>(worlds: impl Iterator<Item = &'a Arc<World>>, now: Timestamp) -> Vec<views::Project> {
+    let checkups: Vec<_> = worlds.map(|world| (&world.key, monitor::check(world, now))).collect();
+    show::projects(checkups.iter().map(|(key, checkup)| (*key, checkup)))
 }
 
 pub async fn one(State(api): State<Api>, Key(key): Key) -> Result<Response, Problem> {
     let world = standing(&api, &key)?;
-    let shown = show::service(&world, api.control.edge_address());
+    let now = api.control.now();
+    let shown = show::service(&world, api.control.edge_address(), now);
     let etag = etag(Generation(shown.generation));
-    Ok(([(header::ETAG, etag)], Json(views::Services { services: vec![shown] })).into_response())
+    let of_project = |other: &&Arc<World>| other.key.project == key.project && is_shown(other);
+    let worlds: Vec<Arc<World>> =
+        api.control.with_brain(|brain| brain.worlds().filter(of_project).cloned().collect());
+    let services = views::Services { services: vec![shown], projects: projects(worlds.iter(), now) };
+    Ok(([(header::ETAG, etag)], Json(services)).into_response())
 }
 
 pub async fn spec(State(api): State<Api>, Key(key): Key) -> Result<Response, Problem> {
@@ -93,7 +104,7 @@ pub fn standing(api: &Api, key: &ServiceKey) -> Result<Arc<World>, Problem> {
     world.filter(|world| is_shown(world)).ok_or_else(|| Refused::NotDeclared(key.clone()).into())
 }
 
-fn is_shown(world: &World) -> bool {
+pub fn is_shown(world: &World) -> bool {
     !world.service.is_absent()
 }
 

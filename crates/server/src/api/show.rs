@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 
-use decide::{status, world::World};
+use decide::{
+    monitor::{self, Alert, Broken, Checkup, Tally, Windows},
+    status,
+    world::World,
+};
 use model::{
-    ServiceKey,
+    ProjectName, ServiceKey, Timestamp,
     deployment::Deployment,
     event::Recorded,
     instance::{Placement, Stage},
@@ -12,12 +16,16 @@ use model::{
     plan::Report,
     service::Service,
     spec::Domain,
+    status::ServiceHealth,
 };
 
-use crate::views::{self, Time};
+use crate::{
+    Issue,
+    views::{self, Time},
+};
 
-pub fn service(world: &World, edge: Option<SocketAddr>) -> views::Service {
-    let summary = status::summary(world);
+pub fn service(world: &World, edge: Option<SocketAddr>, now: Timestamp) -> views::Service {
+    let summary = status::summary(world, now);
     let declared = world.service.known();
     let (kept, placed): (Vec<_>, Vec<_>) =
         world.plan.placements.values().partition(|placement| matches!(placement.stage, Stage::Kept));
@@ -35,7 +43,67 @@ pub fn service(world: &World, edge: Option<SocketAddr>) -> views::Service {
         kept: kept.into_iter().map(|placement| instance(world, placement)).collect(),
         owner: declared.map(|service| service.owner.to_string()).unwrap_or_default(),
         scale: declared.and_then(|service| service.scale),
+        warnings: monitor::alerts(world, now).iter().map(ToString::to_string).collect(),
     }
+}
+
+pub fn projects<'a>(
+    checkups: impl IntoIterator<Item = (&'a ServiceKey, &'a Checkup)>,
+) -> Vec<views::Project> {
+    let shown = |(name, project): (ProjectName, monitor::Project)| {
+        let count = |health| project.services.get(&health).copied().unwrap_or_default();
+        views::Project {
+            name,
+            health: project.health,
+            services: project.services.values().sum(),
+            healthy: count(ServiceHealth::Healthy),
+            degraded: count(ServiceHealth::Degraded),
+            unhealthy: count(ServiceHealth::Unhealthy),
+            stopped: count(ServiceHealth::Stopped),
+            unknown: count(ServiceHealth::Unknown),
+            message: project.reason,
+        }
+    };
+    monitor::projects(checkups).into_iter().map(shown).collect()
+}
+
+pub fn checkup(world: &World, checkup: &Checkup, issue: Option<&Issue>) -> views::ServiceCheckup {
+    let ServiceKey { project, name } = &world.key;
+    let Windows { ten_minutes, hour, day, total } = checkup.restarts;
+    let Broken { links, missing, files } = checkup.broken;
+    views::ServiceCheckup {
+        project: project.clone(),
+        name: name.clone(),
+        kind: world.service.known().map(|service| service.spec.kind()),
+        health: checkup.health,
+        state: checkup.summary.state,
+        message: checkup.reason.clone(),
+        replicas: views::Replicas { desired: checkup.summary.desired, ready: checkup.summary.ready },
+        last_issue: issue.map(|issue| issue.message.clone()),
+        last_issue_at: issue.map(|issue| Time(issue.at)),
+        restarts: views::RestartCounts { ten_minutes, hour, day, total },
+        restart_warnings: checkup.alerts.iter().map(warning).collect(),
+        stuck_deployment: checkup.stuck.as_ref().map(|stuck| stuck.deployment.clone()),
+        broken_symlinks: links,
+        missing_deployments: missing,
+        damaged_files: files,
+    }
+}
+
+fn warning(alert: &Alert) -> views::RestartWarning {
+    let ServiceKey { project, name } = &alert.instance.service;
+    let instance = &alert.instance;
+    views::RestartWarning {
+        instance: instance.clone(),
+        restarts: alert.restarts as u64,
+        message: alert.to_string(),
+        logs: format!("/api/v1/services/{project}/{name}/logs?instance={instance}&tail=100"),
+    }
+}
+
+pub fn pass(tally: Tally) -> views::PassSummary {
+    let Tally { checked, drift, repaired, restarted, removed, skipped, failed } = tally;
+    views::PassSummary { checked, drift, repaired, restarted, removed, skipped, failed }
 }
 
 /// The open one, else the active one, else the latest.

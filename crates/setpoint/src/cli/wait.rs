@@ -232,7 +232,7 @@ impl Watch<'_> {
 
     async fn service_now(&self) -> Result<Option<Service>, Error> {
         match self.client.view(&self.path()).await {
-            Ok(views::Services { services }) => Ok(services.into_iter().next()),
+            Ok(views::Services { services, .. }) => Ok(services.into_iter().next()),
             Err(error) if error.status() == Some(404) => Ok(None),
             Err(error) => Err(error),
         }
@@ -281,7 +281,7 @@ fn is_reached(goal: &Goal, service: &views::Service) -> bool {
     match goal {
         Goal::Active(_) | Goal::Gone => false,
         Goal::Stopped => service.state == ServiceState::Stopped,
-        Goal::Converged => service.state == ServiceState::Converged && enough,
+        Goal::Converged => (service.state == ServiceState::Converged || is_as_declared(service)) && enough,
         Goal::Serving { instead_of } => {
             let still = service.instances.iter().any(|instance| instead_of.contains(&instance.id));
             let serves =
@@ -289,4 +289,11 @@ fn is_reached(goal: &Goal, service: &views::Service) -> bool {
             (service.state == ServiceState::Converged || serves) && enough && !still
         }
     }
+}
+
+/// It is degraded for nothing but having been restarted often: that is told, and nothing that waiting could change.
+fn is_as_declared(service: &views::Service) -> bool {
+    service.state == ServiceState::Degraded
+        && service.replicas.ready == service.replicas.desired
+        && service.warnings.contains(&service.message)
 }

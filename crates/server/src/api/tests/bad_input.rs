@@ -264,5 +264,5 @@ fn whatever_stands_in_a_declaration_is_taken_or_refused() {
         }
     }
     assert!(taken > 0, "some values are as good as others");
-    assert_eq!(bench.read("/api/v1/services"), json!({ "services": [] }));
+    assert_eq!(bench.read("/api/v1/services")["services"], json!([]));
 }

@@ -5,17 +5,19 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use futures_util::future::BoxFuture;
 use model::{
-    InstanceId, NodeId, Timestamp,
+    InstanceId, Millis, NodeId, Timestamp,
     assignment::{Assigned, Assignment},
     drift::Drift,
-    observation::{InstanceReport, Observation, State, Stranger},
+    event::{Event, Kind},
+    instance::Attempts,
+    observation::{Exit, ExitStatus, InstanceReport, Observation, State, Stranger},
     route::EdgeReport,
 };
 use serde_json::{Value, json};
@@ -41,21 +43,28 @@ pub struct Bench {
     pub address: SocketAddr,
     /// While false, the node says nothing new.
     pub node_reports: Arc<AtomicBool>,
+    /// Milliseconds by which the server's clock is ahead.
+    ahead: Arc<AtomicU64>,
     stop: Option<oneshot::Sender<()>>,
     served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
     runtime: Runtime,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl Bench {
     pub fn start() -> Self {
+        Self::start_on(tempfile::tempdir().unwrap())
+    }
+
+    /// On what an earlier one has left.
+    pub fn start_on(data: tempfile::TempDir) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let data = tempfile::tempdir().unwrap();
+        let ahead = Arc::new(AtomicU64::new(0));
         let (stop, stopped) = oneshot::channel::<()>();
         let node_reports = Arc::new(AtomicBool::new(true));
         let (control, address, served) = runtime.block_on(async {
-            let control = control(data.path()).await;
+            let control = control(data.path(), ahead.clone()).await;
             tokio::spawn(node(control.clone(), node_reports.clone()));
             tokio::spawn(edge(control.clone()));
             control.edge_is_at("127.0.0.1:8080".parse().unwrap());
@@ -67,7 +76,34 @@ impl Bench {
             }));
             (control, address, served)
         });
-        Self { control, address, node_reports, stop: Some(stop), served: Some(served), runtime, _data: data }
+        Self { control, address, node_reports, ahead, stop: Some(stop), served: Some(served), runtime, data }
+    }
+
+    /// The same data, with another server on it.
+    pub fn restart(mut self) -> Self {
+        self.shut_down();
+        self.control.stop();
+        self.runtime.block_on(self.control.store().close());
+        let Self { data, runtime, .. } = self;
+        drop(runtime);
+        Self::start_on(data)
+    }
+
+    /// For the server, so much time passes at once.
+    pub fn pass_time(&self, by: Millis) {
+        self.ahead.fetch_add(by.0, Ordering::SeqCst);
+    }
+
+    /// What the node says has happened.
+    pub fn happens(&self, kind: Kind, service: &str, message: &str) {
+        let event = Event {
+            kind,
+            service: Some(service.parse().unwrap()),
+            instance: None,
+            deployment: None,
+            message: message.into(),
+        };
+        self.runtime.block_on(self.control.node_events(vec![event]));
     }
 
     /// Ends the server, and waits for that.
@@ -169,7 +205,7 @@ fn now() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap())
 }
 
-async fn control(data: &std::path::Path) -> Control {
+async fn control(data: &std::path::Path, ahead: Arc<AtomicU64>) -> Control {
     let store = Store::open(&data.join("setpoint.db")).await.unwrap();
     let config = crate::Config {
         data: data.into(),
@@ -178,7 +214,8 @@ async fn control(data: &std::path::Path) -> Control {
         pass_every: Duration::from_secs(30),
         policy: Default::default(),
     };
-    Control::start(store, config, Arc::new(now)).await.unwrap()
+    let clock = move || now() + Millis(ahead.load(Ordering::SeqCst));
+    Control::start(store, config, Arc::new(clock)).await.unwrap()
 }
 
 /// Reports everything that it is assigned as running and ready.
@@ -190,25 +227,36 @@ async fn node(control: Control, reports: Arc<AtomicBool>) {
         if reports.load(Ordering::SeqCst)
             && let Some(assignment) = assignment
         {
-            control.observe(Arc::new(observation(&id, sequence, &assignment)));
+            control.observe(Arc::new(observation(&id, sequence, &assignment, control.now())));
         }
         let _ = tokio::time::timeout(Duration::from_millis(50), assignments.changed()).await;
     }
 }
 
-fn observation(node: &NodeId, sequence: u64, assignment: &Assignment) -> Observation {
+fn observation(node: &NodeId, sequence: u64, assignment: &Assignment, now: Timestamp) -> Observation {
     let reports =
         assignment.instances.values().map(|assigned| (assigned.id.clone(), Arc::new(report(assigned))));
     Observation {
         node: node.clone(),
         boot: "test-boot".parse().unwrap(),
         sequence,
-        at: now(),
+        at: now,
         accepted: Some(assignment.stamp.clone()),
         instances: reports.collect::<BTreeMap<_, _>>(),
         strangers: vec![Stranger { what: "process 7".into(), message: "it bears our mark".into() }],
         complete: true,
     }
+}
+
+/// Of a service named `restless`: five restarts, the last a minute ago.
+fn attempts(assigned: &Assigned) -> Attempts {
+    static BEGAN: std::sync::OnceLock<Timestamp> = std::sync::OnceLock::new();
+    if assigned.id.service.name.as_str() != "restless" {
+        return Attempts::default();
+    }
+    let last = *BEGAN.get_or_init(now) - Millis::mins(1);
+    let at = [30, 4, 3, 2, 0].map(|minutes| last - Millis::mins(minutes)).to_vec();
+    Attempts { at, fast_crashes: 0, total: 5 }
 }
 
 fn report(assigned: &Assigned) -> InstanceReport {
@@ -232,8 +280,9 @@ fn report(assigned: &Assigned) -> InstanceReport {
         folder: is_site.then(|| format!("/sites/deployment-{}", assigned.deployment)),
         current: is_site && assigned.current,
         started_at: Some(Timestamp(1_795_253_400_000)),
-        attempts: model::instance::Attempts::default(),
-        last_exit: None,
+        attempts: attempts(assigned),
+        last_exit: (assigned.id.service.name.as_str() == "restless")
+            .then_some(Exit { at: Timestamp(1_795_253_400_000), status: ExitStatus::Code(7) }),
         message: String::new(),
         copied: None,
         drift: if assigned.id.service.name.as_str() == "drifting" { vec![drift] } else { Vec::new() },
@@ -248,7 +297,7 @@ async fn edge(control: Control) {
         control.hear(EdgeReport {
             edge: "local".parse().unwrap(),
             boot: "test-boot".parse().unwrap(),
-            at: now(),
+            at: control.now(),
             served,
             in_flight: BTreeMap::new(),
         });

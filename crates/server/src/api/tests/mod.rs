@@ -5,6 +5,7 @@ mod access;
 mod bad_input;
 mod bench;
 mod explaining;
+mod monitoring;
 mod reading;
 mod secrets;
 mod streams;

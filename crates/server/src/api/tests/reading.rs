@@ -127,7 +127,7 @@ fn health_and_metrics_are_told() {
     let metrics = bench.get("/metrics").text();
     for line in [
         "setpoint_services{state=\"converged\"} 1",
-        "setpoint_instances{state=\"running\"} 2",
+        "setpoint_instances{kind=\"process\",state=\"running\"} 2",
         "setpoint_deployments{phase=\"active\"} 1",
         "setpoint_leader 1",
         "setpoint_pass_errors_total 0",

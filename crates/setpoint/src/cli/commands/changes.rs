@@ -49,7 +49,7 @@ async fn take_in(
     path: &Path,
     display: &Display,
 ) -> Result<model::ArtifactDigest, Error> {
-    let Services { services } = client.view(&format!("/services/{service}")).await?;
+    let Services { services, .. } = client.view(&format!("/services/{service}")).await?;
     match services.first().and_then(|found| found.kind) {
         Some(Kind::Site) | None => {}
         Some(Kind::Process) => {
@@ -98,7 +98,7 @@ pub async fn restart(args: &Change) -> Result<u8, Error> {
 
 /// What a restart replaces. A site has nothing to restart.
 async fn replaced(client: &Client, service: &ServiceKey) -> Result<Vec<InstanceId>, Error> {
-    let Services { services } = client.view(&format!("/services/{service}")).await?;
+    let Services { services, .. } = client.view(&format!("/services/{service}")).await?;
     let running = services.into_iter().filter(|found| found.kind.is_some_and(Kind::runs));
     Ok(running.flat_map(|found| found.instances).map(|instance| instance.id).collect())
 }

@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use model::status::ServiceState;
+use model::status::{ServiceHealth, ServiceState};
 use server::views::{self, Service, Services};
 use tokio::time::sleep;
 
@@ -28,9 +28,9 @@ pub async fn status(args: &Status) -> Result<u8, Error> {
     }
     let answer = client.get(&path).await?;
     if !output::document(&answer.json()?, args.output.format)? {
-        let Services { services } = answer.view()?;
+        let answer = answer.view()?;
         let coloured = text::coloured(&std::io::stdout());
-        lines(&services, args.service.is_some(), coloured).iter().try_for_each(|text| output::line(text))?;
+        lines(&answer, args.service.is_some(), coloured).iter().try_for_each(|text| output::line(text))?;
     }
     Ok(DONE)
 }
@@ -45,24 +45,25 @@ pub struct View {
 
 /// Shows each change: drawn anew on a terminal, a line per changed service elsewhere.
 pub async fn watch(client: &Client, path: &str, args: &View) -> Result<u8, Error> {
-    let mut before = Vec::new();
+    let mut before = Services { services: Vec::new(), projects: Vec::new() };
     loop {
         let answer = client.get(path).await?;
-        let Services { services } = answer.view()?;
-        if services != before {
-            show_change(&answer, &before, &services, args)?;
-            before = services;
+        let now: Services = answer.view()?;
+        if now != before {
+            show_change(&answer, &before.services, &now, args)?;
+            before = now;
         }
         sleep(LOOK_EVERY).await;
     }
 }
 
-fn show_change(answer: &Answer, before: &[Service], services: &[Service], args: &View) -> Result<(), Error> {
+fn show_change(answer: &Answer, before: &[Service], now: &Services, args: &View) -> Result<(), Error> {
+    let services = &now.services;
     if output::document(&answer.json()?, args.output.format)? {
         return Ok(());
     }
     if std::io::stdout().is_terminal() {
-        let drawn = lines(services, args.whole, text::coloured(&std::io::stdout())).join("\n");
+        let drawn = lines(now, args.whole, text::coloured(&std::io::stdout())).join("\n");
         // Home, then clear to the end: less flicker than clearing first.
         return Ok(output::line(&format!("\x1b[H\x1b[J{drawn}"))?);
     }
@@ -77,7 +78,8 @@ fn show_change(answer: &Answer, before: &[Service], services: &[Service], args: 
     Ok(())
 }
 
-fn lines(services: &[Service], with_instances: bool, coloured: bool) -> Vec<String> {
+fn lines(answer: &Services, with_instances: bool, coloured: bool) -> Vec<String> {
+    let Services { services, projects } = answer;
     if services.is_empty() {
         return vec!["nothing is declared yet: `setpoint apply -f FILE` declares services".into()];
     }
@@ -103,7 +105,15 @@ fn lines(services: &[Service], with_instances: bool, coloured: bool) -> Vec<Stri
             lines.extend(table.lines(coloured));
         }
     }
+    lines.extend(projects.iter().filter(|p| p.health > ServiceHealth::Healthy).map(project));
     lines
+}
+
+/// One that somebody has to look at.
+fn project(project: &views::Project) -> String {
+    let views::Project { name, health, message, services, healthy, stopped, .. } = project;
+    let well = healthy + stopped;
+    text::line(&format!("project {name} is {health}, {well} of {services} services are well: {message}"))
 }
 
 fn instance_table<'a>(instances: impl Iterator<Item = &'a views::Instance>) -> Table {

@@ -1,0 +1,199 @@
+//! What operators and their tools are told: health, last issues, restarts, what stands still, passes, metrics.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    sync::atomic::Ordering,
+};
+
+use model::{Millis, event::Kind};
+use serde_json::{Value, json};
+
+use super::bench::{API, Bench};
+
+const RESTLESS: &str = "
+services:
+  calm: { command: [/bin/sleep, '1000'], deploy: { min_healthy: 0s, drain: 0s } }
+  restless: { command: [/bin/sleep, '1000'], deploy: { min_healthy: 0s, drain: 0s } }
+";
+
+fn checkup(bench: &Bench, name: &str) -> Value {
+    let health = bench.read("/api/monitoring/health");
+    health["services"].as_array().unwrap().iter().find(|s| s["name"] == name).unwrap().clone()
+}
+
+fn summaries(bench: &Bench) -> Vec<String> {
+    let events = bench.read("/api/v1/events?after=0&limit=1000");
+    let all = events["events"].as_array().unwrap().clone();
+    let told = all.iter().filter(|event| event["kind"] == "pass.summary");
+    told.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_is_restarted_too_often_is_degraded_and_says_why_and_where_its_output_is() {
+    let bench = Bench::start();
+    bench.apply(RESTLESS);
+    bench.wait_for_state("default/calm", "converged");
+    let status = bench.wait_for_state("default/restless", "degraded");
+    assert!(
+        status.message.contains("was restarted 4 times within 10m: it ended with exit status 7"),
+        "{status:?}"
+    );
+    assert!(
+        status.message.contains("setpoint logs default/restless --instance default.restless.0.0 --tail 100")
+    );
+    assert_eq!(status.warnings, [status.message]);
+    let told = checkup(&bench, "restless");
+    assert_eq!((&told["health"], &told["state"]), (&json!("degraded"), &json!("degraded")));
+    assert_eq!(told["restarts"], json!({"tenMinutes": 4, "hour": 5, "day": 5, "total": 5}));
+    let warning = &told["restartWarnings"][0];
+    assert_eq!((&warning["instance"], &warning["restarts"]), (&json!("default.restless.0.0"), &json!(4)));
+    assert_eq!(bench.get(warning["logs"].as_str().unwrap()).text(), "first\nsecond\n", "its output is there");
+    let calm = checkup(&bench, "calm");
+    assert_eq!((&calm["health"], &calm["message"]), (&json!("healthy"), &json!("")));
+    assert_eq!((&calm["restartWarnings"], &calm["lastIssue"]), (&json!([]), &json!(null)));
+    // The project shows it, here and there.
+    let project = bench.read("/api/v1/services")["projects"][0].clone();
+    assert_eq!((&project["name"], &project["health"]), (&json!("default"), &json!("degraded")));
+    assert_eq!(
+        (&project["services"], &project["healthy"], &project["degraded"]),
+        (&json!(2), &json!(1), &json!(1))
+    );
+    assert!(project["message"].as_str().unwrap().starts_with("default/restless is degraded: "), "{project}");
+    assert_eq!(bench.read("/api/monitoring/health")["projects"][0], project);
+    assert_eq!(bench.read("/api/v1/services/default/calm")["projects"][0], project);
+    bench.pass_time(Millis::mins(11));
+    bench.wait_for_state("default/restless", "converged");
+    assert_eq!(checkup(&bench, "restless")["health"], "healthy");
+}
+
+#[test]
+fn the_last_issue_survives_a_restart_of_setpoint() {
+    let bench = Bench::start();
+    bench.apply(API);
+    bench.wait_for_state("default/api", "converged");
+    assert_eq!(checkup(&bench, "api")["lastIssue"], json!(null));
+    bench.happens(Kind::InstanceExited, "default/api", "it ended with signal 11");
+    bench.happens(Kind::InstanceReady, "default/api", "it is ready");
+    let before = checkup(&bench, "api");
+    assert_eq!(before["lastIssue"], "it ended with signal 11");
+    assert!(before["lastIssueAt"].as_str().unwrap().ends_with('Z'));
+    let bench = bench.restart();
+    bench.wait_for_state("default/api", "converged");
+    let after = checkup(&bench, "api");
+    assert_eq!((&after["lastIssue"], &after["lastIssueAt"]), (&before["lastIssue"], &before["lastIssueAt"]));
+    // Of one that is gone nothing is told, also when it comes again.
+    bench.send(bench.request("DELETE", "/api/v1/services/default/api"));
+    bench.until("it is gone", || (bench.get("/api/v1/services/default/api").status == 404).then_some(()));
+    bench.apply(API);
+    bench.wait_for_state("default/api", "converged");
+    assert_eq!(checkup(&bench, "api")["lastIssue"], json!(null));
+}
+
+#[test]
+fn a_deployment_that_stands_still_is_told_with_since_when() {
+    let bench = Bench::start();
+    bench.node_reports.store(false, Ordering::SeqCst);
+    bench.apply(API);
+    bench.until("it is placed", || (bench.service("default/api").instances.len() == 2).then_some(()));
+    assert_eq!(bench.read("/api/monitoring/deployments/stuck"), json!({"deployments": []}));
+    assert_eq!(bench.read("/api/monitoring/stats")["deploymentsStuck"], 0);
+    bench.pass_time(Millis::mins(6));
+    let stuck = bench.read("/api/monitoring/deployments/stuck")["deployments"][0].clone();
+    assert_eq!((&stuck["service"], &stuck["number"]), (&json!("api"), &json!(1)));
+    assert!(stuck["stuck_since"].as_str().unwrap().ends_with('Z'), "{stuck}");
+    assert!(stuck["reason"].as_str().unwrap().contains("deployment #1 stands still in"), "{stuck}");
+    let stats = bench.read("/api/monitoring/stats");
+    assert_eq!((&stats["deploymentsStuck"], &stats["deploymentsInProgress"]), (&json!(1), &json!(1)));
+    assert_eq!(checkup(&bench, "api")["stuckDeployment"], stuck["id"]);
+    assert!(bench.get("/metrics").text().contains("setpoint_deployments_stuck 1\n"));
+}
+
+#[test]
+fn a_pass_is_summed_up_when_something_happened_and_not_at_rest() {
+    let bench = Bench::start();
+    bench.apply(API);
+    bench.wait_for_state("default/api", "converged");
+    let reconcile = || bench.post("/api/v1/reconcile", &json!({})).json();
+    let at_rest = reconcile();
+    assert_eq!(at_rest["summary"]["checked"], 1, "{at_rest}");
+    let before = summaries(&bench);
+    let again = reconcile();
+    let nothing = json!({"checked": 1, "drift": 0, "repaired": 0, "restarted": 0, "removed": 0, "skipped": 0,
+        "failed": 0});
+    assert_eq!(again["summary"], nothing);
+    assert_eq!(
+        again["message"],
+        "a pass went through: 1 checked, 0 drift, 0 repaired, 0 restarted, 0 removed, \
+        0 skipped, 0 failed"
+    );
+    assert_eq!(summaries(&bench), before, "at rest means at rest");
+    bench.happens(Kind::DriftFound, "default/api", "files/a differs");
+    bench.happens(Kind::DriftCorrected, "default/api", "files/a is as declared again");
+    bench.post("/api/v1/services/default/api/scale", &json!({"replicas": 1}));
+    let told = bench.until("all of it is told", || {
+        let told = summaries(&bench)[before.len()..].join("\n");
+        let all = ["1 drift", "1 repaired", "1 removed"];
+        all.iter().all(|part| told.contains(part)).then_some(told)
+    });
+    assert!(!told.contains("1 failed"), "{told}");
+    let metrics = bench.get("/metrics").text();
+    for line in [
+        "setpoint_drift_found_total 1",
+        "setpoint_repairs_total 1",
+        "setpoint_removed_instances_total 1",
+        "setpoint_deployments_ended_total{outcome=\"active\"} 1",
+        "setpoint_deployments_ended_total{outcome=\"failed\"} 0",
+    ] {
+        assert!(metrics.contains(&format!("{line}\n")), "{line} in\n{metrics}");
+    }
+}
+
+#[test]
+fn restarts_are_counted_by_service_and_stay_counted() {
+    let bench = Bench::start();
+    bench.apply(RESTLESS);
+    bench.wait_for_state("default/restless", "degraded");
+    let lines = [
+        "setpoint_restarts_total{project=\"default\",service=\"calm\"} 0\n",
+        "setpoint_restarts_total{project=\"default\",service=\"restless\"} 5\n",
+        "setpoint_restart_alerts{project=\"default\",service=\"restless\"} 1\n",
+        "setpoint_service_health{project=\"default\",service=\"restless\",health=\"degraded\"} 1\n",
+        "setpoint_zombies 1\n",
+    ];
+    let assert_told = |bench: &Bench| {
+        let metrics = bench.get("/metrics").text();
+        lines.iter().for_each(|line| assert!(metrics.contains(line), "{line} in\n{metrics}"));
+    };
+    assert_told(&bench);
+    let bench = bench.restart();
+    bench.wait_for_state("default/restless", "degraded");
+    assert_told(&bench);
+}
+
+/// Prometheus' own opinion of what a running server says.
+#[test]
+fn promtool_finds_nothing_wrong_with_the_metrics() {
+    let bench = Bench::start();
+    bench.apply(API);
+    bench.apply(RESTLESS);
+    bench.wait_for_state("default/restless", "degraded");
+    bench.get("/api/v1/nothing/at/all");
+    let metrics = bench.get("/metrics").text();
+    let spawned = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = spawned else {
+        println!("skipped: promtool is missing; Debian's package `prometheus` has it");
+        return;
+    };
+    promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    let words = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    assert!(said.status.success() && words.is_empty(), "{words}\n{metrics}");
+    // What it does not look for: a series of an instance would live for as long as the history.
+    assert!(!metrics.contains("default.api.0"), "{metrics}");
+}
