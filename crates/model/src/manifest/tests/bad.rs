@@ -1,6 +1,5 @@
 //! Every refusal says what, where, and what would be accepted.
 
-use super::{CONTAINER, CONTRACT};
 use crate::manifest::{Errors, MAX_DOCUMENTS, MAX_ERRORS, MAX_NODES, MAX_TEXT, parse};
 
 fn errors(text: &str) -> Errors {
@@ -64,7 +63,11 @@ fn unknown_keys_offer_the_nearest_known_one() {
     line_refused("«replica: 2", "unknown_key", &["unknown key `replica`; did you mean `replicas`?"]);
     line_refused("deploy: { «stratergy: rolling }", "unknown_key", &["did you mean `strategy`?"]);
     line_refused("«Health: /", "unknown_key", &["did you mean `health`?"]);
-    line_refused("«wibble: 2", "unknown_key", &["unknown key `wibble`", "known here: static, command"]);
+    line_refused(
+        "«wibble: 2",
+        "unknown_key",
+        &["unknown key `wibble`", "known here: static, image, command"],
+    );
     refused(
         "«service:\n  a: 1\nservices: { a: { static: . } }",
         "unknown_key",
@@ -292,16 +295,44 @@ fn two_services_do_not_share_what_is_one() {
 }
 
 #[test]
-fn containers_are_refused_by_name_and_place() {
-    let errors = errors(&format!("{CONTRACT}{CONTAINER}"));
-    let places: Vec<_> = errors.iter().map(|e| (e.line, e.column, e.code, e.field.as_str())).collect();
-    assert_eq!(
-        places,
-        [(20, 5, "not_supported", "services.web.image"), (22, 5, "not_supported", "services.web.volumes")]
+fn what_a_container_cannot_be_is_told_at_its_place() {
+    let web =
+        |lines: &str| format!("services:\n  web:\n    image: acme/web:1\n    port: 8080\n    {lines}\n");
+    for (lines, code, words) in [
+        ("volumes: [«data]", "invalid_value", "write name:/inside"),
+        ("volumes: [«Data:/x]", "invalid_value", "volume"),
+        ("volumes: [«data:x]", "invalid_value", "not an absolute path"),
+        ("volumes: [«\"data:/a,b\"]", "invalid_value", "a folder of its own inside"),
+        ("volumes: [\"a:/x\", «\"b:/x/\"]", "conflict", "mounted twice"),
+        ("tmpfs: [«\"/tmp:big\"]", "invalid_value", "big"),
+        ("network: «bridge", "invalid_value", "project, host, none"),
+        ("capabilities: { add: [«ALL] }", "invalid_value", "ALL is not one"),
+        ("resources: { memory: «1MiB }", "out_of_range", "6MiB"),
+        ("user: «\"a b\"", "invalid_value", "not a user"),
+        ("workdir: «work", "invalid_value", "not an absolute path"),
+        ("env: { A: «\"${SETPOINT}\" }", "template", "not known"),
+        ("network: none\n    «port: 80", "duplicate_key", "port"),
+    ] {
+        refused(&web(lines), code, &[words]);
+    }
+    for bad in ["«Acme/web", "«\"a b\"", "«\"web:\"", "«\"\""] {
+        refused(&format!("services: {{ web: {{ image: {bad} }} }}"), "invalid_value", &["image"]);
+    }
+    refused(
+        "services: { «web: { image: a/b, network: none, domains: [x.localhost] } }",
+        "missing_key",
+        &["`port`"],
     );
-    assert!(
-        errors.iter().all(|e| e.message.contains("containers are not part of this build yet")),
-        "{errors}"
+    refused("services: { web: { image: «a/b, static: . } }", "conflict", &["make two services"]);
+    refused(
+        "services: { a: { command: [x], «volumes: [\"d:/d\"] } }",
+        "not_applicable",
+        &["container alone"],
+    );
+    refused(
+        "services: { a: { command: [x], resources: { pids: «5 } } }",
+        "not_applicable",
+        &["container alone"],
     );
     refused("services: { a: { «git: { url: x } } }", "not_supported", &["not part of this build yet"]);
     refused("services: { a: { «build: { context: . } } }", "not_supported", &["not part of this build yet"]);

@@ -10,16 +10,17 @@ use crate::{
     spec::{Check, Order, Port, Strategy, Template, Workload},
 };
 
-const EXAMPLES: [&str; 5] = [
+const EXAMPLES: [&str; 6] = [
     include_str!("../../../../../examples/quickstart.yaml"),
     include_str!("../../../../../examples/worker.yaml"),
     include_str!("../../../../../examples/two-projects.yaml"),
     include_str!("../../../../../examples/spa.yaml"),
     include_str!("../../../../../examples/every-key.yaml"),
+    include_str!("../../../../../examples/containers.yaml"),
 ];
 
 /// The example of the contract, without its container.
-pub const CONTRACT: &str = r#"project: demo                          # optional, `default`
+const CONTRACT: &str = r#"project: demo                          # optional, `default`
 services:
   docs:                                # a static site
     static: ./site                     # or {path|git|archive, build: [cmd], output: dist, webroot: DIR, spa: true}
@@ -39,7 +40,7 @@ services:
     retain: 5                          # earlier releases kept for rollback
 "#;
 
-pub const CONTAINER: &str = r#"  web:                                 # a container
+const CONTAINER: &str = r#"  web:                                 # a container
     image: acme/web:1                  # or build: {context: ., dockerfile: Dockerfile}, or git: {url, ref, …}
     port: 8080
     volumes: [data:/var/lib/app]
@@ -85,6 +86,20 @@ fn the_contracts_example_is_understood_to_the_letter() {
 }
 
 #[test]
+fn the_contracts_container_is_understood_too() {
+    let manifest = good(&format!("{CONTRACT}{CONTAINER}"));
+    let spec = &manifest.services[2].spec;
+    let Workload::Container(container) = &spec.workload else { panic!("{spec:?}") };
+    assert_eq!((container.image.as_str(), container.port, container.pin), ("acme/web:1", Some(8080), None));
+    assert_eq!((spec.port, spec.health.assumed), (Some(Port::Dynamic), true));
+    assert_eq!(container.volumes[0].target, "/var/lib/app");
+    assert_eq!(spec.resources.memory, Some(crate::Bytes(256 << 20)));
+    // Nothing of a container is in the digest of a release that has none: what runs is not replaced by an update of ours.
+    let process = serde_json::to_string(&manifest.services[1].spec.resources).unwrap();
+    assert!(!process.contains("pids"), "{process}");
+}
+
+#[test]
 fn two_sites_may_share_a_webroot() {
     good(
         "services:\n  a: { static: { path: ./a, webroot: /www } }\n  b: { static: { path: ./b, webroot: /www } }\n",
@@ -96,7 +111,7 @@ fn examples_are_good_and_every_key_is_in_one() {
     for example in EXAMPLES {
         good(example);
     }
-    let used = EXAMPLES[4];
+    let used = [EXAMPLES[4], EXAMPLES[5]].concat();
     for keys in
         [raw::Service::KEYS, raw::ProbeMap::KEYS, raw::Restart::KEYS, raw::Stop::KEYS, raw::Deploy::KEYS]
     {
