@@ -441,6 +441,15 @@ impl Setpoint {
         assert!(left.is_empty(), "orphans after SIGTERM: {left:?}\n{}", self.tail());
     }
 
+    /// As `stop`, of one that was told to leave its workloads: started once more without that, it takes them over.
+    #[track_caller]
+    pub fn stop_after_keep(&mut self) {
+        assert!(self.terminate().success(), "{}", self.tail());
+        self.set_args(&[]);
+        self.restart();
+        self.stop();
+    }
+
     // ── what it does ──
 
     /// Runs a command against it, with its data folder.

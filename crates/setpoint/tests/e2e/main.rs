@@ -7,6 +7,7 @@ mod archives;
 mod changes;
 mod chaos;
 mod commands;
+mod corruption;
 mod crash;
 mod damage;
 mod drift;
@@ -15,6 +16,7 @@ mod explain;
 mod heal;
 mod history;
 mod http;
+mod output;
 #[cfg(feature = "failpoints")]
 mod phases;
 mod quickstart;
