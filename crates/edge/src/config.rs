@@ -47,6 +47,21 @@ pub struct Limits {
     pub shutdown_grace: Duration,
 }
 
+/// Descriptors that the rest of the process needs, whoever else is in it.
+const RESERVED_FILES: u64 = 128;
+
+impl Limits {
+    /// As many connections as there are descriptors for, one to the client and one to the upstream each: more of them
+    /// wait to be accepted, instead of taking the descriptors from everything else.
+    #[must_use]
+    pub fn within(self, files: u64) -> Self {
+        let each = usize::try_from(files.saturating_sub(RESERVED_FILES) / 3).unwrap_or(usize::MAX).max(8);
+        let connections = self.connections.min(each);
+        // Kept for a while after their request; a third of the descriptors is for them.
+        Self { connections, pool_idle: self.pool_idle.min(connections.div_ceil(8)), ..self }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -66,5 +81,20 @@ impl Default for Limits {
             pool_fresh: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_descriptors_are_shared_out_and_many_change_nothing() {
+        let usual = Limits::default();
+        let few = Limits::default().within(1024);
+        assert_eq!((few.connections, few.pool_idle), (298, 38));
+        assert_eq!(Limits::default().within(10).connections, 8);
+        let many = Limits::default().within(1 << 20);
+        assert_eq!((many.connections, many.pool_idle), (usual.connections, usual.pool_idle));
     }
 }

@@ -28,23 +28,54 @@ pub struct Target {
 #[derive(Debug, Clone, Copy)]
 pub struct Patience(pub Duration);
 
+/// Why a probe brought no success. Each is one sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// It was asked, and this is what it said or did not say.
+    Unhealthy(String),
+    /// It could not be asked, for want of something that is ours (descriptors, ports, memory): no verdict on it.
+    NotMade(String),
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::Unhealthy(message)
+    }
+}
+
+impl Failure {
+    fn of(error: &io::Error, message: String) -> Self {
+        match error.raw_os_error() {
+            Some(
+                libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOMEM
+                | libc::ENOBUFS
+                | libc::EAGAIN
+                | libc::EADDRNOTAVAIL,
+            ) => Self::NotMade(message),
+            _ => Self::Unhealthy(message),
+        }
+    }
+}
+
 /// Bytes of a response that are read in search of its head.
 const HEAD: usize = 16 << 10;
 
-/// One probe, within its timeout. An error is one sentence for people.
+/// One probe, within its timeout.
 pub async fn probe(
     target: &Target,
     check: &Check,
     command: Vec<String>,
     timeout: Millis,
     patience: Patience,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     let made = async {
         match check {
             Check::Tcp => tcp(target, patience).await,
             Check::Http(path) => http(target, path, patience).await,
             Check::Exec(_) => match &target.inside {
-                Some(inside) => container::exec(&inside.engine, &inside.container, command).await,
+                Some(inside) => Ok(container::exec(&inside.engine, &inside.container, command).await?),
                 None => exec(target, command).await,
             },
             // Its engine makes it and tells.
@@ -53,7 +84,7 @@ pub async fn probe(
     };
     match tokio::time::timeout(timeout.as_duration(), made).await {
         Ok(result) => result,
-        Err(_) => Err(format!("{} did not answer within {timeout}", name(target, check))),
+        Err(_) => Err(format!("{} did not answer within {timeout}", name(target, check)).into()),
     }
 }
 
@@ -68,7 +99,7 @@ fn name(target: &Target, check: &Check) -> String {
 }
 
 /// A connection, and where an engine's proxy takes connections for a container, somebody behind it.
-async fn tcp(target: &Target, patience: Patience) -> Result<(), String> {
+async fn tcp(target: &Target, patience: Patience) -> Result<(), Failure> {
     let began = Instant::now();
     loop {
         let mut stream = connect(target, patience).await?;
@@ -87,7 +118,7 @@ async fn tcp(target: &Target, patience: Patience) -> Result<(), String> {
             return Ok(());
         }
         if began.elapsed() >= patience.0 {
-            return Err(format!("nothing listens on port {port} in the container"));
+            return Err(format!("nothing listens on port {port} in the container").into());
         }
         tokio::time::sleep(pause(began)).await;
     }
@@ -98,8 +129,8 @@ fn pause(began: Instant) -> Duration {
     (began.elapsed() / 8).clamp(Duration::from_millis(1), Duration::from_millis(20))
 }
 
-async fn connect(target: &Target, patience: Patience) -> Result<TcpStream, String> {
-    let port = target.port.ok_or("it has no port to probe")?;
+async fn connect(target: &Target, patience: Patience) -> Result<TcpStream, Failure> {
+    let port = target.port.ok_or_else(|| Failure::Unhealthy("it has no port to probe".into()))?;
     let began = Instant::now();
     loop {
         match TcpStream::connect((target.host.as_str(), port)).await {
@@ -109,7 +140,9 @@ async fn connect(target: &Target, patience: Patience) -> Result<TcpStream, Strin
             {
                 tokio::time::sleep(pause(began)).await;
             }
-            Err(error) => return Err(format!("{}:{port}: {}", target.host, plain(&error))),
+            Err(error) => {
+                return Err(Failure::of(&error, format!("{}:{port}: {}", target.host, plain(&error))));
+            }
         }
     }
 }
@@ -122,7 +155,7 @@ fn plain(error: &io::Error) -> String {
     }
 }
 
-async fn http(target: &Target, path: &str, patience: Patience) -> Result<(), String> {
+async fn http(target: &Target, path: &str, patience: Patience) -> Result<(), Failure> {
     let began = Instant::now();
     loop {
         match ask(target, path, patience).await {
@@ -131,7 +164,8 @@ async fn http(target: &Target, path: &str, patience: Patience) -> Result<(), Str
                 tokio::time::sleep(pause(began)).await;
             }
             Ok(()) => return Ok(()),
-            Err(Asked::Closed(message) | Asked::Answered(message)) => return Err(message),
+            Err(Asked::Closed(message)) => return Err(message.into()),
+            Err(Asked::Failed(failure)) => return Err(failure),
         }
     }
 }
@@ -140,11 +174,11 @@ async fn http(target: &Target, path: &str, patience: Patience) -> Result<(), Str
 enum Asked {
     /// No answer came.
     Closed(String),
-    Answered(String),
+    Failed(Failure),
 }
 
 async fn ask(target: &Target, path: &str, patience: Patience) -> Result<(), Asked> {
-    let mut stream = connect(target, patience).await.map_err(Asked::Answered)?;
+    let mut stream = connect(target, patience).await.map_err(Asked::Failed)?;
     let url = name(target, &Check::Http(path.into()));
     let status = async {
         let host = format!("{}:{}", target.host, target.port.unwrap_or_default());
@@ -156,7 +190,7 @@ async fn ask(target: &Target, path: &str, patience: Patience) -> Result<(), Aske
     };
     match status.await {
         Ok(200..=399) => Ok(()),
-        Ok(status) => Err(Asked::Answered(format!("{url} answered with status {status}"))),
+        Ok(status) => Err(Asked::Failed(format!("{url} answered with status {status}").into())),
         Err(error) => Err(Asked::Closed(format!("{url}: {}", plain(&error)))),
     }
 }
@@ -182,9 +216,9 @@ fn status_of(head: &[u8]) -> Option<u16> {
     (known && rest.as_bytes().get(3).is_none_or(|b| *b == b' ')).then_some(status)
 }
 
-async fn exec(target: &Target, command: Vec<String>) -> Result<(), String> {
+async fn exec(target: &Target, command: Vec<String>) -> Result<(), Failure> {
     let Some((program, arguments)) = command.split_first() else {
-        return Err("the health command is empty".into());
+        return Err(Failure::Unhealthy("the health command is empty".into()));
     };
     let path = crate::process::lookup::program(program, target.env.get("PATH").map(String::as_str))
         .map_err(|error| error.to_string())?;
@@ -204,13 +238,13 @@ async fn exec(target: &Target, command: Vec<String>) -> Result<(), String> {
     }
     let mut child = tokio::process::Command::from(command)
         .spawn()
-        .map_err(|error| format!("the health command cannot be run: {error}"))?;
+        .map_err(|error| Failure::of(&error, format!("the health command cannot be run: {error}")))?;
     // On timeout this future is dropped, and the whole group goes, not the command alone.
     let _group = child.id().map(Group);
     match child.wait().await {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("the health command ended with {status}")),
-        Err(error) => Err(format!("the health command: {error}")),
+        Ok(status) => Err(format!("the health command ended with {status}").into()),
+        Err(error) => Err(Failure::of(&error, format!("the health command: {error}"))),
     }
 }
 
@@ -246,7 +280,11 @@ mod tests {
             Check::Exec(words) => words.iter().map(|w| w.0.clone()).collect(),
             Check::Http(_) | Check::Tcp | Check::Image => vec![],
         };
-        probe(target, &check, command, Millis(timeout), Patience(Duration::ZERO)).await
+        let made = probe(target, &check, command, Millis(timeout), Patience(Duration::ZERO)).await;
+        made.map_err(|failure| match failure {
+            Failure::Unhealthy(message) => message,
+            Failure::NotMade(message) => panic!("it was not made: {message}"),
+        })
     }
 
     async fn answering(answer: &'static [u8]) -> u16 {

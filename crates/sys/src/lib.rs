@@ -4,6 +4,7 @@
 //! Refuses to know: instances, assignments; everything above the kernel but the poller that its descriptors go to.
 
 pub mod clock;
+pub mod files;
 pub mod pidfd;
 pub mod proc;
 mod raw;

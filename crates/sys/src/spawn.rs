@@ -45,18 +45,18 @@ pub enum Limit {
     Data(u64),
     /// Bytes of a core file.
     Core(u64),
-    /// Open files, soft and hard.
-    Files(u64),
+    /// Open files.
+    Files { soft: u64, hard: u64 },
 }
 
 impl Limit {
     fn raw(self) -> (u32, libc::rlimit64) {
-        let (which, value) = match self {
-            Self::Data(bytes) => (libc::RLIMIT_DATA, bytes),
-            Self::Core(bytes) => (libc::RLIMIT_CORE, bytes),
-            Self::Files(count) => (libc::RLIMIT_NOFILE, count),
+        let (which, soft, hard) = match self {
+            Self::Data(bytes) => (libc::RLIMIT_DATA, bytes, bytes),
+            Self::Core(bytes) => (libc::RLIMIT_CORE, bytes, bytes),
+            Self::Files { soft, hard } => (libc::RLIMIT_NOFILE, soft, hard),
         };
-        (which, libc::rlimit64 { rlim_cur: value, rlim_max: value })
+        (which, libc::rlimit64 { rlim_cur: soft, rlim_max: hard })
     }
 }
 

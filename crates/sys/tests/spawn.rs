@@ -145,7 +145,7 @@ fn limits_and_another_user_are_the_childs_own() {
     }
     let mut spawn = shell("id -u; id -g; id -G; ulimit -n; ulimit -d", dir.path());
     spawn.user = Some(Credentials { uid: 65534, gid: 65534, groups: vec![65534, 100] });
-    spawn.limits = vec![Limit::Files(123), Limit::Data(64 << 20)];
+    spawn.limits = vec![Limit::Files { soft: 123, hard: 123 }, Limit::Data(64 << 20)];
     let pidfd = spawn.spawn().unwrap().release().unwrap();
     assert_eq!(pidfd.reap_blocking().unwrap(), Some(Ended::Code(0)));
     assert_eq!(output(dir.path()), "65534\n65534\n65534 100\n123\n65536\n");

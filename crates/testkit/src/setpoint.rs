@@ -47,6 +47,7 @@ pub struct Builder {
     edge_apart: bool,
     data: PathBuf,
     stderr: PathBuf,
+    under: Vec<String>,
 }
 
 /// A command's end.
@@ -77,6 +78,7 @@ pub struct Setpoint {
     edge_apart: bool,
     data: PathBuf,
     stderr: PathBuf,
+    under: Vec<String>,
     running: Option<Running>,
     edge_process: Option<Running>,
     starts: u32,
@@ -146,6 +148,13 @@ impl Builder {
         self
     }
 
+    /// It is started by this command, which becomes it.
+    #[must_use]
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// What it says goes there; nobody looks at it in the messages of failures.
     #[must_use]
     pub fn stderr(mut self, file: &Path) -> Self {
@@ -167,7 +176,7 @@ impl Builder {
 
     /// A Setpoint that is described and does not run.
     pub fn described(self) -> Setpoint {
-        let Self { exe, root, mut args, env, manifest, any_ports, edge_apart, data, stderr } = self;
+        let Self { exe, root, mut args, env, manifest, any_ports, edge_apart, data, stderr, under } = self;
         if manifest {
             args.extend(["-f".into(), root.path().join("work/app.yaml").to_str().unwrap().into()]);
         }
@@ -184,6 +193,7 @@ impl Builder {
             edge_apart,
             data,
             stderr,
+            under,
             running: None,
             edge_process: None,
             starts: 0,
@@ -227,6 +237,7 @@ impl Setpoint {
             root,
             data,
             stderr,
+            under: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
             manifest: false,
@@ -286,7 +297,10 @@ impl Setpoint {
 
     /// A command of the same binary without any of the environment's settings.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.exe);
+        self.prepared(Command::new(&self.exe), args)
+    }
+
+    fn prepared(&self, mut command: Command, args: &[&str]) -> Command {
         command.args(args).current_dir(self.work());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SETPOINT")) {
             command.env_remove(name);
@@ -332,8 +346,15 @@ impl Setpoint {
     fn launch(&self, args: &[&str]) -> Result<Running, NotReady> {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.stderr).unwrap();
         let began = log.metadata().unwrap().len();
-        let mut child =
-            self.command(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut command = match self.under.split_first() {
+            None => self.command(args),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&self.exe);
+                self.prepared(command, args)
+            }
+        };
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let stdout = lines_of(child.stdout.take().unwrap());
         match stdout.recv_timeout(READY_WITHIN) {
             Ok(ready) => {
@@ -418,6 +439,15 @@ impl Setpoint {
         assert!(status.success(), "it ended with {status}\n{}", self.tail());
         let left = self.workloads();
         assert!(left.is_empty(), "orphans after SIGTERM: {left:?}\n{}", self.tail());
+    }
+
+    /// As `stop`, of one that was told to leave its workloads: started once more without that, it takes them over.
+    #[track_caller]
+    pub fn stop_after_keep(&mut self) {
+        assert!(self.terminate().success(), "{}", self.tail());
+        self.set_args(&[]);
+        self.restart();
+        self.stop();
     }
 
     // ── what it does ──

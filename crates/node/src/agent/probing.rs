@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use decide::health::Purpose;
+use decide::health::{Due, Purpose};
 use model::{
     InstanceId, Timestamp,
     spec::{Check, Probe},
@@ -11,9 +11,12 @@ use model::{
 use super::{Agent, Context, Event};
 use crate::{
     instance::{Instance, Run},
-    probe::{self, Patience, Target},
+    probe::{self, Failure, Patience, Target},
     process::{lookup, render::Names},
 };
+
+/// After a probe that could not be made.
+const NOT_MADE: Duration = Duration::from_millis(500);
 
 impl Agent {
     /// Begins what is due, and says when the next is.
@@ -37,15 +40,13 @@ impl Agent {
             let check = due.check.clone();
             let (cx, id) = (cx.clone(), instance.id.clone());
             let probing = tokio::spawn(async move {
-                let result = match prepared {
-                    Ok((target, command)) => {
-                        probe::probe(&target, &due.check, command, due.timeout, Patience(patience)).await
-                    }
-                    Err(error) => Err(error),
+                let (result, began) = match prepared {
+                    Ok((target, command)) => verdict(&cx, &target, &due, command, Patience(patience)).await,
+                    Err(error) => (Err(error), now),
                 };
                 // Counted from its begin: the next is due an interval later, however long this one waited.
                 let probed =
-                    Event::Probed { id, run, check: due.check, purposes: due.purposes, result, at: now };
+                    Event::Probed { id, run, check: due.check, purposes: due.purposes, result, at: began };
                 let _ = cx.events.send(probed).await;
             });
             instance.probing.push((check, probing.abort_handle()));
@@ -81,6 +82,27 @@ impl Agent {
             }
         }
         self.touch(id);
+    }
+}
+
+/// Probes until the target has been asked: what we lack ourselves is no verdict on it.
+async fn verdict(
+    cx: &Context,
+    target: &Target,
+    due: &Due,
+    command: Vec<String>,
+    patience: Patience,
+) -> (Result<(), String>, Timestamp) {
+    loop {
+        let began = cx.now();
+        match probe::probe(target, &due.check, command.clone(), due.timeout, patience).await {
+            Ok(()) => return (Ok(()), began),
+            Err(Failure::Unhealthy(message)) => return (Err(message), began),
+            Err(Failure::NotMade(message)) => {
+                tracing::debug!(%message, "a probe could not be made, which says nothing about the workload");
+                tokio::time::sleep(NOT_MADE).await;
+            }
+        }
     }
 }
 

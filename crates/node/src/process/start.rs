@@ -112,7 +112,8 @@ impl Surroundings {
 /// programs which map large ranges still start). Each process of the workload has the limit for itself.
 fn limits(resources: &Resources) -> Vec<Limit> {
     let memory = resources.memory.map(|bytes| Limit::Data(bytes.0));
-    memory.into_iter().chain([Limit::Core(0)]).collect()
+    let files = sys::files::given().map(|(soft, hard)| Limit::Files { soft, hard });
+    memory.into_iter().chain(files).chain([Limit::Core(0)]).collect()
 }
 
 impl Prepared {

@@ -58,6 +58,7 @@ pub async fn serve(
     let router = router.layer(Extension(stopping.clone()));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
+    let mut refused = false;
     tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -67,6 +68,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, place)) => {
+                refused = false;
                 let (router, stopping) = (router.clone(), stopping.clone());
                 connections.spawn(async move {
                     let _place = place;
@@ -74,7 +76,10 @@ pub async fn serve(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the API could not take a connection");
+                // Twenty times a second would fill a log.
+                if !std::mem::replace(&mut refused, true) {
+                    tracing::warn!(%error, "the API cannot take connections; raise the limit of open files (ulimit -n)");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

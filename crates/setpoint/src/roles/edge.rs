@@ -25,8 +25,8 @@ pub async fn run(listen: SocketAddr, at: &args::Data, end: impl Future<Output = 
     let folder = DataDir::open(&at.folder()?)?.edge();
     std::fs::create_dir_all(&folder)?;
     let id: EdgeId = "edge".parse()?;
-    let config =
-        edge::Config { listen, id, boot: random_hex::<16>()?.parse()?, limits: edge::Limits::default() };
+    let limits = edge::Limits::default().within(sys::files::raise());
+    let config = edge::Config { listen, id, boot: random_hex::<16>()?.parse()?, limits };
     let (edge, server) = Edge::bind(config).await?;
     let (durable, damage) = Durable::start(edge.clone(), TableFile::new(&folder));
     if let Some(damage) = damage {

@@ -75,6 +75,8 @@ impl std::fmt::Debug for Running {
 
 /// Starts every part. On return API and edge listen, and what was declared before is being held.
 pub async fn start(options: Options) -> Result<Running, Error> {
+    // Before anything is started that inherits it.
+    sys::files::raise();
     let data = DataDir::open(&options.data)?;
     let lock = DataLock::acquire(data.path())?;
     let token = data.token()?;
@@ -178,7 +180,12 @@ fn control_config(data: &DataDir, node: &NodeId, options: &Options) -> Result<se
 
 fn edge_config(listen: SocketAddr) -> Result<edge::Config, Error> {
     let id: EdgeId = "local".parse()?;
-    Ok(edge::Config { listen, id, boot: random_hex::<16>()?.parse()?, limits: edge::Limits::default() })
+    Ok(edge::Config {
+        listen,
+        id,
+        boot: random_hex::<16>()?.parse()?,
+        limits: edge::Limits::default().within(sys::files::raise()),
+    })
 }
 
 async fn listen(what: &str, flag: &str, address: SocketAddr) -> Result<TcpListener, Error> {

@@ -4,6 +4,7 @@
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use node::Workloads;
@@ -20,6 +21,9 @@ use crate::cli::{
     client::Client,
     progress::Display,
 };
+
+/// After what happens could not be shown.
+const SHOW_AGAIN: Duration = Duration::from_secs(1);
 
 pub fn up(args: &args::Up) -> ExitCode {
     ended(run_up(args))
@@ -81,10 +85,17 @@ async fn stay(running: &Running, client: &Client, args: &args::Up) -> Result<(),
     } else {
         ready(running)?;
     }
-    if std::io::stdout().is_terminal() {
-        return Ok(cli::watch_status(client).await?);
+    loop {
+        let shown = match std::io::stdout().is_terminal() {
+            true => cli::watch_status(client).await,
+            false => cli::tell_events(client, before).await,
+        };
+        // What cannot be shown is held all the same: out of descriptors, say, nobody is helped by an end.
+        if let Err(error) = shown {
+            tracing::warn!(%error, "what happens cannot be shown; it is tried again");
+        }
+        tokio::time::sleep(SHOW_AGAIN).await;
     }
-    Ok(cli::tell_events(client, before).await?)
 }
 
 /// The one line on stdout that scripts wait for.

@@ -78,3 +78,49 @@ fn the_end_of_a_server_stops_no_workload() {
     assert_eq!(pids(&setpoint.wait_until_converged("api")), before);
     setpoint.ok(&["delete", "api", "--wait"]);
 }
+
+#[test]
+fn an_edge_that_is_killed_costs_what_was_in_flight_and_nothing_else() {
+    let mut setpoint = started();
+    let before = pids(&setpoint.service("api"));
+    for round in 1..=3 {
+        setpoint.kill9_edge();
+        // The rest does not need it: a death is healed and a release goes out while there is no edge.
+        let victim = pids(&setpoint.service("api"))[0];
+        proc::kill9(victim);
+        setpoint.wait_for_service("api", "it is healed without an edge", |api| {
+            api["replicas"]["ready"] == 2 && !pids(api).contains(&victim)
+        });
+        setpoint.start_edge().unwrap();
+        testkit::until("it serves again", SOON, || {
+            (setpoint.try_get("api.localhost", VERSION).ok()?.status == 200).then_some(())
+        });
+        let load = setpoint.load("api.localhost", VERSION).start();
+        let next = format!("r{round}");
+        setpoint.apply_ok(&version(&next), &["--wait"]);
+        load.go_on_for(20);
+        load.stop().assert_clean(20);
+        assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), next);
+    }
+    let after = pids(&setpoint.wait_until_converged("api"));
+    assert!(after.iter().all(|pid| !before.contains(pid)));
+    assert_eq!(setpoint.workloads().len(), 2);
+    setpoint.ok(&["delete", "api", "--wait"]);
+}
+
+#[test]
+fn a_release_goes_out_while_the_edge_is_dead_and_is_served_once_it_is_back() {
+    let mut setpoint = started();
+    setpoint.kill9_edge();
+    setpoint.apply_ok(&version("v2"), &[]);
+    setpoint.wait_for_service("api", "the new release is on its way", |api| {
+        api["deployment"]["number"] == 2 && api["deployment"]["phase"] != "queued"
+    });
+    setpoint.start_edge().unwrap();
+    let api = setpoint.wait_for("the new release serves", SOON * 3, |status| {
+        testkit::setpoint::find(status, "api").filter(|api| api["state"] == "converged").cloned()
+    });
+    assert_eq!((&api["deployment"]["number"], &api["deployment"]["phase"]), (&2.into(), &"active".into()));
+    assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), "v2");
+    setpoint.ok(&["delete", "api", "--wait"]);
+}

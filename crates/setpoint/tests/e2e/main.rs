@@ -8,6 +8,7 @@ mod backup;
 mod changes;
 mod chaos;
 mod commands;
+mod corruption;
 mod crash;
 mod damage;
 mod drift;
@@ -16,6 +17,7 @@ mod explain;
 mod heal;
 mod history;
 mod http;
+mod output;
 #[cfg(feature = "failpoints")]
 mod phases;
 mod quickstart;

@@ -184,6 +184,83 @@ fn few_file_descriptors_shed_load_and_crash_nothing() {
     setpoint.apply_ok(&version("v2"), &["--wait"]);
 }
 
+#[test]
+fn a_view_that_can_show_nothing_more_ends_nothing_that_it_showed() {
+    let mut setpoint = setpoint().manifest(&version("v1")).start();
+    let before = pids(&setpoint.wait_until_converged("api"));
+    // Its own stream of events is cut, and there is no descriptor for another.
+    let open = std::fs::read_dir(format!("/proc/{}/fd", setpoint.pid())).unwrap().count();
+    limit_files(setpoint.pid(), open as u64 - 4);
+    let port = setpoint.api().port().to_string();
+    for end in ["dport", "sport"] {
+        let _ = std::process::Command::new("ss").args(["-K", end, "=", &port]).output();
+    }
+    let due = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    testkit::until("it had its time to give up", SOON, || (std::time::Instant::now() >= due).then_some(()));
+    assert!(setpoint.is_running(), "{}", setpoint.tail());
+    limit_files(setpoint.pid(), 1024);
+    assert_eq!(pids(&setpoint.wait_until_converged("api")), before);
+    setpoint.apply_ok(&version("v2"), &["--wait"]);
+    testkit::until("and it shows again what happens", SOON, || {
+        setpoint.stderr().contains("#2").then_some(())
+    });
+}
+
+#[test]
+fn what_setpoint_lacks_itself_is_no_verdict_on_a_workload() {
+    let probes = "health: { liveness: { http: /healthz, interval: 100ms, fall: 2 }, \
+                  readiness: { http: /healthz, interval: 100ms, fall: 1 } }";
+    let setpoint = setpoint().manifest(&version("v1").replace("health: /healthz", probes)).start();
+    let before = setpoint.wait_until_converged("api");
+    let open = std::fs::read_dir(format!("/proc/{}/fd", setpoint.pid())).unwrap().count();
+    limit_files(setpoint.pid(), open as u64 - 4);
+    let due = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    testkit::until("many probes could not be made", SOON, || {
+        (std::time::Instant::now() >= due).then_some(())
+    });
+    limit_files(setpoint.pid(), 1024);
+    let after = setpoint.wait_until_converged("api");
+    assert_eq!(pids(&after), pids(&before), "healthy processes run on");
+    assert_eq!(after["instances"][0]["restarts"], 0);
+    let told = setpoint.events();
+    let blamed = told
+        .iter()
+        .find(|event| ["instance.unready", "instance.exited"].contains(&event["kind"].as_str().unwrap()));
+    assert_eq!(blamed, None);
+}
+
+#[test]
+fn a_crowd_at_the_edge_takes_no_descriptor_from_anything_else() {
+    let setpoint = setpoint().under(&["prlimit", "--nofile=200:200"]).manifest(&version("v1")).start();
+    let before = pids(&setpoint.wait_until_converged("api"));
+    let crowd: Vec<_> = (0..400).filter_map(|_| std::net::TcpStream::connect(setpoint.edge()).ok()).collect();
+    assert!(crowd.len() > 300, "{}", crowd.len());
+    // Everything but the edge goes on as if nobody stood at its door.
+    proc::kill9(before[0]);
+    let api = setpoint.wait_for_service("api", "the dead one is replaced", |api| {
+        api["state"] == "converged" && !pids(api).contains(&before[0])
+    });
+    assert_eq!(api["instances"][0]["restarts"], 1);
+    setpoint.apply_ok(&version("v2"), &["--wait"]);
+    drop(crowd);
+    testkit::until("and the edge too once they have gone", SOON, || {
+        (setpoint.try_get("api.localhost", VERSION).ok()?.text().trim() == "v2").then_some(())
+    });
+}
+
+#[test]
+fn workloads_are_given_the_limit_of_files_that_setpoint_was_given() {
+    let setpoint = setpoint().under(&["prlimit", "--nofile=300:900"]).manifest(&version("v1")).start();
+    let api = setpoint.wait_until_converged("api");
+    let limits = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = text.lines().find(|line| line.starts_with("Max open files")).unwrap().to_owned();
+        line.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u64>>()
+    };
+    assert_eq!(limits(setpoint.pid()), [900, 900]);
+    assert_eq!(limits(pids(&api)[0]), [300, 900]);
+}
+
 fn limit_files(pid: u32, count: u64) {
     let done = std::process::Command::new("prlimit")
         .args(["--pid", &pid.to_string(), &format!("--nofile={count}:")])

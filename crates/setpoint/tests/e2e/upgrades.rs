@@ -61,7 +61,7 @@ impl Tunnel {
 
     /// Waits for the other side to end it, with a FIN or a reset.
     #[track_caller]
-    fn is_cut(mut self) {
+    fn wait_for_the_cut(mut self) {
         let mut rest = Vec::new();
         let ended = self.stream.read_to_end(&mut rest);
         let still_open = ended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
@@ -99,7 +99,7 @@ fn an_upgraded_connection_lives_until_the_drain_is_over_and_is_then_cut() {
     let fresh = Tunnel::open(&setpoint);
     assert!(fresh.pid != tunnel.pid);
     let pid = tunnel.pid;
-    tunnel.is_cut();
+    tunnel.wait_for_the_cut();
     setpoint.wait_for_event("instance.stopped", &[&id, "drain time was over with 1 requests in flight"]);
     testkit::until("the old process has ended", SOON, || (!proc::is_alive(pid)).then_some(()));
     drop(fresh);
@@ -140,7 +140,7 @@ fn an_upgraded_connection_ends_with_the_process_that_held_it() {
         }
     };
     proc::kill9(tunnel.pid);
-    tunnel.is_cut();
+    tunnel.wait_for_the_cut();
     other.is_open();
     let other_pid = other.pid;
     setpoint.wait_for_service("api", "it is whole again", |api| {
