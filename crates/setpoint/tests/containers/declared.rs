@@ -85,8 +85,7 @@ fn output_is_read_followed_and_kept_when_the_container_is_gone() {
 fn an_images_own_check_is_honoured_where_none_is_declared() {
     let Some(engine) = Engine::shared() else { return };
     let tag = "setpoint-test/checked:1";
-    let check = "HEALTHCHECK --interval=1s --timeout=1s --retries=1 CMD [\"/app\", \"check\"]";
-    testkit::docker::Image::new(tag, "checked").line(check).build(&engine);
+    testkit::docker::Image::new(tag, "checked").healthcheck(1000).build(&engine);
     let manifest = format!(
         "services:\n  web:\n    image: {tag}\n    port: 8080\n    domains: [web.localhost]\n    restart: {{ attempts: 20 }}\n"
     );
