@@ -78,7 +78,7 @@ fn output_is_read_followed_and_kept_when_the_container_is_gone() {
     setpoint.ok(&["delete", "web", "--wait"]);
     let kept = setpoint.ok(&["logs", "web", "--instance", &id, "--tail", "2"]);
     assert!(kept.contains("ends"), "{kept}");
-    assert!(engine.containers(&id).is_empty());
+    assert!(engine.containers(&setpoint, &id).is_empty());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
     ground::{self, Ground, Owner},
     programs,
 };
-use crate::{proc, wait};
+use crate::{Setpoint, proc, wait};
 
 /// From the start of the program until it answers: 0.4 s on an idle machine. Without live restore it first ends the
 /// containers that lived on while it was dead, which takes their whole grace when they ignore the signal.
@@ -150,9 +150,11 @@ impl Engine {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// The containers that bear this instance's label, newest first.
-    pub fn containers(&self, instance: &str) -> Vec<String> {
-        let found = self.api.list(&[&format!("setpoint.instance={instance}")]);
+    /// The containers of this instance of this Setpoint, newest first. Others on the same engine have instances of
+    /// the same name.
+    pub fn containers(&self, setpoint: &Setpoint, instance: &str) -> Vec<String> {
+        let cluster = format!("setpoint.cluster={}", setpoint.cluster());
+        let found = self.api.list(&[&cluster, &format!("setpoint.instance={instance}")]);
         found.iter().map(|container| container["Id"].as_str().unwrap().to_owned()).collect()
     }
 

@@ -23,7 +23,7 @@
 //!   of the container). What is lost: containers reach no further than this machine, and where another engine has
 //!   left the policy DROP and bridged packets are filtered (`bridge-nf-call-iptables`), containers of one network do
 //!   not reach each other. The ground therefore lets its own addresses pass while the policy is DROP.
-//! - Addresses out of 198.18.0.0/15, a part for each engine: two engines that look for free ranges at the same moment
+//! - Addresses out of 100.64.0.0/10, a part for each engine: two engines that look for free ranges at the same moment
 //!   find the same one.
 //! - `--cgroup-parent`, one for each engine, by which every process of every container is found and ended.
 //! - `--dns 127.0.0.1`: otherwise the engine asks the machine's name servers, or 8.8.8.8, for every name that no

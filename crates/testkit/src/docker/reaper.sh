@@ -3,7 +3,7 @@
 # its stdout is the folder's lock, which so lives as long as there is something to take away.
 #
 # reaper.sh FOLDER CGROUP OWNER SUBNET BRIDGES
-# OWNER is `stdin` (until it is closed), a pid, or `now`; BRIDGES is what their addresses begin with, one a line.
+# OWNER is `stdin` (until it is closed), a pid, or `now`; BRIDGES is what their addresses begin with.
 set -u
 folder=$1 cgroup=$2 owner=$3 subnet=$4 bridges=$5
 
