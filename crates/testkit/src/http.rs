@@ -3,6 +3,8 @@
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
     time::Duration,
 };
 
@@ -80,11 +82,64 @@ impl Response {
     }
 }
 
+/// What a connection runs over.
+#[derive(Debug)]
+enum Wire {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// One connection, for one request after the other.
 #[derive(Debug)]
 pub struct Connection {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Wire>,
     ended: bool,
+}
+
+/// The body of an answer as it comes, without an end of its own.
+#[derive(Debug)]
+pub struct Stream {
+    connection: Connection,
+    pending: Vec<u8>,
+}
+
+impl Stream {
+    /// The next line, or nothing when the other side has ended. A silence longer than the connection's bound is an
+    /// error.
+    pub fn line(&mut self) -> io::Result<Option<String>> {
+        loop {
+            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.pending.drain(..=end).collect();
+                return Ok(Some(String::from_utf8_lossy(&line).trim_end().into()));
+            }
+            match self.connection.chunk()? {
+                chunk if chunk.is_empty() => return Ok(None),
+                chunk => self.pending.extend(chunk),
+            }
+        }
+    }
 }
 
 impl Connection {
@@ -97,7 +152,25 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
-        Ok(Self { stream: BufReader::new(stream), ended: false })
+        Ok(Self { stream: BufReader::new(Wire::Tcp(stream)), ended: false })
+    }
+
+    pub fn open_unix(path: &Path, timeout: Duration) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
+        Ok(Self { stream: BufReader::new(Wire::Unix(stream)), ended: false })
+    }
+
+    /// A request whose answer goes on as long as it likes, in chunks.
+    pub fn stream(mut self, request: &Request) -> io::Result<Stream> {
+        self.stream.get_mut().write_all(&request.bytes())?;
+        let mut response = self.head()?;
+        if response.status != 200 {
+            response.body = self.read_body(&request.method, &response)?;
+            return Err(broken(format!("{}: {}", response.status, response.text())));
+        }
+        Ok(Stream { connection: self, pending: Vec::new() })
     }
 
     /// Whether another request may be sent.
@@ -172,17 +245,22 @@ impl Connection {
     fn chunks(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let line = self.line()?;
-            let size = usize::from_str_radix(line.split(';').next().unwrap_or("").trim(), 16);
-            let size = size.map_err(|error| broken(format!("chunk size `{line}`: {error}")))?;
-            let start = body.len();
-            body.resize(start + size, 0);
-            self.stream.read_exact(&mut body[start..])?;
-            self.line()?;
-            if size == 0 {
-                return Ok(body);
+            match self.chunk()? {
+                chunk if chunk.is_empty() => return Ok(body),
+                chunk => body.extend(chunk),
             }
         }
+    }
+
+    /// The next one; the last is empty.
+    fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let line = self.line()?;
+        let size = usize::from_str_radix(line.split(';').next().unwrap_or("").trim(), 16);
+        let size = size.map_err(|error| broken(format!("chunk size `{line}`: {error}")))?;
+        let mut chunk = vec![0; size];
+        self.stream.read_exact(&mut chunk)?;
+        self.line()?;
+        Ok(chunk)
     }
 }
 

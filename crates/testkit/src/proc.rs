@@ -41,6 +41,15 @@ pub fn is_alive(pid: u32) -> bool {
     !state.is_some_and(|state| state.starts_with(['Z', 'X']))
 }
 
+/// Whether every thread stands still after a SIGSTOP.
+pub fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let mut stats = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("stat")));
+    stats.all(|stat| {
+        stat.is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T")))
+    })
+}
+
 /// Sends SIGKILL. A process that has gone already is as good.
 pub fn kill9(pid: u32) {
     signal(pid, Signal::KILL);

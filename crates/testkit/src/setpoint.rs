@@ -285,6 +285,14 @@ impl Setpoint {
         fs::read_to_string(self.data().join("token")).unwrap().trim().into()
     }
 
+    /// The mark by which this Setpoint's containers are told from another's, once its node has accepted something.
+    #[track_caller]
+    pub fn cluster(&self) -> String {
+        let accepted = fs::read_to_string(self.data().join("node/accepted.json")).unwrap();
+        let accepted: Value = serde_json::from_str(&accepted).unwrap();
+        accepted["cluster"].as_str().unwrap().into()
+    }
+
     /// Everything on stderr since the first start.
     pub fn stderr(&self) -> String {
         // A device has no end.

@@ -114,7 +114,7 @@ fn an_image_that_was_deleted_is_fetched_again() {
     let Some(engine) = Engine::shared() else { return };
     let Some(registry) = testkit::docker::Registry::start() else { return };
     let tag = registry.image("deleted:1");
-    testkit::docker::Image::new(&tag, "v1").line("LABEL of=deleted").push(&engine);
+    testkit::docker::Image::new(&tag, "v1").label("of", "deleted").push(&registry);
     let setpoint = setpoint(&engine).manifest(&web(&tag, 1, "")).start();
     setpoint.wait_until_converged("web");
     let id = container(&setpoint, &engine, 0);

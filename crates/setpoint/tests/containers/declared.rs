@@ -78,15 +78,14 @@ fn output_is_read_followed_and_kept_when_the_container_is_gone() {
     setpoint.ok(&["delete", "web", "--wait"]);
     let kept = setpoint.ok(&["logs", "web", "--instance", &id, "--tail", "2"]);
     assert!(kept.contains("ends"), "{kept}");
-    assert!(engine.containers(&id).is_empty());
+    assert!(engine.containers(&setpoint, &id).is_empty());
 }
 
 #[test]
 fn an_images_own_check_is_honoured_where_none_is_declared() {
     let Some(engine) = Engine::shared() else { return };
     let tag = "setpoint-test/checked:1";
-    let check = "HEALTHCHECK --interval=1s --timeout=1s --retries=1 CMD [\"/app\", \"check\"]";
-    testkit::docker::Image::new(tag, "checked").line(check).build(&engine);
+    testkit::docker::Image::new(tag, "checked").healthcheck(1000).build(&engine);
     let manifest = format!(
         "services:\n  web:\n    image: {tag}\n    port: 8080\n    domains: [web.localhost]\n    restart: {{ attempts: 20 }}\n"
     );

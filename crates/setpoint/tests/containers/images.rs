@@ -9,12 +9,12 @@ fn a_tag_that_moves_changes_nothing_until_somebody_deploys() {
     let Some(engine) = Engine::shared() else { return };
     let Some(registry) = Registry::start() else { return };
     let tag = registry.image("moving:1");
-    Image::new(&tag, "first").push(&engine);
+    Image::new(&tag, "first").push(&registry);
     let setpoint = setpoint(&engine).manifest(&web(&tag, 1, "")).start();
     setpoint.wait_until_converged("web");
     let says = || setpoint.get("web.localhost", "/").text();
     assert_eq!(says(), "first");
-    Image::new(&tag, "second").push(&engine);
+    Image::new(&tag, "second").push(&registry);
     setpoint.apply_ok(&web(&tag, 2, ""), &["--wait"]);
     setpoint.wait_until_converged("web");
     assert_eq!(says(), "first", "another replica of the same release");
@@ -58,9 +58,7 @@ fn a_registry_with_a_password_is_asked_with_what_docker_login_stored() {
     let Some(registry) = Registry::with_password() else { return };
     let tag = registry.image("private:1");
     let host = registry.address().to_string();
-    engine.docker(&["login", "-u", "me", "-p", "secret", &host]);
-    Image::new(&tag, "private").push(&engine);
-    engine.docker(&["logout", &host]);
+    Image::new(&tag, "private").push(&registry);
     let folder = tempfile::tempdir().unwrap();
     let config = |name: &str, text: &str| {
         let folder = folder.path().join(name);
@@ -89,7 +87,7 @@ fn a_release_whose_image_has_gone_from_everywhere_fails_and_the_good_one_serves(
     let Some(engine) = Engine::shared() else { return };
     let Some(mut registry) = Registry::start() else { return };
     let tag = registry.image("gone:1");
-    Image::new(&tag, "gone").line("LABEL of=gone").push(&engine);
+    Image::new(&tag, "gone").label("of", "gone").push(&registry);
     let app = image(&engine, "v1");
     let patience = "restart: { attempts: 2, backoff: 100ms }";
     let setpoint = setpoint(&engine).manifest(&web(&app, 1, patience)).start();

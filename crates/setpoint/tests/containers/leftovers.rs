@@ -10,7 +10,7 @@ fn images_go_once_no_release_needs_them_and_others_stay() {
     let Some(registry) = Registry::start() else { return };
     let tags = ["1", "2", "3"].map(|n| registry.image(&format!("old:{n}")));
     for tag in &tags {
-        Image::new(tag, "old").line(&format!("LABEL of={tag}")).push(&engine);
+        Image::new(tag, "old").label("of", tag).push(&registry);
     }
     let foreign = image(&engine, "v1");
     let manifest = |tag: &str| web(tag, 1, "retain: 1");

@@ -42,5 +42,5 @@ fn web(image: &str, replicas: u32, more: &str) -> String {
 fn container(setpoint: &Setpoint, engine: &Engine, slot: usize) -> String {
     let web = setpoint.service("web");
     let id = web["instances"][slot]["id"].as_str().unwrap().to_owned();
-    engine.containers(&id).into_iter().next().unwrap_or_default()
+    engine.containers(setpoint, &id).into_iter().next().unwrap_or_default()
 }
