@@ -171,6 +171,24 @@ fn restarts_are_counted_by_service_and_stay_counted() {
     assert_told(&bench);
 }
 
+/// What `promtool` says about this input, or nothing when it is content; `None` where it is not installed.
+fn promtool(arguments: &[&str], input: &str) -> Option<String> {
+    let spawned = Command::new("promtool")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = spawned else {
+        println!("skipped: promtool is missing; Debian's package `prometheus` has it");
+        return None;
+    };
+    promtool.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    let words = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    Some(if said.status.success() && !words.contains("lint") { String::new() } else { words })
+}
+
 /// Prometheus' own opinion of what a running server says.
 #[test]
 fn promtool_finds_nothing_wrong_with_the_metrics() {
@@ -180,20 +198,31 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
     bench.wait_for_state("default/restless", "degraded");
     bench.get("/api/v1/nothing/at/all");
     let metrics = bench.get("/metrics").text();
-    let spawned = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut promtool) = spawned else {
-        println!("skipped: promtool is missing; Debian's package `prometheus` has it");
-        return;
-    };
-    promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
-    let said = promtool.wait_with_output().unwrap();
-    let words = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-    assert!(said.status.success() && words.is_empty(), "{words}\n{metrics}");
     // What it does not look for: a series of an instance would live for as long as the history.
     assert!(!metrics.contains("default.api.0"), "{metrics}");
+    if let Some(said) = promtool(&["check", "metrics"], &metrics) {
+        assert_eq!(said, "", "{metrics}");
+    }
+}
+
+#[test]
+fn the_operators_page_names_metrics_that_are_there_and_alerts_that_can_be_loaded() {
+    const PAGE: &str = include_str!("../../../../../docs/operations.md");
+    let bench = Bench::start();
+    let metrics = bench.get("/metrics").text();
+    let names =
+        PAGE.split(|c: char| !(c.is_ascii_lowercase() || c == '_')).filter(|w| w.starts_with("setpoint_"));
+    let mut named = 0;
+    for name in names {
+        assert!(metrics.contains(&format!("# TYPE {name} ")), "{name} in\n{metrics}");
+        named += 1;
+    }
+    assert!(named > 20, "{named}");
+    let rules = PAGE.split("```yaml\n").find(|block| block.starts_with("groups:")).unwrap();
+    let rules = rules.split("```").next().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), rules).unwrap();
+    if let Some(said) = promtool(&["check", "rules", file.path().to_str().unwrap()], "") {
+        assert_eq!(said, "", "{rules}");
+    }
 }
