@@ -74,6 +74,8 @@ kinds! {
     /// A container engine does not answer.
     EngineAway = "engine.away",
     EngineBack = "engine.back",
+    NodeDraining = "node.draining",
+    NodeUndrained = "node.undrained",
     LeaderElected = "leader.elected",
     PassPaused = "pass.paused",
 }

@@ -13,6 +13,7 @@ mod intake;
 mod intents;
 mod janitor;
 mod offline;
+mod operators;
 mod reconcile;
 pub mod views;
 
@@ -24,8 +25,9 @@ pub use brain::{Brain, Latest};
 pub use control::{Config, Control, Feeds, StartError};
 pub use images::{ImageError, Resolve};
 pub use intake::UploadError;
-pub use intents::{Actor, Answer, Applied, AppliedService, Declared, Planned, Request, RequestError, Terms};
+pub use intents::{Answer, Applied, AppliedService, Declared, Planned, Request, RequestError, Terms};
 pub use offline::plan_offline;
+pub use operators::OperatorError;
 pub use reconcile::{Input, PassStats, PassSummary};
 
 /// Setpoint's own clock: see [`Timestamp`].

@@ -16,6 +16,7 @@ mod explain;
 mod heal;
 mod history;
 mod http;
+mod operators;
 #[cfg(feature = "failpoints")]
 mod phases;
 mod quickstart;

@@ -6,6 +6,7 @@ mod bad_input;
 mod bench;
 mod explaining;
 mod reading;
+mod roles;
 mod secrets;
 mod streams;
 mod uploads;

@@ -1,4 +1,4 @@
-//! How things are: `status`, `drift`, `node list`.
+//! How things are: `status`, `drift`.
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{DONE, Error};
 use crate::cli::{
-    args::{Drift, NodeList, Output, Status},
+    args::{Drift, Output, Status},
     client::{Answer, Client},
     output::{self, Table, Tone, or_dash},
     text,
@@ -43,15 +43,30 @@ pub struct View {
     pub output: Output,
 }
 
-/// Shows each change: drawn anew on a terminal, a line per changed service elsewhere.
+/// Shows each change: drawn anew on a terminal, a line per changed service elsewhere. A server that goes away may come
+/// back: it is said once that it is gone, and what is shown next is what it says then.
 pub async fn watch(client: &Client, path: &str, args: &View) -> Result<u8, Error> {
-    let mut before = Vec::new();
+    let mut before = None;
+    let mut gone = false;
     loop {
-        let answer = client.get(path).await?;
-        let Services { services } = answer.view()?;
-        if services != before {
-            show_change(&answer, &before, &services, args)?;
-            before = services;
+        match client.get(path).await {
+            Ok(answer) => {
+                let Services { services } = answer.view()?;
+                if std::mem::take(&mut gone) {
+                    eprintln!("{} answers again", client.url());
+                }
+                if before.as_ref() != Some(&services) {
+                    show_change(&answer, before.as_deref().unwrap_or_default(), &services, args)?;
+                    before = Some(services);
+                }
+            }
+            // One that was never there is an error, as for every command.
+            Err(error) if error.is_absence() && before.is_some() => {
+                if !std::mem::replace(&mut gone, true) {
+                    eprintln!("{} is gone ({error}); it is waited for, until Ctrl-C", client.url());
+                }
+            }
+            Err(error) => return Err(error.into()),
         }
         sleep(LOOK_EVERY).await;
     }
@@ -189,28 +204,6 @@ pub async fn drift(args: &Drift) -> Result<u8, Error> {
                 or_dash(row.by),
             ];
             table.row(Tone::Busy, cells);
-        }
-        table.print()?;
-    }
-    Ok(DONE)
-}
-
-pub async fn nodes(args: &NodeList) -> Result<u8, Error> {
-    let answer = args.connection.client()?.get("/nodes").await?;
-    if !output::document(&answer.json()?, args.output.format)? {
-        let views::Nodes { nodes } = answer.view()?;
-        let mut table = Table::new(&["NODE", "STATE", "INSTANCES", "LOOKED AT ALL", "HEARD", "STRANGERS"]);
-        for node in nodes {
-            let tone = if node.state == "up" { Tone::Good } else { Tone::Busy };
-            let cells = [
-                node.id.to_string(),
-                node.state,
-                node.instances.to_string(),
-                if node.complete { "yes" } else { "not yet" }.into(),
-                or_dash(node.observed_at),
-                node.strangers.len().to_string(),
-            ];
-            table.row(tone, cells);
         }
         table.print()?;
     }
