@@ -17,7 +17,7 @@ pub mod webroot;
 
 pub use at::Kind;
 pub use blobs::Blobs;
-pub use pack::pack;
+pub use pack::{artifact_of, pack};
 
 /// How far a copy or an upload has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,8 +3,11 @@
 
 use std::{io::Write, path::Path};
 
+use model::artifact::{Artifact, File};
+
 use crate::{
     Progress,
+    blobs::hash,
     intake::{Code, Error, Found, Tree, walk},
 };
 
@@ -27,6 +30,19 @@ pub fn pack(folder: &Path, writer: impl Write, progress: &mut dyn FnMut(Progress
         Ok(())
     })?;
     archive.into_inner().and_then(zstd::Encoder::finish).and_then(|mut w| w.flush()).map_err(unwritable)
+}
+
+/// The artifact that the folder would become, without storing anything.
+pub fn artifact_of(folder: &Path) -> Result<Artifact, Error> {
+    let (mut tree, mut artifact) = (Tree::default(), Artifact::default());
+    walk(folder, &mut |found| {
+        let Found::File { path, executable, size: _, content } = found else { return Ok(()) };
+        tree.add_file(&path)?;
+        let (digest, size) = hash(content).map_err(|error| Error::reading(error).about(path.as_str()))?;
+        artifact.files.insert(path, File { digest, size, executable });
+        Ok(())
+    })?;
+    Ok(artifact)
 }
 
 fn header(executable: bool, size: u64) -> tar::Header {

@@ -4,6 +4,7 @@
 //! Refuses to know: files, networks, clocks, randomness. Time and ids come in as arguments, and the same input
 //! always gives the same output.
 
+pub mod access;
 pub mod collect;
 pub mod compose;
 pub mod conflict;
@@ -18,4 +19,5 @@ pub mod policy;
 pub mod recovery;
 pub mod retry;
 pub mod status;
+pub mod throttle;
 pub mod world;

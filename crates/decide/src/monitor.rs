@@ -417,6 +417,8 @@ pub fn is_issue(kind: Kind) -> bool {
         | Kind::DriftCorrected
         | Kind::EngineBack
         | Kind::Collected
+        | Kind::NodeDraining
+        | Kind::NodeUndrained
         | Kind::LeaderElected
         | Kind::PassSummary => false,
     }
@@ -474,6 +476,8 @@ impl Tally {
             | Kind::EngineAway
             | Kind::EngineBack
             | Kind::Collected
+            | Kind::NodeDraining
+            | Kind::NodeUndrained
             | Kind::LeaderElected
             | Kind::PassPaused
             | Kind::PassSummary => {}

@@ -76,6 +76,8 @@ kinds! {
     EngineBack = "engine.back",
     /// Things that nothing reaches were removed.
     Collected = "gc.collected",
+    NodeDraining = "node.draining",
+    NodeUndrained = "node.undrained",
     LeaderElected = "leader.elected",
     PassPaused = "pass.paused",
     PassSummary = "pass.summary",

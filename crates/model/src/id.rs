@@ -106,6 +106,10 @@ text_id!(
     ProjectName, "project name", is_dns_label, DNS_LABEL
 );
 text_id!(
+    /// What a token is called; never the token itself.
+    TokenName, "token name", is_dns_label, DNS_LABEL
+);
+text_id!(
     /// A service's name, unique in its project.
     ServiceName, "service name", is_dns_label, DNS_LABEL
 );

@@ -63,6 +63,8 @@ pub enum RetireReason {
     Expired,
     /// Its node is lost.
     NodeLost,
+    /// Its node is being drained, and another one has taken its place.
+    NodeDrained,
 }
 
 impl RetireReason {
@@ -74,7 +76,8 @@ impl RetireReason {
             | Self::Stopped
             | Self::Deleted
             | Self::Abandoned
-            | Self::Expired => true,
+            | Self::Expired
+            | Self::NodeDrained => true,
             Self::NodeLost => false,
         }
     }

@@ -4,6 +4,7 @@
 //! Owns: names and ids, units, the manifest, and every value that is stored or sent.
 //! Refuses to know: clocks, files, networks, and what *should* happen; that is `decide`.
 
+pub mod access;
 pub mod artifact;
 pub mod assignment;
 pub mod collect;
@@ -34,7 +35,7 @@ pub use digest::Digest;
 pub use id::{
     ArtifactDigest, BootId, ClusterId, DeploymentId, EdgeId, Generation, Holder, Incarnation, InstanceId,
     IntentSeq, NodeId, PlanSeq, ProjectName, ReleaseDigest, RouteRevision, ServiceKey, ServiceName, Slot,
-    Term,
+    Term, TokenName,
 };
 pub use knowledge::Knowledge;
 pub use time::{Millis, Timestamp};

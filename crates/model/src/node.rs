@@ -13,6 +13,13 @@ pub struct Node {
     pub reserved_ports: Vec<u16>,
 }
 
+/// That a node is being drained, as somebody asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    pub since: Timestamp,
+    pub by: String,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {

@@ -78,6 +78,7 @@ pub enum PlaceReason {
     Missing,
     Rollout,
     NodeLost,
+    NodeDrained,
 }
 
 /// How an instance's last requests ended.
@@ -110,6 +111,12 @@ pub enum Waiting {
     NodeUnknown {
         node: NodeId,
         since: Timestamp,
+    },
+    /// Its node is being drained, and no other takes it: it is not stopped before something else serves.
+    NowhereToGo {
+        instance: InstanceId,
+        node: NodeId,
+        rejected: Vec<String>,
     },
     NoRelease,
     Installing {
@@ -207,6 +214,7 @@ impl fmt::Display for RetireReason {
             Self::Abandoned => "its release was given up",
             Self::Expired => "more earlier releases are kept than declared",
             Self::NodeLost => "its node is lost",
+            Self::NodeDrained => "its node is being drained",
         })
     }
 }
@@ -219,6 +227,7 @@ impl fmt::Display for Change {
                     PlaceReason::Missing => "fewer run than declared",
                     PlaceReason::Rollout => "the target release is rolled out",
                     PlaceReason::NodeLost => "its node is lost",
+                    PlaceReason::NodeDrained => "another node is being drained",
                 };
                 write!(f, "{instance} placed at {node} with release {}: {why}", release.short())
             }
@@ -285,6 +294,16 @@ impl fmt::Display for Waiting {
             }
             Self::InstanceUnknown { instance } => write!(f, "the node has not told of {instance} yet"),
             Self::NodeUnknown { node, since } => write!(f, "node {node} has not been heard of since {since}"),
+            Self::NowhereToGo { instance, node, rejected } if rejected.is_empty() => {
+                write!(
+                    f,
+                    "{instance} stays at {node}, which is being drained: there is no other node to take it"
+                )
+            }
+            Self::NowhereToGo { instance, node, rejected } => {
+                let why = rejected.join("; ");
+                write!(f, "{instance} stays at {node}, which is being drained: no other node takes it: {why}")
+            }
             Self::NoRelease => {
                 f.write_str("nothing has been deployed yet: `setpoint deploy` gives it a release")
             }

@@ -14,7 +14,7 @@ use decide::{
 use model::{
     EdgeId, Holder, InstanceId, Knowledge, Millis, NodeId, ServiceKey, Term, Timestamp,
     instance::Stage,
-    node::{Node, NodeState},
+    node::{Drain, Node, NodeState},
     observation::Observation,
     plan::{Report, ServicePlan},
     route::EdgeReport,
@@ -45,6 +45,7 @@ pub struct Brain {
     dirty: BTreeSet<ServiceKey>,
     /// Deployments that have ended since the start, by how, with the time that they took.
     ended: BTreeMap<Outcome, Histogram>,
+    drains: BTreeMap<NodeId, Drain>,
     /// Some row does not even say whose it is: nothing may be published, because something would be missing.
     pub incomplete: Option<String>,
 }
@@ -69,8 +70,26 @@ impl Brain {
             latest: BTreeMap::new(),
             dirty: BTreeSet::new(),
             ended: Outcome::ALL.map(|outcome| (outcome, Histogram::new(counting::DEPLOYMENTS))).into(),
+            drains: BTreeMap::new(),
             incomplete: None,
         }
+    }
+
+    /// Takes in which nodes are being drained. What is decided about any service may stand on that.
+    pub fn set_drains(&mut self, drains: BTreeMap<NodeId, Drain>) {
+        for node in self.snapshot.cluster.nodes.values_mut() {
+            node.state = match (node.state, drains.contains_key(&node.id)) {
+                (NodeState::Up | NodeState::Draining, true) => NodeState::Draining,
+                (NodeState::Up | NodeState::Draining, false) => NodeState::Up,
+                (state @ (NodeState::Silent { .. } | NodeState::Lost { .. }), _) => state,
+            };
+        }
+        self.drains = drains;
+        self.dirty.extend(self.snapshot.worlds.keys().cloned());
+    }
+
+    pub fn drain_of(&self, node: &NodeId) -> Option<&Drain> {
+        self.drains.get(node)
     }
 
     pub fn world(&self, key: &ServiceKey) -> Option<&Arc<World>> {

@@ -4,14 +4,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
 use content::Blobs;
-use decide::{monitor::Tally, policy::Policy, world::World};
+use decide::{access::Rules, monitor::Tally, policy::Policy, world::World};
 use model::{
     Digest, Holder, NodeId, RouteRevision, ServiceKey, Timestamp,
+    access::Issued,
     assignment::Assignment,
     event::Event,
     observation::Observation,
@@ -42,6 +43,8 @@ pub struct Config {
     pub pass_every: Duration,
     /// What containers may have of the machine.
     pub policy: Policy,
+    /// What tokens may beyond their role.
+    pub rules: Rules,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +88,9 @@ pub(crate) struct Shared {
     /// Contents of backups that are being written.
     pins: Mutex<Vec<Weak<BTreeSet<Digest>>>>,
     pub policy: Policy,
+    pub rules: Rules,
+    /// Tokens that were given out; as stored.
+    pub issued: RwLock<Vec<Issued>>,
     pub resolver: std::sync::OnceLock<Box<dyn crate::images::Resolve>>,
     pub collector: std::sync::OnceLock<Arc<dyn crate::Collect>>,
     pub issues: tokio::sync::Mutex<Issues>,
@@ -131,7 +137,9 @@ impl Control {
         let term = store.acquire_term(&config.holder, model::Term(0)).await?;
         let counters = store.counters().await?;
         let mut brain = Brain::new(term, config.holder, counters, config.nodes, clock());
+        brain.set_drains(store.drains().await?.into_iter().collect());
         reconcile::take_all(&mut brain, store.load_all().await?);
+        let issued = store.tokens().await?;
         let shared = Arc::new(Shared {
             data: config.data,
             store,
@@ -145,6 +153,8 @@ impl Control {
             intake: tokio::sync::RwLock::new(()),
             pins: Mutex::default(),
             policy: config.policy,
+            rules: config.rules,
+            issued: RwLock::new(issued),
             resolver: Default::default(),
             collector: Default::default(),
             issues: Default::default(),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use decide::{
+    access::{Denied, Permit, Rules},
     conflict::{self, Claim, Claims},
     intent::{self, Content, Images, Intent, Outcome, Refused},
     plan::plan_service,
@@ -12,12 +13,13 @@ use decide::{
 };
 use model::{
     DeploymentId, Digest, Generation, ProjectName, ServiceKey,
+    access::Role,
     deployment::Deployment,
     event::Event,
     manifest::{self, FieldError},
     reason::{Change, Waiting},
     service::Owner,
-    spec::ServiceSpec,
+    spec::{Kind, ServiceSpec},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,10 +34,6 @@ use crate::{Control, ImageError};
 const TRIES: usize = 16;
 /// Deployments looked through for a rollback.
 const HISTORY: u32 = 200;
-
-/// Who asks, for the audit trail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Actor(pub String);
 
 /// A service as somebody wants it declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -128,6 +126,8 @@ pub struct Planned {
 pub enum RequestError {
     #[error(transparent)]
     Refused(#[from] Refused),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Conflict(Vec<conflict::Conflict>),
     #[error("{service}: {}", .errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect::<Vec<_>>().join("; "))]
@@ -170,18 +170,19 @@ impl Control {
         &self,
         request: &Request,
         terms: &Terms,
-        actor: &Actor,
+        permit: &Permit,
     ) -> Result<Answer, RequestError> {
+        check_permit(request, permit)?;
         if let Some((key, digest)) = &terms.idempotency
-            && let Some(stored) = self.store().idempotent(&actor.0, key).await?
+            && let Some(stored) = self.store().idempotent(permit.actor(), key).await?
         {
             return repeated(stored, digest);
         }
         // Asked for once, however often it is decided anew.
         let mut images = Images::new();
         for _ in 0..TRIES {
-            let decided = self.decide(request, terms, &mut images).await?;
-            match self.commit(request, terms, actor, decided).await {
+            let decided = self.decide(request, terms, permit, &mut images).await?;
+            match self.commit(request, terms, permit, decided).await {
                 Err(RequestError::Commit(error)) if has_moved(&error) => {}
                 answer => return answer,
             }
@@ -193,6 +194,7 @@ impl Control {
         &self,
         request: &Request,
         terms: &Terms,
+        permit: &Permit,
         images: &mut Images,
     ) -> Result<Vec<Decided>, RequestError> {
         let now = self.now();
@@ -200,12 +202,14 @@ impl Control {
             Ok(vec![Decided { world, floor: None, outcome: outcome? }])
         };
         match request {
-            Request::Apply { services, prune } => self.decide_apply(services, prune, terms, images).await,
+            Request::Apply { services, prune } => {
+                self.decide_apply(services, prune, terms, permit, images).await
+            }
             Request::Deploy { key, content } => {
                 let world = self.standing(key, terms).await?;
                 self.resolve_for_deploy(&world, content, images).await?;
                 let outcome = intent::deploy(&world, content, images, now);
-                self.check_target(&world, &outcome).await?;
+                self.check_target(&world, permit, &outcome).await?;
                 one(world, outcome)
             }
             Request::Rollback { key, to } => {
@@ -213,7 +217,7 @@ impl Control {
                 world.deployments = self.store().deployments(key, HISTORY).await?;
                 let to = to.as_ref().map(|id| named(&world, id)).transpose()?;
                 let outcome = intent::rollback(&world, to.as_ref(), now);
-                self.check_target(&world, &outcome).await?;
+                self.check_target(&world, permit, &outcome).await?;
                 one(world, outcome)
             }
             Request::Cancel { deployment } => {
@@ -266,6 +270,7 @@ impl Control {
         services: &[Declared],
         prune: &BTreeSet<ProjectName>,
         terms: &Terms,
+        permit: &Permit,
         images: &mut Images,
     ) -> Result<Vec<Decided>, RequestError> {
         check_declared(services)?;
@@ -278,6 +283,7 @@ impl Control {
             check_match(&world, terms)?;
             self.resolve_for_apply(&world, spec, images).await?;
             let outcome = intent::apply(&world, spec, &Owner::Api, images, self.now())?;
+            check_code(permit, self.0.rules, &world.key, spec.kind(), &outcome)?;
             decided.push(Decided { world, floor, outcome });
         }
         for key in self.left_over(services, prune) {
@@ -292,6 +298,7 @@ impl Control {
     async fn check_target(
         &self,
         world: &World,
+        permit: &Permit,
         outcome: &Result<Outcome, Refused>,
     ) -> Result<(), RequestError> {
         let Ok(Outcome::Changed(intent)) = outcome else { return Ok(()) };
@@ -299,6 +306,9 @@ impl Control {
         let begun = intent.releases.iter().find(|release| release.digest() == target);
         let kept = || world.releases.get(&target).map(|release| &**release);
         let Some(release) = begun.or_else(kept) else { return Ok(()) };
+        if release.workload.kind() == Kind::Process {
+            permit.may_run(&world.key, self.0.rules)?;
+        }
         self.check_conflicts(vec![(world.key.clone(), Claim::from(release))]).await
     }
 
@@ -333,20 +343,20 @@ impl Control {
         &self,
         request: &Request,
         terms: &Terms,
-        actor: &Actor,
+        permit: &Permit,
         decided: Vec<Decided>,
     ) -> Result<Answer, RequestError> {
         let applied = Applied { services: decided.iter().map(applied).collect() };
         let keys: Vec<ServiceKey> = decided.iter().map(|d| d.world.key.clone()).collect();
         let commit = IntentCommit {
             at: self.now(),
-            audit: decided.iter().filter_map(|d| audit(request, actor, d)).collect(),
+            audit: decided.iter().filter_map(|d| audit(request, permit, d)).collect(),
             events: decided
                 .iter()
                 .flat_map(|d| intent_of(d).map(|i| i.events.clone()).unwrap_or_default())
                 .collect(),
             services: decided.into_iter().filter_map(service_intent).collect(),
-            idempotency: keep(terms, actor, &applied),
+            idempotency: keep(terms, permit, &applied),
         };
         if commit.services.is_empty() && commit.idempotency.is_none() {
             return Ok(Answer::Done(applied));
@@ -376,8 +386,11 @@ impl Control {
         &self,
         services: &[Declared],
         prune: &BTreeSet<ProjectName>,
+        permit: &Permit,
     ) -> Result<Vec<Planned>, RequestError> {
-        let decided = self.decide_apply(services, prune, &Terms::default(), &mut Images::new()).await?;
+        check_projects(services, prune, permit)?;
+        let mut images = Images::new();
+        let decided = self.decide_apply(services, prune, &Terms::default(), permit, &mut images).await?;
         let cluster = self.with_brain(|brain| brain.snapshot.cluster.clone());
         Ok(decided.iter().map(|decided| planned(decided, &cluster, self.now())).collect())
     }
@@ -429,6 +442,53 @@ pub(crate) fn check_declared(services: &[Declared]) -> Result<(), RequestError> 
         manifest::validate(spec).map_err(|errors| RequestError::Invalid { service: key.clone(), errors })?;
     }
     Ok(())
+}
+
+/// What the route cannot tell: what the body names, and what is deleted on the way.
+fn check_permit(request: &Request, permit: &Permit) -> Result<(), Denied> {
+    match request {
+        Request::Apply { services, prune } => {
+            if !prune.is_empty() {
+                permit.at_least(Role::Operator)?;
+            }
+            check_projects(services, prune, permit)
+        }
+        Request::Delete { key } => {
+            permit.at_least(Role::Operator)?;
+            permit.covers(&key.project)
+        }
+        Request::Deploy { key, .. }
+        | Request::Rollback { key, .. }
+        | Request::Scale { key, .. }
+        | Request::Stop { key }
+        | Request::Start { key }
+        | Request::Restart { key } => permit.covers(&key.project),
+        // Its route knows whose the deployment is.
+        Request::Cancel { .. } => Ok(()),
+    }
+}
+
+fn check_projects(
+    services: &[Declared],
+    prune: &BTreeSet<ProjectName>,
+    permit: &Permit,
+) -> Result<(), Denied> {
+    let named = services.iter().map(|declared| &declared.key.project).chain(prune);
+    named.into_iter().try_for_each(|project| permit.covers(project))
+}
+
+/// Deploying a process is running code on the machine itself. What changes nothing runs nothing new.
+fn check_code(
+    permit: &Permit,
+    rules: Rules,
+    key: &ServiceKey,
+    kind: Kind,
+    outcome: &Outcome,
+) -> Result<(), Denied> {
+    match (kind, outcome) {
+        (Kind::Process, Outcome::Changed(_)) => permit.may_run(key, rules),
+        (Kind::Process, Outcome::Unchanged { .. }) | (Kind::Site | Kind::Container, _) => Ok(()),
+    }
 }
 
 fn check_policy(policy: &Policy, services: &[Declared]) -> Result<(), RequestError> {
@@ -503,7 +563,7 @@ fn service_intent(decided: Decided) -> Option<ServiceIntent> {
     Some(ServiceIntent { expected, service, releases, deployments })
 }
 
-fn audit(request: &Request, actor: &Actor, decided: &Decided) -> Option<AuditEntry> {
+fn audit(request: &Request, permit: &Permit, decided: &Decided) -> Option<AuditEntry> {
     let intent = intent_of(decided)?;
     let action = match request {
         Request::Apply { .. } if intent.service.deleted.is_some() => "prune",
@@ -518,7 +578,7 @@ fn audit(request: &Request, actor: &Actor, decided: &Decided) -> Option<AuditEnt
         Request::Delete { .. } => "delete",
     };
     Some(AuditEntry {
-        actor: actor.0.clone(),
+        actor: permit.actor().into(),
         action: action.into(),
         subject: decided.world.key.to_string(),
         detail: serde_json::json!({
@@ -529,10 +589,10 @@ fn audit(request: &Request, actor: &Actor, decided: &Decided) -> Option<AuditEnt
     })
 }
 
-fn keep(terms: &Terms, actor: &Actor, applied: &Applied) -> Option<Idempotency> {
+fn keep(terms: &Terms, permit: &Permit, applied: &Applied) -> Option<Idempotency> {
     let (key, body_digest) = terms.idempotency.clone()?;
     let response = serde_json::to_string(applied).ok()?;
-    Some(Idempotency { scope: actor.0.clone(), key, body_digest, status: 200, response })
+    Some(Idempotency { scope: permit.actor().into(), key, body_digest, status: 200, response })
 }
 
 pub(crate) fn planned(decided: &Decided, cluster: &decide::world::Cluster, now: model::Timestamp) -> Planned {

@@ -16,6 +16,7 @@ mod intents;
 mod issues;
 mod janitor;
 mod offline;
+mod operators;
 mod reconcile;
 mod summary;
 pub mod views;
@@ -30,9 +31,10 @@ pub use control::{Config, Control, Feeds, Round, StartError};
 pub use counting::Histogram;
 pub use images::{ImageError, Resolve};
 pub use intake::UploadError;
-pub use intents::{Actor, Answer, Applied, AppliedService, Declared, Planned, Request, RequestError, Terms};
+pub use intents::{Answer, Applied, AppliedService, Declared, Planned, Request, RequestError, Terms};
 pub use issues::Issue;
 pub use offline::plan_offline;
+pub use operators::OperatorError;
 pub use reconcile::{Input, PassStats, PassSummary};
 
 /// Setpoint's own clock: see [`Timestamp`].

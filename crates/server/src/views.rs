@@ -6,8 +6,9 @@
 use std::{collections::BTreeMap, fmt};
 
 use model::{
-    ArtifactDigest, DeploymentId, InstanceId, NodeId, ProjectName, ReleaseDigest, ServiceKey, ServiceName,
-    Timestamp,
+    ArtifactDigest, DeploymentId, InstanceId, Millis, NodeId, ProjectName, ReleaseDigest, ServiceKey,
+    ServiceName, Timestamp, TokenName,
+    access::Role,
     deployment::Phase,
     spec::Kind,
     status::{ServiceHealth, ServiceState},
@@ -314,6 +315,71 @@ pub struct Node {
     pub instances: u32,
     /// What was found there and belongs to nobody.
     pub strangers: Vec<Stranger>,
+    /// Set while it is being drained.
+    #[serde(default)]
+    pub draining_since: Option<Time>,
+    #[serde(default)]
+    pub drained_by: Option<String>,
+    /// While it is being drained: what is still there, and why.
+    #[serde(default)]
+    pub remaining: Vec<Remaining>,
+}
+
+/// An instance at a node that is being drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Remaining {
+    #[schemars(with = "String")]
+    pub instance: InstanceId,
+    /// Whether another node takes it; if not, it stays.
+    pub moves: bool,
+    pub message: String,
+}
+
+/// `GET /tokens`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Tokens {
+    pub tokens: Vec<Token>,
+}
+
+/// What a token grants; never the token itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Token {
+    pub name: TokenName,
+    pub role: Role,
+    /// One project alone; null: the whole cluster.
+    pub project: Option<ProjectName>,
+    pub created_at: Time,
+    pub created_by: String,
+    pub expires_at: Option<Time>,
+    pub expired: bool,
+}
+
+/// `POST /tokens`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    pub name: TokenName,
+    /// The least that will do; `viewer` when left out.
+    #[serde(default = "viewer")]
+    pub role: Role,
+    #[serde(default)]
+    pub project: Option<ProjectName>,
+    /// A duration such as `30d`; left out: it stays until it is revoked.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub expires_in: Option<Millis>,
+}
+
+fn viewer() -> Role {
+    Role::Viewer
+}
+
+/// The one time that a token is shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CreatedToken {
+    pub token: String,
+    #[serde(flatten)]
+    pub grant: Token,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -17,7 +17,8 @@ fn main() -> ExitCode {
         Command::Up(args) => roles::up(&args),
         Command::Server(args) => roles::server(&args),
         Command::Edge(args) => roles::edge(&args),
-        Command::Config(args) => roles::print_settings(args.config.as_deref())
-            .map_or_else(|e| cli::fail(&e), |()| ExitCode::SUCCESS),
+        Command::Config(args) => {
+            roles::print_settings(&args).map_or_else(|e| cli::fail(&e), |()| ExitCode::SUCCESS)
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 pub enum Class {
     /// Of the target release and epoch.
     Current(Readiness),
-    /// Of another release or an earlier epoch.
+    /// Of another release or an earlier epoch, or at a node that is being drained while another would take it.
     Outdated(Readiness),
     /// A site's earlier folder.
     Kept,
@@ -73,6 +73,10 @@ fn classify(work: &Work<'_>, placement: &Placement) -> Class {
     match placement.stage {
         Stage::Retiring { .. } | Stage::Removing { .. } => Class::Leaving,
         Stage::Kept => Class::Kept,
+        // One that has nowhere to go stays what it is: a drain stops nothing that cannot be replaced.
+        Stage::Run if is_target && is_epoch && work.moves(placement) => {
+            Class::Outdated(readiness(work, placement))
+        }
         Stage::Run if is_target && is_epoch => Class::Current(readiness(work, placement)),
         Stage::Run => Class::Outdated(readiness(work, placement)),
     }

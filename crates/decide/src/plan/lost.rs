@@ -1,5 +1,6 @@
-//! Step 2: instances of nodes that are declared lost. They are given up and replaced elsewhere; a node that is only
-//! silent keeps them, because what it runs is unknown.
+//! Step 2: instances of nodes that are declared lost or are being drained. What a lost node had is given up and
+//! replaced elsewhere; a node that is only silent keeps it, because what it runs is unknown. What leaves a drained node
+//! is replaced like an outdated one; here is told what has nowhere to go.
 
 use model::{
     instance::RetireReason,
@@ -8,13 +9,13 @@ use model::{
     reason::{Drained, Waiting},
 };
 
-use super::{classify::Class, work::Work};
+use super::{classify::Class, place, work::Work};
 
 pub fn step(work: &mut Work<'_>) -> StepReport {
     let mut report = StepReport::default();
     let placed: Vec<_> = work
         .placements()
-        .filter(|p| work.classes.get(&p.id) != Some(&Class::Leaving))
+        .filter(|p| !matches!(work.classes.get(&p.id), Some(Class::Leaving | Class::Kept)))
         .map(|p| (p.id.clone(), p.node.clone()))
         .collect();
     for (id, node) in placed {
@@ -23,7 +24,12 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
                 report.changed.extend(work.withdraw(&id, RetireReason::NodeLost, Drained::Unrouted));
             }
             Some(NodeState::Silent { since }) => report.waiting.push(Waiting::NodeUnknown { node, since }),
-            Some(NodeState::Up | NodeState::Draining) | None => {}
+            Some(NodeState::Draining) => {
+                if let Err(rejected) = place::elsewhere(work, &node) {
+                    report.waiting.push(Waiting::NowhereToGo { instance: id, node, rejected });
+                }
+            }
+            Some(NodeState::Up) | None => {}
         }
     }
     report

@@ -36,8 +36,7 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
         let (wanted, nodes) = (work.service.wanted_replicas(), work.nodes());
         report.waiting.push(Waiting::PortForOne { port, wanted, nodes });
     }
-    let replaces = work.open().is_some() || !work.outdated().is_empty();
-    let because = if replaces { PlaceReason::Rollout } else { PlaceReason::Missing };
+    let because = because(work);
     for _ in 0..work.starts {
         match best_node(work) {
             Ok(node) => report.changed.push(place(work, release, node, because)),
@@ -48,6 +47,28 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
         }
     }
     report
+}
+
+fn because(work: &Work<'_>) -> PlaceReason {
+    let outdated = work.outdated();
+    match work.open() {
+        Some(_) => PlaceReason::Rollout,
+        None if outdated.is_empty() => PlaceReason::Missing,
+        None if outdated.iter().all(|(placement, _)| work.moves(placement)) => PlaceReason::NodeDrained,
+        None => PlaceReason::Rollout,
+    }
+}
+
+/// Whether some node would take an instance that leaves this one; if none, what each was rejected for.
+pub fn elsewhere(work: &Work<'_>, leaving: &NodeId) -> Result<(), Vec<String>> {
+    let mut rejected = Vec::new();
+    for node in work.cluster.nodes.values().filter(|node| node.id != *leaving) {
+        match refusal(work, node) {
+            None => return Ok(()),
+            Some(refusal) => rejected.push(format!("{} {refusal}", node.id)),
+        }
+    }
+    Err(rejected)
 }
 
 fn place(work: &mut Work<'_>, release: model::ReleaseDigest, node: NodeId, because: PlaceReason) -> Change {

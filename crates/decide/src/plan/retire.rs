@@ -107,7 +107,7 @@ fn given_up(work: &Work<'_>, since: Timestamp, why: RetireReason) -> Option<Time
     }
     match why {
         // No deployment has a deadline for it, so it has the same one; what stays is most likely routed to already.
-        RetireReason::ScaledDown => Some(soon.max(since + deploy.deadline)),
+        RetireReason::ScaledDown | RetireReason::NodeDrained => Some(soon.max(since + deploy.deadline)),
         RetireReason::Replaced
         | RetireReason::Abandoned
         | RetireReason::Expired

@@ -76,6 +76,12 @@ fn outdated_to_go(work: &Work<'_>, wanted: u32) -> Vec<InstanceId> {
     let outdated = count(known.iter());
     match (deploy.strategy, work.order()) {
         _ if wanted == 0 => first_to_go(all, u32::MAX),
+        // Nothing new can come anywhere, so nothing that serves goes first.
+        (Strategy::Recreate, _) | (Strategy::Rolling, Order::StopFirst)
+            if ready < wanted && !work.has_open_node() =>
+        {
+            Vec::new()
+        }
         (Strategy::Recreate, _) => first_to_go(all, u32::MAX),
         (Strategy::Rolling, Order::StartFirst) if ready >= wanted => first_to_go(all, u32::MAX),
         (Strategy::Rolling, Order::StartFirst) => {
@@ -97,6 +103,9 @@ fn known(mut candidates: Candidates<'_>) -> Candidates<'_> {
 
 /// Why an instance of another release or epoch goes.
 fn outdated_by(work: &Work<'_>, id: &InstanceId) -> RetireReason {
+    if work.plan.placements.get(id).is_some_and(|p| Some(p.release) == work.target() && work.moves(p)) {
+        return RetireReason::NodeDrained;
+    }
     let release = work.plan.placements.get(id).map(|p| p.release);
     let newest = work.each_deployment().filter(|d| Some(d.release) == release).max_by_key(|d| d.number);
     match newest.map(|d| d.phase) {
@@ -217,7 +226,7 @@ fn bring_site(work: &mut Work<'_>, report: &mut StepReport) {
     let Some(target) = work.target() else { return };
     let kept = work
         .placements()
-        .filter(|p| matches!(p.stage, Stage::Kept) && p.release == target)
+        .filter(|p| matches!(p.stage, Stage::Kept) && p.release == target && !work.is_draining(&p.node))
         .max_by_key(|p| p.id.incarnation)
         .map(|p| p.id.clone());
     match kept {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use model::{
-    DeploymentId, EdgeId, Generation, Incarnation, InstanceId, ReleaseDigest, RouteRevision, Timestamp,
+    DeploymentId, EdgeId, Generation, Incarnation, InstanceId, NodeId, ReleaseDigest, RouteRevision,
+    Timestamp,
     deployment::Deployment,
     instance::{Placement, RetireReason, Stage},
     node::NodeState,
@@ -16,7 +17,7 @@ use model::{
 
 use super::{
     classify::{Class, Readiness},
-    events,
+    events, place,
 };
 use crate::world::{Cluster, World};
 
@@ -174,6 +175,20 @@ impl<'a> Work<'a> {
 
     pub fn ready_current(&self) -> u32 {
         count(self.current().iter().filter(|(_, readiness)| *readiness == Readiness::Ready))
+    }
+
+    /// Whether it is to leave its node, and another one would take it.
+    pub fn moves(&self, placement: &Placement) -> bool {
+        self.is_draining(&placement.node) && place::elsewhere(self, &placement.node).is_ok()
+    }
+
+    pub fn is_draining(&self, node: &NodeId) -> bool {
+        self.cluster.nodes.get(node).is_some_and(|node| node.state == NodeState::Draining)
+    }
+
+    /// Whether any node takes new instances at all.
+    pub fn has_open_node(&self) -> bool {
+        self.cluster.nodes.values().any(|node| node.state == NodeState::Up)
     }
 
     /// Everything that may still have a process, those on their way out among them. What a lost node had is replaced

@@ -8,6 +8,7 @@ use super::{Agent, Event, Outcome, Workloads, job::end};
 use crate::{
     instance::{Instance, Run},
     life::Life,
+    process::cgroup,
 };
 
 impl Agent {
@@ -50,6 +51,8 @@ impl Agent {
         match result {
             Ok(()) => {
                 instance.run = Run::NotStarted;
+                // Empty groups would stay until the next boot; a start makes them anew.
+                cgroup::remove(&self.cx.config.cluster, id);
                 self.cx.say(instance, Kind::InstanceStopped, format!("{id} was ended with Setpoint"));
             }
             Err(message) => instance.trouble = Some(message),

@@ -14,12 +14,7 @@ use serde_json::json;
 use store::AuditEntry;
 use tokio::sync::mpsc;
 
-use super::{
-    Api,
-    problem::Problem,
-    requests::{Nothing, actor},
-    take::Write as Asked,
-};
+use super::{Api, access::Allowed, problem::Problem, requests::Nothing, take::Write as Asked};
 use crate::backup::BackupError;
 
 const PIECE: usize = 256 << 10;
@@ -28,6 +23,7 @@ const PIECES: usize = 8;
 
 pub async fn backup(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     Asked(Nothing {}, _): Asked<Nothing>,
 ) -> Result<Response, Problem> {
     let busy =
@@ -37,7 +33,7 @@ pub async fn backup(
     let (about, total) = (backup.about().clone(), backup.total());
     // Whoever has it has every secret of the cluster: who took one is on record before the first byte.
     let entry = AuditEntry {
-        actor: actor(),
+        actor: permit.actor().into(),
         action: "backup".into(),
         subject: about.cluster.to_string(),
         detail: json!({ "files": total.files, "bytes": total.bytes }),

@@ -1,10 +1,10 @@
-//! The whole: nodes, the audit trail, a pass on request, the manifest's schema.
+//! The whole: the audit trail, a pass on request, the manifest's schema.
 
 use std::time::Duration;
 
 use axum::{Json, extract::State, http::StatusCode};
 use decide::{plan::plan_service, world::Cluster};
-use model::{ServiceKey, Timestamp, node::NodeState};
+use model::{ServiceKey, Timestamp};
 use serde::Deserialize;
 use store::AuditError;
 
@@ -24,38 +24,6 @@ const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
 /// A pass takes milliseconds; one that does not go through is tried again for longer than anybody waits.
 const PASS_WAIT: Duration = Duration::from_secs(5);
-
-pub async fn nodes(State(api): State<Api>) -> Json<views::Nodes> {
-    let nodes = api.control.with_brain(|brain| {
-        let cluster = &brain.snapshot.cluster;
-        let shown = cluster.nodes.values().map(|node| {
-            let seen = brain.observation(&node.id);
-            views::Node {
-                id: node.id.clone(),
-                state: state_word(&node.state).into(),
-                observed_at: seen.map(|seen| Time(seen.at)),
-                complete: seen.is_some_and(|seen| seen.complete),
-                instances: cluster.load.get(&node.id).copied().unwrap_or_default(),
-                strangers: seen.map(|seen| seen.strangers.iter().map(stranger).collect()).unwrap_or_default(),
-            }
-        });
-        shown.collect()
-    });
-    Json(views::Nodes { nodes })
-}
-
-fn state_word(state: &NodeState) -> &'static str {
-    match state {
-        NodeState::Up => "up",
-        NodeState::Draining => "draining",
-        NodeState::Silent { .. } => "silent",
-        NodeState::Lost { .. } => "lost",
-    }
-}
-
-fn stranger(stranger: &model::observation::Stranger) -> views::Stranger {
-    views::Stranger { what: stranger.what.clone(), message: stranger.message.clone() }
-}
 
 #[derive(Debug, Deserialize)]
 pub struct AuditAsked {

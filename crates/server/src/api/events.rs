@@ -9,13 +9,14 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response, sse},
 };
+use decide::access::Permit;
 use futures_util::{Stream, stream};
 use model::{ServiceKey, event::Recorded};
 use serde::Deserialize;
 use store::EventFilter;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::{Api, problem::Problem, serve::Stopping, show, take::Asked};
+use super::{Api, access::Allowed, problem::Problem, serve::Stopping, show, take::Asked};
 use crate::views;
 
 const PAGE: u32 = 100;
@@ -31,6 +32,7 @@ pub struct EventsAsked {
 
 pub async fn events(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     stopping: Stopping,
     headers: HeaderMap,
     Asked(asked): Asked<EventsAsked>,
@@ -38,14 +40,15 @@ pub async fn events(
     let filter = EventFilter { service: asked.service };
     if asked.limit.is_none() && !wants_page(&headers) {
         let after = last_seen(&headers).or(asked.after);
-        return Ok(follow(&api, filter, after, stopping).await?.into_response());
+        return Ok(follow(&api, permit, filter, after, stopping).await?.into_response());
     }
     let limit = asked.limit.unwrap_or(PAGE).min(MAX_PAGE);
     let events = match asked.after {
         Some(after) => api.control.store().events_after(after, &filter, limit).await?,
         None => newest(&api, &filter, limit).await?,
     };
-    Ok(Json(views::Events { events: events.iter().map(show::event).collect() }).into_response())
+    let events = events.iter().filter(|event| sees(&permit, event)).map(show::event).collect();
+    Ok(Json(views::Events { events }).into_response())
 }
 
 /// The newest ones, oldest first: what somebody wants who asks for no place to begin.
@@ -79,28 +82,30 @@ fn last_seen(headers: &HeaderMap) -> Option<u64> {
 /// Where a stream is.
 struct Place {
     api: Api,
+    permit: Permit,
     filter: EventFilter,
     after: u64,
     read: VecDeque<Recorded>,
     more: watch::Receiver<u64>,
     stopping: Stopping,
-    _permit: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
 async fn follow(
     api: &Api,
+    permit: Permit,
     filter: EventFilter,
     after: Option<u64>,
     stopping: Stopping,
 ) -> Result<impl IntoResponse + use<>, Problem> {
-    let permit = api.stream()?;
+    let slot = api.stream()?;
     let more = api.control.store().subscribe();
     let after = match after {
         Some(after) => after,
         None => api.control.store().latest_event_seq().await?,
     };
     let place =
-        Place { api: api.clone(), filter, after, read: VecDeque::new(), more, stopping, _permit: permit };
+        Place { api: api.clone(), permit, filter, after, read: VecDeque::new(), more, stopping, _slot: slot };
     let keep_alive = sse::KeepAlive::new().interval(KEEP_ALIVE).text("still here");
     let unbuffered = [(header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"))];
     Ok((unbuffered, sse::Sse::new(from_place(place)).keep_alive(keep_alive)))
@@ -111,6 +116,9 @@ fn from_place(place: Place) -> impl Stream<Item = Result<sse::Event, Infallible>
         loop {
             if let Some(recorded) = place.read.pop_front() {
                 place.after = recorded.seq;
+                if !sees(&place.permit, &recorded) {
+                    continue;
+                }
                 return Some((Ok(told(&recorded)), place));
             }
             place.more.mark_unchanged();
@@ -130,6 +138,11 @@ fn from_place(place: Place) -> impl Stream<Item = Result<sse::Event, Infallible>
             }
         }
     })
+}
+
+/// Events of no service are about the whole cluster.
+fn sees(permit: &Permit, recorded: &Recorded) -> bool {
+    permit.sees(recorded.event.service.as_ref().map(|service| &service.project))
 }
 
 fn told(recorded: &Recorded) -> sse::Event {

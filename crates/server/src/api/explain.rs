@@ -84,12 +84,19 @@ pub async fn instance(
     )
     .await?;
     if !is_placed && explanation.journal.is_empty() {
-        let message = format!("no instance {id} is known");
-        return Err(
-            Problem::not_found("no_such_instance", message).help("`setpoint status SERVICE` lists them")
-        );
+        return Err(no_such_instance(&id));
     }
     Ok(Json(explanation))
+}
+
+pub fn no_such_instance(id: &InstanceId) -> Problem {
+    Problem::not_found("no_such_instance", format!("no instance {id} is known"))
+        .help("`setpoint status SERVICE` lists them")
+}
+
+pub fn no_such_pass(seq: u64) -> Problem {
+    Problem::not_found("no_such_pass", format!("pass {seq} was never recorded, or is no longer kept"))
+        .help("`setpoint explain SERVICE` lists the recorded passes")
 }
 
 fn told(instance: &views::Instance) -> String {
@@ -254,6 +261,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::EdgesBehind { instance, .. }
         | Waiting::NodeConfirms { instance }
         | Waiting::SiteSwitch { instance }
+        | Waiting::NowhereToGo { instance, .. }
         | Waiting::Drift { instance, .. } => Some(instance),
         Waiting::ServiceUnknown { .. }
         | Waiting::NodeUnknown { .. }
@@ -283,11 +291,7 @@ pub async fn pass(
     Asked(PassAsked { replay }): Asked<PassAsked>,
 ) -> Result<Json<views::Journal>, Problem> {
     let stored = api.control.store().journal(seq).await?;
-    let missing = || {
-        Problem::not_found("no_such_pass", format!("pass {seq} was never recorded, or is no longer kept"))
-            .help("`setpoint explain SERVICE` lists the recorded passes")
-    };
-    let pass = stored.ok_or_else(missing)?;
+    let pass = stored.ok_or_else(|| no_such_pass(seq))?;
     let (line, world) = (pass.line, Arc::new(pass.world));
     let replayed = if replay { Some(replay_of(&line, &world)?) } else { None };
     Ok(Json(views::Journal {

@@ -3,7 +3,10 @@
 //!
 //! Refuses to know: what is asked for, beyond which paths need no token.
 
-use std::net::IpAddr;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use axum::{
     extract::{Request, State},
@@ -12,10 +15,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use data_encoding::BASE64;
-use model::Digest;
+use decide::access::{self, Bearer};
+use model::{Digest, TokenName};
 use subtle::ConstantTimeEq;
 
-use super::{Api, problem::Problem};
+use super::{Api, problem::Problem, serve::Peer};
 
 /// The API's token: only its digest is held, and compared in constant time.
 #[derive(Clone)]
@@ -62,7 +66,8 @@ const OPEN: [&str; 2] = ["/health", "/ready"];
 
 /// The order matters: a forged name learns nothing, and nothing is read from a body before the token is known.
 pub async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let refused = refusal(&api, &request);
+    let mut request = request;
+    let refused = recognise(&api, &mut request);
     let (method, route) = (request.method().clone(), super::metrics::route_of(&request));
     let response = match refused {
         Some(problem) => problem,
@@ -72,8 +77,8 @@ pub async fn guard(State(api): State<Api>, request: Request, next: Next) -> Resp
     with_headers(response)
 }
 
-/// The answer instead, when it may not pass.
-fn refusal(api: &Api, request: &Request) -> Option<Response> {
+/// Notes who asks; or gives the answer instead, when it may not pass.
+fn recognise(api: &Api, request: &mut Request) -> Option<Response> {
     let host = match host_of(request.uri(), request.headers()) {
         Ok(host) => host,
         Err(problem) => return Some(problem.into_response()),
@@ -85,10 +90,74 @@ fn refusal(api: &Api, request: &Request) -> Option<Response> {
         return Some(cross_site().into_response());
     }
     let path = request.uri().path();
-    if OPEN.contains(&path) || has_token(&api.token, path, request.headers()) {
+    if OPEN.contains(&path) {
         return None;
     }
-    Some(unauthorized(path))
+    let known = shown(path, request.headers()).map(|token| bearer(api, &token));
+    match known.unwrap_or(Err(Unknown::Token)) {
+        Ok(bearer) => match too_often(api, &bearer) {
+            Some(refused) => Some(refused.into_response()),
+            None => {
+                request.extensions_mut().insert(bearer);
+                None
+            }
+        },
+        Err(unknown) => Some(unrecognised(api, path, peer(request), &unknown)),
+    }
+}
+
+/// Why a token opens nothing.
+enum Unknown {
+    Token,
+    Expired(TokenName),
+}
+
+/// Compared with every token there is, each in constant time.
+fn bearer(api: &Api, token: &[u8]) -> Result<Bearer, Unknown> {
+    if api.token.is(token) {
+        return Ok(Bearer::Local);
+    }
+    let digest = Digest::of_bytes(token);
+    let given = api.control.issued(|issued| {
+        issued.iter().fold(None, |found, one| {
+            let same: bool = one.digest.as_bytes().ct_eq(digest.as_bytes()).into();
+            if same { Some(one.grant.clone()) } else { found }
+        })
+    });
+    match given {
+        Some(grant) if access::is_valid(&grant, api.control.now()) => Ok(Bearer::Given(grant)),
+        Some(grant) => Err(Unknown::Expired(grant.name)),
+        None => Err(Unknown::Token),
+    }
+}
+
+/// A token that was given out may ask only so often. The local one is the operator's own.
+fn too_often(api: &Api, bearer: &Bearer) -> Option<Problem> {
+    let Bearer::Given(grant) = bearer else { return None };
+    let wait = lock(&api.requests).take(&grant.name, api.control.now()).err()?;
+    let message = format!("token {} asks too often", grant.name);
+    Some(Problem::too_many("too_many_requests", message, wait))
+}
+
+/// What shows a wrong token too often is answered without a look at it for a while. A right one passes: otherwise
+/// whoever shares the address could lock its owner out, and 256 random bits are not guessed at any rate.
+fn unrecognised(api: &Api, path: &str, peer: Option<IpAddr>, unknown: &Unknown) -> Response {
+    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    match lock(&api.failures).take(&peer, api.control.now()) {
+        Ok(()) => unauthorized(path, unknown),
+        Err(wait) => {
+            let message = "too many requests from this address had no valid token";
+            Problem::too_many("too_many_failures", message, wait).field("Authorization").into_response()
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn peer(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<Peer>().map(|Peer(ip)| *ip)
 }
 
 fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Problem> {
@@ -139,16 +208,17 @@ fn cross_site() -> Problem {
 
 /// A bearer token everywhere. The pages of the documentation also take it as a password, because a browser can only
 /// ask for that; they change nothing.
-fn has_token(token: &Token, path: &str, headers: &HeaderMap) -> bool {
+fn shown(path: &str, headers: &HeaderMap) -> Option<Vec<u8>> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(given), None) = (given.next(), given.next()) else { return false };
-    let Some((scheme, value)) = split_scheme(given.as_bytes()) else { return false };
+    let (Some(given), None) = (given.next(), given.next()) else { return None };
+    let (scheme, value) = split_scheme(given.as_bytes())?;
     if scheme.eq_ignore_ascii_case(b"bearer") {
-        return token.is(value);
+        return Some(value.to_vec()).filter(|token| !token.is_empty());
     }
-    scheme.eq_ignore_ascii_case(b"basic")
-        && is_page(path)
-        && password(value).is_some_and(|given| token.is(&given))
+    (scheme.eq_ignore_ascii_case(b"basic") && is_page(path))
+        .then(|| password(value))
+        .flatten()
+        .filter(|token| !token.is_empty())
 }
 
 fn split_scheme(value: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -166,10 +236,22 @@ fn is_page(path: &str) -> bool {
     path == "/api/v1/openapi.json" || path == "/api/v1/docs" || path.starts_with("/api/v1/docs/")
 }
 
-fn unauthorized(path: &str) -> Response {
-    let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "the token is missing or wrong")
+/// What is said to whom nobody knows.
+pub fn no_token() -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "the token is missing or wrong")
         .field("Authorization")
-        .help("send `Authorization: Bearer <token>`; the token is in the file `token` of the data folder");
+        .help("send `Authorization: Bearer <token>`; the token is in the file `token` of the data folder")
+}
+
+fn unauthorized(path: &str, unknown: &Unknown) -> Response {
+    let problem = match unknown {
+        Unknown::Token => no_token(),
+        Unknown::Expired(name) => {
+            Problem::new(StatusCode::UNAUTHORIZED, "token_expired", format!("token {name} has expired"))
+                .field("Authorization")
+                .help("ask for a new one: setpoint token create NAME")
+        }
+    };
     let mut response = problem.into_response();
     let challenge = response.headers_mut();
     challenge.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"setpoint\""));

@@ -3,9 +3,10 @@
 //! Owns: routes, their documents, access, limits, and what errors look like. Refuses to know: how things are decided
 //! or run; handlers ask [`Control`] and show what it says.
 //!
-//! Reads as: `table` lists the routes, `guard` stands before them, `take` reads requests, the handlers' modules
+//! Reads as: `table` lists the routes and who may use them, `guard` recognises who asks, `access` lets pass who may, `take` reads requests, the handlers' modules
 //! answer, `show` and `problem` give answers their form, `serve` holds the listener.
 
+mod access;
 mod artifacts;
 mod backup;
 mod cluster;
@@ -16,6 +17,7 @@ mod guard;
 mod logs;
 mod metrics;
 mod monitoring;
+mod nodes;
 mod openapi;
 mod page;
 mod problem;
@@ -27,10 +29,22 @@ mod table;
 mod take;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
 
-use axum::{Router, body::Bytes, middleware};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::Request,
+    middleware::{self, Next},
+};
+use decide::throttle::{Rate, Throttle};
+use model::{Millis, TokenName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Control;
@@ -52,6 +66,25 @@ pub struct Config {
     pub hosts: Hosts,
     pub logs: Arc<dyn LogSource>,
     pub more_metrics: Vec<MoreMetrics>,
+    pub limits: Limits,
+}
+
+/// How often somebody may ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Requests without a valid token, of each address.
+    pub failures: Rate,
+    /// Requests of each token that was given out.
+    pub requests: Rate,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            failures: Rate { burst: 20, every: Millis(1000) },
+            requests: Rate { burst: 200, every: Millis(20) },
+        }
+    }
 }
 
 impl Config {
@@ -62,6 +95,7 @@ impl Config {
             hosts: Hosts::new(allowed_hosts),
             logs: Arc::new(logs),
             more_metrics: Vec::new(),
+            limits: Limits::default(),
         }
     }
 
@@ -93,6 +127,8 @@ struct Inner {
     openapi: Bytes,
     streams: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    failures: Mutex<Throttle<IpAddr>>,
+    requests: Mutex<Throttle<TokenName>>,
 }
 
 impl std::ops::Deref for Api {
@@ -105,7 +141,7 @@ impl std::ops::Deref for Api {
 
 impl Api {
     fn new(control: Control, config: Config, openapi: Bytes) -> Self {
-        let Config { token, hosts, logs, more_metrics } = config;
+        let Config { token, hosts, logs, more_metrics, limits } = config;
         Self(Arc::new(Inner {
             control,
             token,
@@ -116,6 +152,8 @@ impl Api {
             openapi,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            failures: Mutex::new(Throttle::new(limits.failures)),
+            requests: Mutex::new(Throttle::new(limits.requests)),
         }))
     }
 
@@ -134,7 +172,12 @@ pub fn router(control: Control, config: Config) -> Router {
     let api = Api::new(control, config, openapi.into());
     let mut router = Router::new();
     for route in routes {
-        router = router.route(route.path, route.handler);
+        let (api, access) = (api.clone(), route.access);
+        let check = middleware::from_fn(move |request: Request, next: Next| {
+            let api = api.clone();
+            async move { access::check(&api, access, request, next).await }
+        });
+        router = router.route(route.path, route.handler.route_layer(check));
     }
     router
         .fallback(services::nothing_there)

@@ -3,7 +3,10 @@
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::table::{Content, Route};
+use super::{
+    access::Access,
+    table::{Content, Route},
+};
 use crate::views;
 
 pub fn document(routes: &[Route]) -> Value {
@@ -58,8 +61,10 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &schemars:
     if let Some(body) = route.body {
         operation["requestBody"] = json!({ "content": content(body, generator) });
     }
-    if route.open {
-        operation["security"] = json!([]);
+    match route.access {
+        Some(Access::Open) => operation["security"] = json!([]),
+        Some(access @ Access::Needs(..)) => operation["description"] = access.to_string().into(),
+        None => {}
     }
     operation
 }

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use decide::intent::Refused;
+use model::Millis;
 use store::{CommitError, Refusal, StoreError};
 
 use crate::{
@@ -57,6 +58,13 @@ impl Problem {
         Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
     }
 
+    /// Asked too often; the same request may succeed after the wait.
+    pub fn too_many(code: &str, message: impl Into<String>, wait: Millis) -> Self {
+        let seconds = u32::try_from(wait.0.div_ceil(1000)).unwrap_or(u32::MAX);
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
+        Self { retry_after: Some(seconds), ..problem }.help("ask again after the time that Retry-After names")
+    }
+
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.said.field = Some(field.into());
         self
@@ -97,6 +105,7 @@ impl From<RequestError> for Problem {
         let message = error.to_string();
         match error {
             RequestError::Refused(refused) => refused.into(),
+            RequestError::Denied(denied) => denied.into(),
             RequestError::Conflict(conflicts) => {
                 let errors = conflicts.iter().map(|conflict| Fault {
                     code: conflict.code().into(),

@@ -8,15 +8,16 @@ use axum::{
 };
 use serde::Deserialize;
 
-use decide::intent::Content;
+use decide::{access::Permit, intent::Content};
 
 use super::{
     Api,
+    access::Allowed,
     problem::Problem,
     take::{Declaration, Key, OfDeployment, Write},
 };
 use crate::{
-    Actor, Answer, Applied, Request, Terms,
+    Answer, Applied, Request, Terms,
     views::{self, Apply, Deploy, Rollback, Scale},
 };
 
@@ -27,22 +28,25 @@ pub struct Nothing {}
 
 pub async fn apply(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     Declaration(body, terms): Declaration<Apply>,
 ) -> Result<Response, Problem> {
     let Apply { services, prune } = body;
-    carry_out(&api, &Request::Apply { services, prune: prune.into_iter().collect() }, &terms).await
+    carry_out(&api, &permit, &Request::Apply { services, prune: prune.into_iter().collect() }, &terms).await
 }
 
 pub async fn plan(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     Declaration(body, _): Declaration<Apply>,
 ) -> Result<Json<views::Plans>, Problem> {
     let prune = body.prune.into_iter().collect();
-    Ok(Json(views::Plans { services: api.control.dry_run(&body.services, &prune).await? }))
+    Ok(Json(views::Plans { services: api.control.dry_run(&body.services, &prune, &permit).await? }))
 }
 
 pub async fn deploy(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     Key(key): Key,
     Write(Deploy { artifact, image }, terms): Write<Deploy>,
 ) -> Result<Response, Problem> {
@@ -55,76 +59,82 @@ pub async fn deploy(
             return Err(Problem::unprocessable("conflict", message).field("image"));
         }
     };
-    carry_out(&api, &Request::Deploy { key, content }, &terms).await
+    carry_out(&api, &permit, &Request::Deploy { key, content }, &terms).await
 }
 
 pub async fn rollback(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     Key(key): Key,
     Write(Rollback { to }, terms): Write<Rollback>,
 ) -> Result<Response, Problem> {
-    carry_out(&api, &Request::Rollback { key, to }, &terms).await
+    carry_out(&api, &permit, &Request::Rollback { key, to }, &terms).await
 }
 
 pub async fn scale(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     Key(key): Key,
     Write(Scale { replicas }, terms): Write<Scale>,
 ) -> Result<Response, Problem> {
-    carry_out(&api, &Request::Scale { key, replicas }, &terms).await
+    carry_out(&api, &permit, &Request::Scale { key, replicas }, &terms).await
 }
 
 pub async fn stop(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     Key(key): Key,
     Write(Nothing {}, terms): Write<Nothing>,
 ) -> Result<Response, Problem> {
-    carry_out(&api, &Request::Stop { key }, &terms).await
+    carry_out(&api, &permit, &Request::Stop { key }, &terms).await
 }
 
 pub async fn start(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     Key(key): Key,
     Write(Nothing {}, terms): Write<Nothing>,
 ) -> Result<Response, Problem> {
-    carry_out(&api, &Request::Start { key }, &terms).await
+    carry_out(&api, &permit, &Request::Start { key }, &terms).await
 }
 
 pub async fn restart(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     Key(key): Key,
     Write(Nothing {}, terms): Write<Nothing>,
 ) -> Result<Response, Problem> {
-    carry_out(&api, &Request::Restart { key }, &terms).await
+    carry_out(&api, &permit, &Request::Restart { key }, &terms).await
 }
 
 pub async fn delete(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     Key(key): Key,
     Write(Nothing {}, terms): Write<Nothing>,
 ) -> Result<Response, Problem> {
-    carry_out(&api, &Request::Delete { key }, &terms).await
+    carry_out(&api, &permit, &Request::Delete { key }, &terms).await
 }
 
 pub async fn cancel(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     OfDeployment(deployment): OfDeployment,
     Write(Nothing {}, terms): Write<Nothing>,
 ) -> Result<Response, Problem> {
-    carry_out(&api, &Request::Cancel { deployment }, &terms).await
+    carry_out(&api, &permit, &Request::Cancel { deployment }, &terms).await
 }
 
-async fn carry_out(api: &Api, request: &Request, terms: &Terms) -> Result<Response, Problem> {
-    let actor = Actor(actor());
-    match api.control.request(request, terms, &actor).await? {
+async fn carry_out(
+    api: &Api,
+    permit: &Permit,
+    request: &Request,
+    terms: &Terms,
+) -> Result<Response, Problem> {
+    match api.control.request(request, terms, permit).await? {
         Answer::Done(applied) => Ok(done(&applied)),
         Answer::Repeated { status, body } => Ok(repeated(status, body)),
     }
-}
-
-/// There is one token for now; whoever has it is its holder.
-pub fn actor() -> String {
-    "token".into()
 }
 
 fn done(applied: &Applied) -> Response {

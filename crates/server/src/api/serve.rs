@@ -1,10 +1,13 @@
 //! The listener's loop: connections with bounds in number and time, and an end that waits for answers but not for
 //! ever.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, extract::FromRequestParts, http::request::Parts};
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -24,6 +27,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(5);
 /// After the kernel had no socket to give.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The other end of the connection of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
 
 /// Tells streams, which would go on for ever, that the server ends.
 #[derive(Debug, Clone)]
@@ -67,12 +74,12 @@ pub async fn serve(
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, place)) => {
+            Ok((stream, peer, place)) => {
                 refused = false;
                 let (router, stopping) = (router.clone(), stopping.clone());
                 connections.spawn(async move {
                     let _place = place;
-                    connection(stream, router, stopping).await;
+                    connection(stream, peer, router, stopping).await;
                 });
             }
             Err(error) => {
@@ -96,15 +103,19 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, tokio::sync::OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, Peer(peer.ip()), place))
 }
 
-async fn connection(stream: TcpStream, router: Router, stopping: Stopping) {
-    let service = TowerToHyperService::new(router);
+async fn connection(stream: TcpStream, peer: Peer, router: Router, stopping: Stopping) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -6,13 +6,14 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use decide::{intent::Refused, monitor, world::World};
+use decide::{access::Permit, intent::Refused, monitor, world::World};
 use model::{Generation, ServiceKey, Timestamp};
 use serde::Deserialize;
 use std::sync::Arc;
 
 use super::{
     Api,
+    access::Allowed,
     problem::Problem,
     show,
     take::{Asked, Key, OfDeployment},
@@ -22,11 +23,11 @@ use crate::{RequestError, views};
 /// Deployments told of at most.
 const HISTORY: u32 = 200;
 
-pub async fn list(State(api): State<Api>) -> Json<views::Services> {
+pub async fn list(State(api): State<Api>, Allowed(permit): Allowed) -> Json<views::Services> {
     let edge = api.control.edge_address();
     let worlds: Vec<Arc<World>> = api.control.with_brain(|brain| brain.worlds().cloned().collect());
     let now = api.control.now();
-    let shown = || worlds.iter().filter(|world| is_shown(world));
+    let shown = || worlds.iter().filter(|world| is_shown(world) && permit.sees(Some(&world.key.project)));
     let services = shown().map(|world| show::service(world, edge, now)).collect();
     Json(views::Services { services, projects: projects(shown(), now) })
 }
@@ -73,9 +74,13 @@ pub async fn deployment(
     Ok(Json(show::deployment(&found)))
 }
 
-pub async fn drift(State(api): State<Api>, Key(key): Key) -> Result<Json<views::Drifts>, Problem> {
+pub async fn drift(
+    State(api): State<Api>,
+    Allowed(permit): Allowed,
+    Key(key): Key,
+) -> Result<Json<views::Drifts>, Problem> {
     standing(&api, &key)?;
-    Ok(Json(drifts(&api, Some(&key))))
+    Ok(Json(drifts(&api, &permit, Some(&key))))
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,14 +88,19 @@ pub struct DriftOf {
     service: Option<ServiceKey>,
 }
 
-pub async fn all_drift(State(api): State<Api>, Asked(asked): Asked<DriftOf>) -> Json<views::Drifts> {
-    Json(drifts(&api, asked.service.as_ref()))
+pub async fn all_drift(
+    State(api): State<Api>,
+    Allowed(permit): Allowed,
+    Asked(asked): Asked<DriftOf>,
+) -> Json<views::Drifts> {
+    Json(drifts(&api, &permit, asked.service.as_ref()))
 }
 
-fn drifts(api: &Api, only: Option<&ServiceKey>) -> views::Drifts {
+fn drifts(api: &Api, permit: &Permit, only: Option<&ServiceKey>) -> views::Drifts {
     let observations: Vec<_> = api.control.with_brain(|brain| brain.observations().cloned().collect());
-    let drift = observations.iter().flat_map(|observation| show::drift(observation, only)).collect();
-    views::Drifts { drift }
+    let drift = observations.iter().flat_map(|observation| show::drift(observation, only));
+    let sees = |row: &views::Drift| permit.sees(Some(&row.instance.service.project));
+    views::Drifts { drift: drift.filter(sees).collect() }
 }
 
 /// What `GET` of a service gives and `If-Match` takes.

@@ -4,9 +4,13 @@
 use axum::routing::{MethodRouter, delete, get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
+use model::access::Role::{self, Admin, Deployer, Operator, Viewer};
+
 use super::{
-    Api, artifacts, backup, cluster, edges, events, explain, logs, metrics, monitoring, page, requests,
-    services,
+    Api,
+    access::{Access, Scope},
+    artifacts, backup, cluster, edges, events, explain, logs, metrics, monitoring, nodes, page, requests,
+    services, tokens,
 };
 use crate::views;
 
@@ -20,8 +24,8 @@ pub struct Route {
     pub body: Option<Content>,
     pub status: u16,
     pub answer: Content,
-    /// Needs no token.
-    pub open: bool,
+    /// Who may; `None`: nobody.
+    pub access: Option<Access>,
     /// Takes `Idempotency-Key` and `If-Match`.
     pub terms: bool,
     pub handler: MethodRouter<Api>,
@@ -78,8 +82,13 @@ impl Route {
         about: &'static str,
         handler: MethodRouter<Api>,
     ) -> Self {
-        let (query, body, open, terms) = (&[][..], None, false, false);
-        Self { method, path, about, query, body, status: 200, answer: EMPTY, open, terms, handler }
+        let (query, body, access, terms) = (&[][..], None, None, false);
+        Self { method, path, about, query, body, status: 200, answer: EMPTY, access, terms, handler }
+    }
+
+    /// Who may, and about what.
+    fn access(self, role: Role, scope: Scope) -> Self {
+        Self { access: Some(Access::Needs(role, scope)), ..self }
     }
 
     fn query(self, query: &'static [Query]) -> Self {
@@ -132,29 +141,37 @@ pub fn routes() -> Vec<Route> {
 
 fn reading() -> Vec<Route> {
     vec![
-        Route::get("/api/v1/services", "State of every service.", services::list).answers::<views::Services>(200),
+        Route::get("/api/v1/services", "State of every service.", services::list)
+        .access(Viewer, Scope::Anywhere).answers::<views::Services>(200),
         Route::get("/api/v1/services/{project}/{name}", "State of one service, with its ETag.", services::one)
+        .access(Viewer, Scope::Service)
             .answers::<views::Services>(200),
         Route::get(
             "/api/v1/services/{project}/{name}/spec",
             "The declaration as it is recorded, env values included.",
             services::spec,
         )
+        .access(Deployer, Scope::Service)
         .answers::<views::Spec>(200),
         Route::get(
             "/api/v1/services/{project}/{name}/deployments",
             "Deployments of a service, newest first.",
             services::deployments,
         )
+        .access(Viewer, Scope::Service)
         .answers::<views::Deployments>(200),
         Route::get("/api/v1/services/{project}/{name}/drift", "What differs from the declaration.", services::drift)
+        .access(Viewer, Scope::Service)
             .answers::<views::Drifts>(200),
         Route::get("/api/v1/services/{project}/{name}/logs", "Output of the workloads, raw.", logs::logs)
+        .access(Viewer, Scope::Service)
             .query(LOGS)
             .shows("text/plain"),
         Route::get("/api/v1/deployments/{id}", "One deployment.", services::deployment)
+        .access(Viewer, Scope::Deployment)
             .answers::<views::Deployment>(200),
         Route::get("/api/v1/drift", "What differs anywhere.", services::all_drift)
+        .access(Viewer, Scope::Anywhere)
             .query(DRIFT)
             .answers::<views::Drifts>(200),
         Route::get(
@@ -162,6 +179,7 @@ fn reading() -> Vec<Route> {
             "Events, oldest first, as server-sent events that go on after `Last-Event-ID`; with `Accept: application/json` or `limit` one page.",
             events::events,
         )
+        .access(Viewer, Scope::Anywhere)
         .query(EVENTS)
         .answers::<views::Events>(200),
     ]
@@ -170,8 +188,10 @@ fn reading() -> Vec<Route> {
 fn writing() -> Vec<Route> {
     vec![
         Route::intent("/api/v1/apply", "Declares services; what is unchanged stays as it is.", requests::apply)
+        .access(Deployer, Scope::Body)
             .takes::<views::Apply>(),
         Route::post("/api/v1/plan", "What an apply would change and why, without changing it.", requests::plan)
+        .access(Deployer, Scope::Body)
             .takes::<views::Apply>()
             .answers::<views::Plans>(200),
         Route::intent(
@@ -179,18 +199,24 @@ fn writing() -> Vec<Route> {
             "A new deployment, of an uploaded artifact or of what is declared.",
             requests::deploy,
         )
+        .access(Deployer, Scope::Service)
         .takes::<views::Deploy>(),
         Route::intent(
             "/api/v1/services/{project}/{name}/rollback",
             "Back to an earlier release, settings and files too.",
             requests::rollback,
         )
+        .access(Deployer, Scope::Service)
         .takes::<views::Rollback>(),
         Route::intent("/api/v1/services/{project}/{name}/scale", "Sets the number of replicas.", requests::scale)
+        .access(Deployer, Scope::Service)
             .takes::<views::Scale>(),
-        Route::intent("/api/v1/services/{project}/{name}/stop", "Stops every instance.", requests::stop),
-        Route::intent("/api/v1/services/{project}/{name}/start", "Starts what was stopped.", requests::start),
-        Route::intent("/api/v1/services/{project}/{name}/restart", "Replaces every instance.", requests::restart),
+        Route::intent("/api/v1/services/{project}/{name}/stop", "Stops every instance.", requests::stop)
+        .access(Deployer, Scope::Service),
+        Route::intent("/api/v1/services/{project}/{name}/start", "Starts what was stopped.", requests::start)
+        .access(Deployer, Scope::Service),
+        Route::intent("/api/v1/services/{project}/{name}/restart", "Replaces every instance.", requests::restart)
+        .access(Deployer, Scope::Service),
         Route {
             terms: true,
             ..Route::new(
@@ -199,9 +225,11 @@ fn writing() -> Vec<Route> {
                 "Removes the service and everything of it.",
                 delete(requests::delete),
             )
+        .access(Operator, Scope::Service)
             .answers::<views::Applied>(200)
         },
-        Route::intent("/api/v1/deployments/{id}/cancel", "Cancels an open deployment.", requests::cancel),
+        Route::intent("/api/v1/deployments/{id}/cancel", "Cancels an open deployment.", requests::cancel)
+        .access(Deployer, Scope::Deployment),
         Route {
             body: Some(text("application/octet-stream")),
             ..Route::post(
@@ -209,9 +237,11 @@ fn writing() -> Vec<Route> {
                 "Takes an archive (tar, tar.gz, tar.zst or zip, told by its first bytes) as a site's content.",
                 artifacts::upload,
             )
+        .access(Deployer, Scope::Anywhere)
             .answers::<views::Artifact>(201)
         },
         Route::get("/api/v1/artifacts/{digest}", "Whether an artifact is stored.", artifacts::one)
+        .access(Deployer, Scope::Anywhere)
             .answers::<views::Artifact>(200),
     ]
 }
@@ -223,12 +253,16 @@ fn explaining() -> Vec<Route> {
             "Why a service is as it is, and what it waits for.",
             explain::service,
         )
+        .access(Viewer, Scope::Service)
         .answers::<views::Explanation>(200),
         Route::get("/api/v1/instances/{id}/explain", "Why an instance is as it is.", explain::instance)
+            .access(Viewer, Scope::Instance)
             .answers::<views::Explanation>(200),
         Route::get("/api/v1/deployments/{id}/explain", "Why a deployment is as it is.", explain::deployment)
+            .access(Viewer, Scope::Deployment)
             .answers::<views::Explanation>(200),
         Route::get("/api/v1/journal/{seq}", "One recorded pass over a service.", explain::pass)
+            .access(Viewer, Scope::Pass)
             .query(REPLAY)
             .answers::<views::Journal>(200),
     ]
@@ -237,6 +271,7 @@ fn explaining() -> Vec<Route> {
 fn whole() -> Vec<Route> {
     vec![
         Route::post("/api/v1/reconcile", "A pass now, or what it would do.", cluster::reconcile)
+        .access(Operator, Scope::Cluster)
             .takes::<views::Reconcile>()
             .answers::<views::Reconciled>(202),
         Route::post(
@@ -244,18 +279,45 @@ fn whole() -> Vec<Route> {
             "Removes images, networks and, when asked for, volumes that nothing reaches; or says what would go.",
             cluster::collect,
         )
+        .access(Operator, Scope::Cluster)
         .takes::<views::Collect>()
         .answers::<views::CollectedThings>(200),
-        Route::get("/api/v1/nodes", "The nodes, with what is strange there.", cluster::nodes)
+        Route::get("/api/v1/nodes", "The nodes, with what is strange there.", nodes::list)
+        .access(Viewer, Scope::Cluster)
             .answers::<views::Nodes>(200),
+        Route::get("/api/v1/nodes/{id}", "One node.", nodes::one)
+            .access(Viewer, Scope::Cluster)
+            .answers::<views::Node>(200),
+        Route::post(
+            "/api/v1/nodes/{id}/drain",
+            "Lets a node take nothing new and move what it has, as far as another takes it.",
+            nodes::drain,
+        )
+        .access(Operator, Scope::Cluster)
+        .answers::<views::Node>(200),
+        Route::post("/api/v1/nodes/{id}/undrain", "Lets a node take new instances again.", nodes::undrain)
+            .access(Operator, Scope::Cluster)
+            .answers::<views::Node>(200),
+        Route::get("/api/v1/tokens", "The tokens that were given out; never the tokens themselves.", tokens::list)
+            .access(Admin, Scope::Cluster)
+            .answers::<views::Tokens>(200),
+        Route::post("/api/v1/tokens", "Gives out a token, and shows it this once.", tokens::create)
+            .access(Admin, Scope::Cluster)
+            .takes::<views::NewToken>()
+            .answers::<views::CreatedToken>(201),
+        Route::new("delete", "/api/v1/tokens/{name}", "Takes a token back.", delete(tokens::revoke))
+            .access(Admin, Scope::Cluster)
+            .answers_nothing(),
         Route::get(
             "/api/v1/edges/routes",
             "The route table for an edge that runs apart; 204 when there is no newer one.",
             edges::routes,
         )
+        .access(Admin, Scope::Cluster)
         .query(ROUTES)
         .answers::<serde_json::Value>(200),
         Route::post("/api/v1/edges/report", "What an edge that runs apart serves.", edges::report)
+        .access(Admin, Scope::Cluster)
             .query(REPORT)
             .takes::<serde_json::Value>()
             .answers_nothing(),
@@ -264,48 +326,61 @@ fn whole() -> Vec<Route> {
             "A backup of this moment: database, contents and token in one bundle (tar.zst). It holds every secret.",
             backup::backup,
         )
+        .access(Admin, Scope::Cluster)
         .shows("application/zstd"),
         Route::get("/api/v1/audit", "Who asked for what, oldest first.", cluster::audit)
+        .access(Admin, Scope::Cluster)
             .query(AUDIT)
             .answers::<views::Audit>(200),
         Route::get("/api/v1/audit/verify", "Whether the audit trail is whole.", cluster::verify_audit)
+        .access(Admin, Scope::Cluster)
             .answers::<views::AuditVerified>(200),
         Route::get("/api/v1/schema", "JSON Schema of the manifest.", cluster::schema)
+        .access(Viewer, Scope::Anywhere)
             .answers::<serde_json::Value>(200),
-        Route::get("/api/v1/openapi.json", "This document.", page::openapi).answers::<serde_json::Value>(200),
-        Route::get("/api/v1/docs", "This document for people; works offline.", page::html).shows("text/html"),
-        Route::get("/api/v1/docs/page.js", "Script of the page.", page::script).shows("text/javascript"),
-        Route::get("/api/v1/docs/page.css", "Style of the page.", page::style).shows("text/css"),
+        Route::get("/api/v1/openapi.json", "This document.", page::openapi)
+        .access(Viewer, Scope::Anywhere).answers::<serde_json::Value>(200),
+        Route::get("/api/v1/docs", "This document for people; works offline.", page::html)
+        .access(Viewer, Scope::Anywhere).shows("text/html"),
+        Route::get("/api/v1/docs/page.js", "Script of the page.", page::script)
+        .access(Viewer, Scope::Anywhere).shows("text/javascript"),
+        Route::get("/api/v1/docs/page.css", "Style of the page.", page::style)
+        .access(Viewer, Scope::Anywhere).shows("text/css"),
     ]
 }
 
 fn operating() -> Vec<Route> {
     vec![
         Route {
-            open: true,
+            access: Some(Access::Open),
             ..Route::get("/health", "Alive.", monitoring::health).answers::<serde_json::Value>(200)
         },
         Route {
-            open: true,
+            access: Some(Access::Open),
             ..Route::get("/ready", "May serve.", monitoring::ready).answers::<serde_json::Value>(200)
         },
         Route::get("/metrics", "Metrics in the text format of Prometheus.", metrics::metrics)
+            .access(Viewer, Scope::Cluster)
             .shows("text/plain"),
         Route::get("/api/monitoring/health", "Instances by health.", monitoring::monitoring_health)
+            .access(Viewer, Scope::Cluster)
             .answers::<views::MonitoringHealth>(200),
         Route::get(
             "/api/monitoring/stats",
             "Sums over passes, instances, deployments.",
             monitoring::monitoring_stats,
         )
+        .access(Viewer, Scope::Cluster)
         .answers::<views::MonitoringStats>(200),
         Route::get(
             "/api/monitoring/deployments/stuck",
             "Open deployments without progress for 5 minutes, or past their deadline.",
             monitoring::stuck,
         )
+        .access(Viewer, Scope::Cluster)
         .answers::<views::StuckDeployments>(200),
         Route::post("/api/monitoring/reconcile/trigger", "A pass now.", monitoring::trigger)
+            .access(Operator, Scope::Cluster)
             .answers::<views::Triggered>(202),
     ]
 }

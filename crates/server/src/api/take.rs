@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, Uri, header, request::Parts},
 };
 use futures_util::StreamExt;
-use model::{DeploymentId, Digest, Generation, InstanceId, ServiceKey};
+use model::{DeploymentId, Digest, Generation, InstanceId, NodeId, ServiceKey, TokenName};
 use serde::de::DeserializeOwned;
 
 use super::{Api, problem::Problem};
@@ -66,6 +66,8 @@ macro_rules! id_of_the_path {
 id_of_the_path!(OfDeployment, DeploymentId);
 id_of_the_path!(OfInstance, InstanceId);
 id_of_the_path!(OfArtifact, Digest);
+id_of_the_path!(OfNode, NodeId);
+id_of_the_path!(OfToken, TokenName);
 id_of_the_path!(OfPass, u64);
 
 /// The parameters after `?`. Those that are not known here are passed over, a token among them.

@@ -73,8 +73,14 @@ pub struct Outcome {
 /// Declares everything in the files. When this returns, it is recorded; nothing need have converged yet.
 pub async fn apply_files(client: &Client, paths: &[PathBuf], options: &Options) -> Result<Outcome, Error> {
     let declared = files::read(paths)?;
-    let request = request(client, &declared, options).await?;
-    let answer = client.post("/apply", &request).await?;
+    let first = client.post("/apply", &request(client, &declared, options, Contents::Missing).await?).await;
+    let answer = match first {
+        // What the server had was collected in between, because nothing named it.
+        Err(error) if error.code() == Some("missing_artifact") => {
+            client.post("/apply", &request(client, &declared, options, Contents::All).await?).await?
+        }
+        answer => answer?,
+    };
     let notes = notes(&declared);
     let declared = declared.into_iter().map(|service| service.key).collect();
     Ok(Outcome { applied: answer.view()?, answer, notes, declared })
@@ -83,11 +89,23 @@ pub async fn apply_files(client: &Client, paths: &[PathBuf], options: &Options) 
 /// What applying the files would change. A site's content is taken in, since only its digest tells whether it differs.
 pub async fn plan_files(client: &Client, paths: &[PathBuf], options: &Options) -> Result<Answer, Error> {
     let declared = files::read(paths)?;
-    let request = request(client, &declared, options).await?;
+    let request = request(client, &declared, options, Contents::Missing).await?;
     Ok(client.post("/plan", &request).await?)
 }
 
-async fn request(client: &Client, declared: &[Declared], options: &Options) -> Result<views::Apply, Error> {
+/// Which contents are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    Missing,
+    All,
+}
+
+async fn request(
+    client: &Client,
+    declared: &[Declared],
+    options: &Options,
+    send: Contents,
+) -> Result<views::Apply, Error> {
     let sources = declared.iter().map(|service| Ok((service, local_source(service)?)));
     // Every refusal comes before the first upload.
     let sources: Vec<_> = sources.collect::<Result<_, SourceError>>()?;
@@ -99,7 +117,7 @@ async fn request(client: &Client, declared: &[Declared], options: &Options) -> R
     let mut services = Vec::new();
     for (service, source) in sources {
         let artifact = match source {
-            Some(path) => Some(take_in(client, &service.key, &path, &options.display).await?),
+            Some(path) => Some(take_in(client, &service.key, &path, &options.display, send).await?),
             None => None,
         };
         services.push(with_content(service, artifact));
@@ -115,7 +133,13 @@ async fn take_in(
     key: &ServiceKey,
     path: &Path,
     display: &Display,
+    send: Contents,
 ) -> Result<ArtifactDigest, Error> {
+    if send == Contents::Missing
+        && let Some(artifact) = upload::known(client, path, display, key).await
+    {
+        return Ok(artifact);
+    }
     let taken = upload::upload(client, path, display.transfer(&format!("{key}: {}", path.display()))).await;
     taken.map(|artifact| artifact.digest).map_err(|source| Error::Upload { service: key.clone(), source })
 }

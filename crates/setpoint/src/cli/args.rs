@@ -5,7 +5,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::{DeploymentId, InstanceId, Millis, ServiceKey, image::ImageRef};
+use model::{
+    DeploymentId, InstanceId, Millis, NodeId, ProjectName, ServiceKey, TokenName, access::Role,
+    image::ImageRef,
+};
 
 /// How long `--wait` waits when it is not told.
 const WAIT: &str = "15m";
@@ -45,7 +48,9 @@ pub enum Command {
     /// The settings in force, and where each value came from
     ///
     /// From the file, then the environment (SETPOINT__SECTION__KEY), then flags.
-    #[command(after_help = "Example:\n  SETPOINT__RECONCILE__EVERY=10s setpoint config")]
+    #[command(
+        after_help = "Examples:\n  SETPOINT__RECONCILE__EVERY=10s setpoint config\n  setpoint config -o json"
+    )]
     Config(Config),
     /// A tiny HTTP server for trying Setpoint out
     ///
@@ -136,12 +141,12 @@ pub enum Client {
     #[command(after_help = "Example: setpoint gc --dry-run")]
     Gc(Gc),
     /// The machines that run instances
-    #[command(subcommand, after_help = "Example:\n  setpoint node list")]
+    #[command(subcommand, after_help = "Examples:\n  setpoint node list\n  setpoint node drain n1 --wait")]
     Node(Node),
-    /// The token that commands show to the API
+    /// The tokens that commands and scripts show to the API
     #[command(
         subcommand,
-        after_help = "Example:\n  curl -H \"Authorization: Bearer $(setpoint token show)\" http://127.0.0.1:7400/api/v1/services"
+        after_help = "Examples:\n  setpoint token create ci --role deployer --project demo --expires 90d\n  curl -H \"Authorization: Bearer $(setpoint token show)\" http://127.0.0.1:7400/api/v1/services"
     )]
     Token(Token),
     /// Write everything that Setpoint knows into one file, while it runs or when it is stopped
@@ -181,7 +186,7 @@ pub struct Data {
 
 /// What the long-running roles share.
 #[derive(Debug, Clone, Args)]
-pub struct Role {
+pub struct LongRunning {
     #[command(flatten)]
     pub data: Data,
     /// The settings file [default: setpoint.toml, if there is one]
@@ -200,6 +205,8 @@ pub struct Config {
     /// The settings file [default: setpoint.toml, if there is one]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
@@ -227,7 +234,7 @@ pub struct Up {
     #[arg(long, requires = "files")]
     pub prune: bool,
     #[command(flatten)]
-    pub role: Role,
+    pub role: LongRunning,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -236,7 +243,7 @@ pub struct Server {
     #[arg(long, value_name = "ADDR")]
     pub api: Option<SocketAddr>,
     #[command(flatten)]
-    pub role: Role,
+    pub role: LongRunning,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -245,7 +252,7 @@ pub struct Edge {
     #[arg(long, value_name = "ADDR")]
     pub edge: Option<SocketAddr>,
     #[command(flatten)]
-    pub role: Role,
+    pub role: LongRunning,
 }
 
 /// Where the API is and what to show it.
@@ -514,6 +521,37 @@ pub enum Node {
     /// Every node, what it runs and when it was heard of
     #[command(after_help = "Example:\n  setpoint node list -o json")]
     List(NodeList),
+    /// Let a node take nothing new, and move what it has as far as another node takes it
+    ///
+    /// What nothing can replace stays and serves on: a drain never stops it. With --wait the exit status is 0 once the
+    /// node runs nothing, and 1 as soon as only that is left which has nowhere to go.
+    #[command(after_help = "Examples:\n  setpoint node drain n1\n  setpoint node drain n1 --wait=10m")]
+    Drain(NodeDrain),
+    /// Let a node take new instances again
+    #[command(after_help = "Example:\n  setpoint node undrain n1")]
+    Undrain(NodeUndrain),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct NodeDrain {
+    /// The node, as `setpoint node list` lists it
+    pub node: NodeId,
+    #[command(flatten)]
+    pub wait: Wait,
+    #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct NodeUndrain {
+    /// The node, as `setpoint node list` lists it
+    pub node: NodeId,
+    #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
+    pub connection: Connection,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -529,6 +567,55 @@ pub enum Token {
     /// Print the token of the data folder
     #[command(after_help = "Example:\n  setpoint token show --data /var/lib/setpoint")]
     Show(Data),
+    /// Give out a token of its own to somebody or something; it is shown this once
+    ///
+    /// Only its SHA-256 is stored. Whoever may deploy runs code; processes, which run on the machine itself, need the
+    /// data folder's own token unless the settings allow them (tokens.processes).
+    #[command(
+        after_help = "Examples:\n  setpoint token create dashboard\n  setpoint token create ci --role deployer --project demo --expires 90d"
+    )]
+    Create(TokenCreate),
+    /// The tokens that were given out: for whom, for what, until when
+    #[command(after_help = "Example:\n  setpoint token list -o json")]
+    List(TokenList),
+    /// Take a token back; it opens nothing from then on
+    #[command(after_help = "Example:\n  setpoint token revoke ci")]
+    Revoke(TokenRevoke),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct TokenCreate {
+    /// What the audit trail calls whoever shows it
+    pub name: TokenName,
+    /// viewer reads; deployer also declares and deploys; operator also deletes and drains; admin may everything
+    #[arg(long, default_value = "viewer", value_name = "ROLE")]
+    pub role: Role,
+    /// One project alone [default: the whole cluster]
+    #[arg(long, value_name = "P")]
+    pub project: Option<ProjectName>,
+    /// From when on it opens nothing, such as 90d [default: until it is revoked]
+    #[arg(long, value_name = "DUR")]
+    pub expires: Option<Millis>,
+    #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct TokenList {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct TokenRevoke {
+    /// The token, as `setpoint token list` lists it
+    pub name: TokenName,
+    #[command(flatten)]
+    pub connection: Connection,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -56,6 +56,14 @@ impl Error {
         }
     }
 
+    /// The stable word of a refusal.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused(problem) => Some(&problem.code),
+            _ => None,
+        }
+    }
+
     /// Whether to ask again can help while one waits: the server may be restarting.
     pub fn is_absence(&self) -> bool {
         match self {
@@ -259,7 +267,7 @@ impl Client {
         let mut problem = serde_json::from_str::<Problem>(&text)
             .map_err(|_| self.foreign(&format!("status {}", status.as_u16())))?;
         problem.status = status.as_u16();
-        if status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED && problem.code == "unauthorized" {
             problem.help = Some(self.token_help());
         }
         Err(Error::Refused(Box::new(problem)))
@@ -316,11 +324,12 @@ impl Pieces {
                 Some(Err(error)) => {
                     return Err(Error::Lost { url: self.url.clone(), why: error.to_string() });
                 }
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => return Ok(Some(data)),
-                    // Trailers say nothing here.
-                    Err(_) => {}
-                },
+                // Trailers say nothing here.
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
             }
         }
     }

@@ -94,10 +94,9 @@ fn draw(errors: &manifest::Errors, source: &str, style: &Style) -> String {
         // Broken lines could not be searched for.
         .with_wrap_lines(false)
         .with_context_lines(1);
-    let shown = text::lines(source);
     let mut out = String::new();
     for error in errors {
-        let mistake = Mistake::new(&errors.file, error, source, &shown);
+        let mistake = Mistake::new(&errors.file, error, source);
         if handler.render_report(&mut out, &mistake).is_err() {
             out.push_str(&mistake.to_string());
         }
@@ -120,10 +119,8 @@ struct Mistake {
 }
 
 impl Mistake {
-    fn new(file: &str, error: &manifest::Error, source: &str, shown: &str) -> Self {
-        let escaped_len = |upto: usize| text::lines(source.get(..upto).unwrap_or(source)).len();
-        let start = escaped_len(error.offset);
-        let len = escaped_len(error.offset + error.len).saturating_sub(start);
+    fn new(file: &str, error: &manifest::Error, source: &str) -> Self {
+        let (shown, start, len) = excerpt(source, error.offset, error.len);
         let message = match error.field.as_str() {
             "" => text::line(&error.message),
             field => format!("{}: {}", text::line(field), text::line(&error.message)),
@@ -131,13 +128,52 @@ impl Mistake {
         Self {
             message,
             help: error.help.as_deref().map(text::line),
-            text: NamedSource::new(
-                format!("{}:{}:{}", text::line(file), error.line, error.column),
-                shown.to_owned(),
-            ),
+            text: NamedSource::new(format!("{}:{}:{}", text::line(file), error.line, error.column), shown),
             label: LabeledSpan::new_primary_with_span(Some("here".into()), (start, len)),
         }
     }
+}
+
+/// Of a line as much as can be read at a glance, in characters.
+const MAX_LINE: usize = 160;
+/// Shown before the place of a mistake in a longer line.
+const LEAD: usize = 60;
+
+/// The source as it is shown: control characters escaped, and long lines cut, with an ellipsis; that of the mistake around
+/// its place. Lines stay lines, so that their numbers are right. With it the place that the mistake has then.
+fn excerpt(source: &str, offset: usize, len: usize) -> (String, usize, usize) {
+    let escaped = |text: &str| text::lines(text);
+    let (mut shown, mut place, mut at) = (String::new(), None, 0);
+    for line in source.split_inclusive('\n') {
+        let text = line.strip_suffix('\n').unwrap_or(line);
+        let is_last = at + line.len() == source.len();
+        let is_it = place.is_none() && (offset < at + line.len() || is_last);
+        let (before, rest) = text.split_at(text.floor_char_boundary(if is_it { offset - at } else { 0 }));
+        let is_long = text.chars().count() > MAX_LINE;
+        let lead = if is_long { last_chars(before, LEAD) } else { before };
+        let kept = if is_long { first_chars(rest, MAX_LINE - LEAD) } else { rest };
+        shown.extend((lead.len() < before.len()).then_some('…'));
+        shown.push_str(&escaped(lead));
+        if is_it {
+            let marked = &kept[..kept.floor_char_boundary(len)];
+            place = Some((shown.len(), escaped(marked).len()));
+        }
+        shown.push_str(&escaped(kept));
+        shown.extend((kept.len() < rest.len()).then_some('…'));
+        shown.push_str(&line[text.len()..]);
+        at += line.len();
+    }
+    let (start, len) = place.unwrap_or((shown.len(), 0));
+    (shown, start, len)
+}
+
+fn first_chars(text: &str, count: usize) -> &str {
+    text.char_indices().nth(count).map_or(text, |(end, _)| &text[..end])
+}
+
+fn last_chars(text: &str, count: usize) -> &str {
+    let start = text.char_indices().rev().nth(count.saturating_sub(1)).map_or(0, |(start, _)| start);
+    &text[start..]
 }
 
 impl Diagnostic for Mistake {
@@ -166,6 +202,19 @@ mod tests {
     #[test]
     fn a_mistake_is_drawn_in_its_line_with_what_to_do() {
         insta::assert_snapshot!(drawn("services:\n  api:\n    comand: [./api]\n    replicas: 3\n"));
+    }
+
+    #[test]
+    fn a_mistake_in_a_long_line_is_shown_with_what_is_around_it() {
+        let filler = "x".repeat(5000);
+        let long = format!("services: {{api: {{command: [a], env: {{A: \"{filler}\"}}, repliccas: 1}}}}\n");
+        let shown = drawn(&long);
+        let longest = shown.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(longest < 220, "{longest}: {shown}");
+        assert!(shown.contains('…') && shown.contains("repliccas: 1"), "{shown}");
+        let other = format!("# {filler}\nservices:\n  api: {{command: [a], repliccas: 1}}\n");
+        let shown = drawn(&other);
+        assert!(shown.contains("repliccas: 1") && !shown.contains(&"x".repeat(200)), "{shown}");
     }
 
     #[test]

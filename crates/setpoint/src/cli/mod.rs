@@ -8,7 +8,7 @@ pub mod args;
 pub mod client;
 mod commands;
 mod files;
-mod json;
+pub mod json;
 pub mod output;
 pub mod place;
 pub mod progress;

@@ -94,7 +94,7 @@ impl Transfer {
     }
 }
 
-fn sum(done: Progress) -> String {
+pub fn sum(done: Progress) -> String {
     let files = if done.files == 1 { "file" } else { "files" };
     format!("{} {files}, {}", done.files, HumanBytes(done.bytes))
 }

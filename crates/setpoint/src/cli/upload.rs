@@ -14,12 +14,14 @@ use std::{
 use bytes::Bytes;
 use content::Progress;
 use hyper::body::{Body, Frame};
+use model::{ArtifactDigest, ServiceKey};
 use server::views::Artifact;
 use tokio::sync::mpsc;
 
 use super::{
     client::{Client, Error},
-    progress::Transfer,
+    progress::{self, Display, Transfer},
+    text,
 };
 
 const CHUNK: usize = 64 * 1024;
@@ -29,9 +31,9 @@ const QUEUE: usize = 8;
 /// Why an archive could not be made or read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokenArchive {
-    #[error("{}: {source}", super::text::line(&.path.display().to_string()))]
+    #[error("{}: {source}", text::line(&.path.display().to_string()))]
     Pack { path: PathBuf, source: content::intake::Error },
-    #[error("{} cannot be read: {source}; check the path and who may read it", super::text::line(&.path.display().to_string()))]
+    #[error("{} cannot be read: {source}; check the path and who may read it", text::line(&.path.display().to_string()))]
     Read { path: PathBuf, source: io::Error },
 }
 
@@ -159,6 +161,24 @@ impl Write for ChunkWriter {
         // Nobody receives any more: the server has answered before the end.
         self.chunks.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
+}
+
+/// The digest of a folder's content that the server has already, so that it need not be sent. Whatever is in the way of
+/// that is told by the upload itself.
+pub async fn known(
+    client: &Client,
+    path: &Path,
+    display: &Display,
+    key: &ServiceKey,
+) -> Option<ArtifactDigest> {
+    if !path.is_dir() {
+        return None;
+    }
+    let artifact = content::artifact_of(path).ok()?;
+    let stored: Artifact = client.view(&format!("/artifacts/{}", artifact.digest())).await.ok()?;
+    let sum = progress::sum(Progress { files: stored.files, bytes: stored.bytes });
+    display.say(&text::line(&format!("{key}: {}: the server has its {sum} already", path.display())));
+    Some(stored.digest)
 }
 
 /// Takes a folder or an archive in at the server. When this returns, it is durable there.

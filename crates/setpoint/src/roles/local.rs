@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use decide::policy::Policy;
+use decide::{access::Rules, policy::Policy};
 use edge::Edge;
 use model::{EdgeId, NodeId};
 use node::{Node, Workloads};
@@ -36,6 +36,8 @@ pub struct Options {
     pub engine: String,
     /// What containers may have of the machine.
     pub policy: Policy,
+    /// What tokens may beyond their role.
+    pub rules: Rules,
 }
 
 impl Options {
@@ -48,6 +50,7 @@ impl Options {
             allowed_hosts: settings.api.allowed_hosts.clone(),
             engine: settings.containers.engine(),
             policy: settings.containers.policy(),
+            rules: Rules { processes: settings.tokens.processes },
         }
     }
 }
@@ -175,6 +178,7 @@ fn control_config(data: &DataDir, node: &NodeId, options: &Options) -> Result<se
         holder: random_hex::<16>()?.parse()?,
         pass_every: options.pass_every,
         policy: options.policy.clone(),
+        rules: options.rules,
     })
 }
 

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::cli::{
-    args::{LogFormat, Role},
+    args::{self, LogFormat, LongRunning},
+    json::Json,
     output,
 };
 
@@ -33,6 +34,7 @@ pub struct Settings {
     pub reconcile: Reconcile,
     pub log: Log,
     pub containers: Containers,
+    pub tokens: Tokens,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +65,14 @@ pub struct Log {
     pub format: LogFormat,
     /// A level, or a filter such as `info,server=debug`.
     pub level: String,
+}
+
+/// What tokens that were given out may beyond their role.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tokens {
+    /// Whether they may declare and deploy processes, which are code on the machine itself.
+    pub processes: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,7 +146,7 @@ fn layers(file: Option<&Path>) -> Result<Figment, Error> {
 }
 
 /// What is in force for a role.
-pub fn of(role: &Role, api: Option<SocketAddr>, edge: Option<SocketAddr>) -> Result<Settings, Error> {
+pub fn of(role: &LongRunning, api: Option<SocketAddr>, edge: Option<SocketAddr>) -> Result<Settings, Error> {
     let mut figment = layers(role.config.as_deref())?;
     if let Some(listen) = api {
         figment = figment.merge(Serialized::default("api.listen", listen));
@@ -168,20 +178,39 @@ fn origin(metadata: &figment::Metadata) -> String {
     }
 }
 
+/// A value that is in force.
+#[derive(Debug, Serialize)]
+struct InForce {
+    name: String,
+    value: serde_json::Value,
+    /// `default` where nobody has said otherwise.
+    from: String,
+}
+
 /// Prints every value that is in force, and where it came from.
-pub fn print(config: Option<&Path>) -> Result<(), Error> {
-    let figment = layers(config)?;
-    let settings: Settings = figment.extract().map_err(|error| told(&error))?;
-    let value = serde_json::to_value(&settings)?;
-    for (section, keys) in value.as_object().into_iter().flatten() {
-        for (key, value) in keys.as_object().into_iter().flatten() {
-            let path = format!("{section}.{key}");
-            let from = figment.find_metadata(&path).map(origin).unwrap_or_default();
-            let from = if from.is_empty() { " (default)".into() } else { format!(" ({})", from.trim()) };
-            output::line(&format!("{path} = {value}{from}"))?;
+pub fn print(args: &args::Config) -> Result<(), Error> {
+    let settings = in_force(&layers(args.config.as_deref())?)?;
+    let document = Json::of(&serde_json::json!({ "settings": settings }))?;
+    if !output::document(&document, args.output.format)? {
+        for InForce { name, value, from } in settings {
+            output::line(&format!("{name} = {value} ({from})"))?;
         }
     }
     Ok(())
+}
+
+fn in_force(figment: &Figment) -> Result<Vec<InForce>, Error> {
+    let settings: Settings = figment.extract().map_err(|error| told(&error))?;
+    let mut found = Vec::new();
+    for (section, keys) in serde_json::to_value(&settings)?.as_object().into_iter().flatten() {
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            let name = format!("{section}.{key}");
+            let from = figment.find_metadata(&name).map(origin).unwrap_or_default();
+            let from = if from.is_empty() { "default" } else { from.trim() }.to_owned();
+            found.push(InForce { name, value: value.clone(), from });
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -200,6 +200,8 @@ fn apply_takes_a_sites_content_in_before_it_declares_it() {
     let fake = Fake::start(move |asked| {
         if asked.path.ends_with("/artifacts") {
             Reply::json(&answer)
+        } else if asked.method == "GET" {
+            Reply::problem(404, "no_such_artifact", "it is not stored")
         } else {
             Reply::json(&applied(true, None))
         }
@@ -211,10 +213,38 @@ fn apply_takes_a_sites_content_in_before_it_declares_it() {
     let ended = run(dir.path(), &["apply", "-f", "app.yaml"]);
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(ended.stdout.contains("default/api              changed    deploying"), "{}", ended.stdout);
-    assert_eq!(fake.lines(), ["POST /api/v1/artifacts", "POST /api/v1/apply"]);
-    let asked = fake.asked();
+    let lines = fake.lines();
+    assert!(lines[0].starts_with("GET /api/v1/artifacts/sha256:"), "it asks before it sends: {lines:?}");
+    assert_eq!(lines[1..], ["POST /api/v1/artifacts", "POST /api/v1/apply"]);
+    let asked = &fake.asked()[1..];
     assert_eq!(&asked[0].body[..4], [0x28, 0xb5, 0x2f, 0xfd], "a packed folder is tar.zst");
     assert_eq!(asked[1].json()["services"][0]["spec"]["workload"]["artifact"], json!(digest));
+}
+
+#[test]
+fn what_was_collected_in_between_is_sent_after_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let tries = std::sync::atomic::AtomicU32::new(0);
+    let fake = Fake::start(move |asked| {
+        let artifact = json!({"digest": digest, "files": 1, "bytes": 2});
+        match (asked.method.as_str(), asked.path.as_str()) {
+            ("POST", "/api/v1/apply") => match tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0 => Reply::problem(422, "missing_artifact", "artifact aaaa is not stored"),
+                _ => Reply::json(&applied(true, None)),
+            },
+            _ => Reply::json(&artifact),
+        }
+    })
+    .in_folder(dir.path());
+    fs::create_dir(dir.path().join("site")).unwrap();
+    fs::write(dir.path().join("site/index.html"), "hi").unwrap();
+    fs::write(dir.path().join("app.yaml"), "services:\n  docs:\n    static: ./site\n").unwrap();
+    let ended = run(dir.path(), &["apply", "-f", "app.yaml"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.stderr.contains("the server has its 1 file, 2 B already"), "{ended:?}");
+    let posts: Vec<String> = fake.lines().into_iter().filter(|line| line.starts_with("POST")).collect();
+    assert_eq!(posts, ["POST /api/v1/apply", "POST /api/v1/artifacts", "POST /api/v1/apply"]);
 }
 
 #[test]

@@ -105,6 +105,8 @@ fn what_needs_no_server_prints_without_one() {
         "reconcile",
         "node",
         "token",
+        "backup",
+        "restore",
         "schema",
         "completions",
     ];
@@ -116,13 +118,15 @@ fn what_needs_no_server_prints_without_one() {
         assert!(example.contains("Example"), "{command} --help has an example: {}", own.stdout);
     }
     assert_eq!(setpoint.bare(&["--version"]).code, 0);
+    let settings = setpoint.bare(&["config", "-o", "json"]).json();
+    assert_eq!(settings["settings"][0]["from"], "default", "{settings:#}");
 }
 
 #[test]
 fn every_printing_command_prints_table_json_and_yaml() {
     let setpoint = setpoint().manifest(&demo(1, &[], QUICK)).start();
     setpoint.wait_until_converged("api");
-    let printing: [&[&str]; 9] = [
+    let printing: [&[&str]; 10] = [
         &["status"],
         &["status", "api"],
         &["deployments", "api"],
@@ -131,6 +135,7 @@ fn every_printing_command_prints_table_json_and_yaml() {
         &["drift"],
         &["explain", "api"],
         &["node", "list"],
+        &["token", "list"],
         &["reconcile", "--dry-run"],
     ];
     for command in printing {

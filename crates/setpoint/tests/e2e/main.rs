@@ -17,6 +17,7 @@ mod explain;
 mod heal;
 mod history;
 mod http;
+mod operators;
 mod output;
 #[cfg(feature = "failpoints")]
 mod phases;

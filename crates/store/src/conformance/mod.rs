@@ -62,6 +62,8 @@ suite! {
     records::the_feed_tells_of_commits,
     records::the_audit_trail_verifies,
     records::time_never_goes_back,
+    records::a_drain_begins_and_ends_once,
+    records::a_token_is_known_by_its_digest_until_it_is_revoked,
     records::a_restored_store_is_ahead_of_its_backup,
     records::an_artifact_in_use_stays,
     records::old_logs_are_pruned_and_the_latest_report_stays,

@@ -184,3 +184,42 @@ pub(super) async fn a_restored_store_is_ahead_of_its_backup(store: &Store) {
     assert_eq!((again.service, again.plan.placements), (row.service, row.plan.placements));
     assert_eq!(store.verify_audit().await.expect("whole"), 1);
 }
+
+fn told(action: &str) -> crate::Told {
+    crate::Told { at: AT, audit: audited(action), events: vec![event("api", action)] }
+}
+
+pub(super) async fn a_drain_begins_and_ends_once(store: &Store) {
+    let node: model::NodeId = "n1".parse().expect("a node");
+    let drain = model::node::Drain { since: AT, by: "admin".into() };
+    for (is_new, audited) in [(true, 1), (false, 1)] {
+        let begun = store.begin_drain(node.clone(), drain.clone(), told("drain")).await.expect("written");
+        assert_eq!(begun, is_new);
+        assert_eq!(store.verify_audit().await.expect("whole"), audited);
+    }
+    assert_eq!(store.drains().await.expect("readable"), [(node.clone(), drain)]);
+    assert!(store.end_drain(node.clone(), told("undrain")).await.expect("written"));
+    assert!(!store.end_drain(node, told("undrain")).await.expect("written"));
+    assert!(store.drains().await.expect("readable").is_empty());
+    assert_eq!(store.latest_event_seq().await.expect("readable"), 2);
+}
+
+pub(super) async fn a_token_is_known_by_its_digest_until_it_is_revoked(store: &Store) {
+    let grant = model::access::Grant {
+        name: "ci".parse().expect("a name"),
+        role: model::access::Role::Deployer,
+        project: Some("demo".parse().expect("a project")),
+        created_at: AT,
+        created_by: "local".into(),
+        expires_at: Some(AT + Millis::secs(60)),
+    };
+    let digest = |text: &str| model::Digest::of_bytes(text.as_bytes());
+    assert!(store.put_token(digest("a"), &grant, told("token.create")).await.expect("written"));
+    assert!(!store.put_token(digest("b"), &grant, told("token.create")).await.expect("the name is taken"));
+    let read = store.tokens().await.expect("readable");
+    assert_eq!(read, [model::access::Issued { digest: digest("a"), grant: grant.clone() }]);
+    assert!(store.revoke_token(&grant.name, told("token.revoke")).await.expect("written"));
+    assert!(!store.revoke_token(&grant.name, told("token.revoke")).await.expect("there is none"));
+    assert!(store.tokens().await.expect("readable").is_empty());
+    assert_eq!(store.verify_audit().await.expect("whole"), 2);
+}

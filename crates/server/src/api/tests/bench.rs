@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use decide::{access::Rules, throttle::Rate};
 use futures_util::future::BoxFuture;
 use model::{
     InstanceId, Millis, NodeId, Timestamp,
@@ -53,24 +54,36 @@ pub struct Bench {
 
 impl Bench {
     pub fn start() -> Self {
-        Self::start_on(tempfile::tempdir().unwrap())
+        // Tests ask more often than anybody may.
+        let often = Rate { burst: 1_000_000, every: Millis(1) };
+        Self::start_with(api::Limits { failures: often, requests: often }, Rules::default())
     }
 
     /// On what an earlier one has left.
     pub fn start_on(data: tempfile::TempDir) -> Self {
+        let often = Rate { burst: 1_000_000, every: Millis(1) };
+        Self::start_with_on(api::Limits { failures: often, requests: often }, Rules::default(), data)
+    }
+
+    pub fn start_with(limits: api::Limits, rules: Rules) -> Self {
+        Self::start_with_on(limits, rules, tempfile::tempdir().unwrap())
+    }
+
+    fn start_with_on(limits: api::Limits, rules: Rules, data: tempfile::TempDir) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let ahead = Arc::new(AtomicU64::new(0));
         let (stop, stopped) = oneshot::channel::<()>();
         let node_reports = Arc::new(AtomicBool::new(true));
         let (control, address, served) = runtime.block_on(async {
-            let control = control(data.path(), ahead.clone()).await;
+            let control = control(data.path(), ahead.clone(), rules).await;
             tokio::spawn(node(control.clone(), node_reports.clone()));
             tokio::spawn(edge(control.clone()));
             control.edge_is_at("127.0.0.1:8080".parse().unwrap());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let router = api::router(control.clone(), api::Config::new(TOKEN, Vec::new(), Logs));
+            let config = api::Config { limits, ..api::Config::new(TOKEN, Vec::new(), Logs) };
+            let router = api::router(control.clone(), config);
             let served = tokio::spawn(api::serve(listener, router, async {
                 let _ = stopped.await;
             }));
@@ -117,6 +130,21 @@ impl Bench {
     pub fn request(&self, method: &str, path: &str) -> Request {
         Request::new(method, &self.address.to_string(), path)
             .header("Authorization", &format!("Bearer {TOKEN}"))
+    }
+
+    /// A request with another token.
+    pub fn request_as(&self, token: &str, method: &str, path: &str) -> Request {
+        Request::new(method, &self.address.to_string(), path)
+            .header("Authorization", &format!("Bearer {token}"))
+            .header("Accept", "application/json")
+    }
+
+    /// Gives out a token.
+    #[track_caller]
+    pub fn token(&self, asked: &Value) -> String {
+        let created = self.post("/api/v1/tokens", asked);
+        assert_eq!(created.status, 201, "{}", created.text());
+        created.json()["token"].as_str().unwrap().to_owned()
     }
 
     pub fn send(&self, request: Request) -> Response {
@@ -205,7 +233,7 @@ fn now() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap())
 }
 
-async fn control(data: &std::path::Path, ahead: Arc<AtomicU64>) -> Control {
+async fn control(data: &std::path::Path, ahead: Arc<AtomicU64>, rules: Rules) -> Control {
     let store = Store::open(&data.join("setpoint.db")).await.unwrap();
     let config = crate::Config {
         data: data.into(),
@@ -213,6 +241,7 @@ async fn control(data: &std::path::Path, ahead: Arc<AtomicU64>) -> Control {
         holder: "test".parse().unwrap(),
         pass_every: Duration::from_secs(30),
         policy: Default::default(),
+        rules,
     };
     let clock = move || now() + Millis(ahead.load(Ordering::SeqCst));
     Control::start(store, config, Arc::new(clock)).await.unwrap()

@@ -7,6 +7,7 @@ mod bench;
 mod explaining;
 mod monitoring;
 mod reading;
+mod roles;
 mod secrets;
 mod streams;
 mod uploads;

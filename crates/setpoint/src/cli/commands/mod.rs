@@ -6,7 +6,9 @@ mod declare;
 mod history;
 mod local;
 pub mod logs;
+mod nodes;
 pub mod states;
+mod tokens;
 mod why;
 
 use super::{
@@ -79,8 +81,13 @@ pub async fn run(command: Command) -> Result<u8, Error> {
         Command::Delete(args) => changes::delete(&args).await,
         Command::Reconcile(args) => why::reconcile(&args).await,
         Command::Gc(args) => states::gc(&args).await,
-        Command::Node(Node::List(args)) => states::nodes(&args).await,
+        Command::Node(Node::List(args)) => nodes::list(&args).await,
+        Command::Node(Node::Drain(args)) => nodes::drain(&args).await,
+        Command::Node(Node::Undrain(args)) => nodes::undrain(&args).await,
         Command::Token(Token::Show(data)) => local::token(&data),
+        Command::Token(Token::Create(args)) => tokens::create(&args).await,
+        Command::Token(Token::List(args)) => tokens::list(&args).await,
+        Command::Token(Token::Revoke(args)) => tokens::revoke(&args).await,
         Command::Backup(args) => backup::backup(&args).await,
         Command::Restore(args) => backup::restore(&args).await,
         Command::Schema => local::schema(),

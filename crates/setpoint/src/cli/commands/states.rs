@@ -1,4 +1,4 @@
-//! How things are: `status`, `drift`, `node list`, `gc`.
+//! How things are: `status`, `drift`, `gc`.
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{DONE, Error};
 use crate::cli::{
-    args::{Drift, Gc, NodeList, Output, Status},
+    args::{Drift, Gc, Output, Status},
     client::{Answer, Client},
     output::{self, Table, Tone, or_dash},
     text,
@@ -43,15 +43,31 @@ pub struct View {
     pub output: Output,
 }
 
-/// Shows each change: drawn anew on a terminal, a line per changed service elsewhere.
+/// Shows each change: drawn anew on a terminal, a line per changed service elsewhere. A server that goes away may come
+/// back: it is said once that it is gone, and what is shown next is what it says then.
 pub async fn watch(client: &Client, path: &str, args: &View) -> Result<u8, Error> {
-    let mut before = Services { services: Vec::new(), projects: Vec::new() };
+    let mut before: Option<Services> = None;
+    let mut gone = false;
     loop {
-        let answer = client.get(path).await?;
-        let now: Services = answer.view()?;
-        if now != before {
-            show_change(&answer, &before.services, &now, args)?;
-            before = now;
+        match client.get(path).await {
+            Ok(answer) => {
+                let now: Services = answer.view()?;
+                if std::mem::take(&mut gone) {
+                    eprintln!("{} answers again", client.url());
+                }
+                if before.as_ref() != Some(&now) {
+                    let shown = before.as_ref().map(|before| before.services.as_slice()).unwrap_or_default();
+                    show_change(&answer, shown, &now, args)?;
+                    before = Some(now);
+                }
+            }
+            // One that was never there is an error, as for every command.
+            Err(error) if error.is_absence() && before.is_some() => {
+                if !std::mem::replace(&mut gone, true) {
+                    eprintln!("{} is gone ({error}); it is waited for, until Ctrl-C", client.url());
+                }
+            }
+            Err(error) => return Err(error.into()),
         }
         sleep(LOOK_EVERY).await;
     }
@@ -199,28 +215,6 @@ pub async fn drift(args: &Drift) -> Result<u8, Error> {
                 or_dash(row.by),
             ];
             table.row(Tone::Busy, cells);
-        }
-        table.print()?;
-    }
-    Ok(DONE)
-}
-
-pub async fn nodes(args: &NodeList) -> Result<u8, Error> {
-    let answer = args.connection.client()?.get("/nodes").await?;
-    if !output::document(&answer.json()?, args.output.format)? {
-        let views::Nodes { nodes } = answer.view()?;
-        let mut table = Table::new(&["NODE", "STATE", "INSTANCES", "LOOKED AT ALL", "HEARD", "STRANGERS"]);
-        for node in nodes {
-            let tone = if node.state == "up" { Tone::Good } else { Tone::Busy };
-            let cells = [
-                node.id.to_string(),
-                node.state,
-                node.instances.to_string(),
-                if node.complete { "yes" } else { "not yet" }.into(),
-                or_dash(node.observed_at),
-                node.strangers.len().to_string(),
-            ];
-            table.row(tone, cells);
         }
         table.print()?;
     }

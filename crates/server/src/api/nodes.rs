@@ -1,0 +1,129 @@
+//! Nodes: what they run, what is strange there, and what a drain still waits for.
+
+use axum::{Json, extract::State};
+use decide::plan::{self, plan_service};
+use model::{NodeId, node::NodeState, reason::Waiting};
+
+use super::{
+    Api,
+    access::Allowed,
+    problem::Problem,
+    requests::Nothing,
+    take::{OfNode, Write},
+};
+use crate::{
+    Brain, OperatorError,
+    views::{self, Time},
+};
+
+pub async fn list(State(api): State<Api>) -> Json<views::Nodes> {
+    let now = api.control.now();
+    let nodes = api.control.with_brain(|brain| {
+        brain.snapshot.cluster.nodes.keys().filter_map(|id| shown(brain, id, now)).collect()
+    });
+    Json(views::Nodes { nodes })
+}
+
+pub async fn one(State(api): State<Api>, OfNode(id): OfNode) -> Result<Json<views::Node>, Problem> {
+    let now = api.control.now();
+    let node = api.control.with_brain(|brain| shown(brain, &id, now));
+    node.map(Json).ok_or_else(|| OperatorError::NoNode(id).into())
+}
+
+pub async fn drain(
+    State(api): State<Api>,
+    Allowed(permit): Allowed,
+    OfNode(id): OfNode,
+    Write(Nothing {}, _): Write<Nothing>,
+) -> Result<Json<views::Node>, Problem> {
+    api.control.drain(&id, true, &permit).await?;
+    one(State(api), OfNode(id)).await
+}
+
+pub async fn undrain(
+    State(api): State<Api>,
+    Allowed(permit): Allowed,
+    OfNode(id): OfNode,
+    Write(Nothing {}, _): Write<Nothing>,
+) -> Result<Json<views::Node>, Problem> {
+    api.control.drain(&id, false, &permit).await?;
+    one(State(api), OfNode(id)).await
+}
+
+fn shown(brain: &Brain, id: &NodeId, now: model::Timestamp) -> Option<views::Node> {
+    let cluster = &brain.snapshot.cluster;
+    let node = cluster.nodes.get(id)?;
+    let seen = brain.observation(id);
+    let drain = brain.drain_of(id);
+    Some(views::Node {
+        id: id.clone(),
+        state: state_word(&node.state).into(),
+        observed_at: seen.map(|seen| Time(seen.at)),
+        complete: seen.is_some_and(|seen| seen.complete),
+        instances: cluster.load.get(id).copied().unwrap_or_default(),
+        strangers: seen.map(|seen| seen.strangers.iter().map(stranger).collect()).unwrap_or_default(),
+        draining_since: drain.map(|drain| Time(drain.since)),
+        drained_by: drain.map(|drain| drain.by.clone()),
+        remaining: if drain.is_some() { remaining(brain, id, now) } else { Vec::new() },
+    })
+}
+
+/// What is still there, in the planner's words: what it would say now, before the next pass has said it.
+fn remaining(brain: &Brain, id: &NodeId, now: model::Timestamp) -> Vec<views::Remaining> {
+    let mut remaining = Vec::new();
+    for world in brain.worlds() {
+        let placed = || world.plan.placements.values().filter(|p| p.node == *id && p.stage.is_run());
+        if placed().next().is_none() {
+            continue;
+        }
+        let (_, report) = plan_service(world, &brain.snapshot.cluster, now);
+        for placement in placed() {
+            let stuck = plan::waits(&report).find(|waiting| {
+                matches!(waiting, Waiting::NowhereToGo { instance, .. } if *instance == placement.id)
+            });
+            let moves = || format!("{} goes once another one serves elsewhere", placement.id);
+            remaining.push(views::Remaining {
+                instance: placement.id.clone(),
+                moves: stuck.is_none(),
+                message: stuck.map_or_else(moves, ToString::to_string),
+            });
+        }
+    }
+    remaining
+}
+
+fn state_word(state: &NodeState) -> &'static str {
+    match state {
+        NodeState::Up => "up",
+        NodeState::Draining => "draining",
+        NodeState::Silent { .. } => "silent",
+        NodeState::Lost { .. } => "lost",
+    }
+}
+
+fn stranger(stranger: &model::observation::Stranger) -> views::Stranger {
+    views::Stranger { what: stranger.what.clone(), message: stranger.message.clone() }
+}
+
+impl From<OperatorError> for Problem {
+    fn from(error: OperatorError) -> Self {
+        let message = error.to_string();
+        match error {
+            OperatorError::NoNode(_) => {
+                Self::not_found("no_such_node", message).help("`setpoint node list` lists them")
+            }
+            OperatorError::NoToken(_) => {
+                Self::not_found("no_such_token", message).help("`setpoint token list` lists them")
+            }
+            OperatorError::NameTaken(_) => Self::new(axum::http::StatusCode::CONFLICT, "name_taken", message)
+                .field("name")
+                .help("choose another name, or revoke that one first"),
+            OperatorError::NameReserved => {
+                Self::unprocessable("name_reserved", message).field("name").help("choose another name")
+            }
+            OperatorError::TooMany => Self::new(axum::http::StatusCode::CONFLICT, "too_many_tokens", message)
+                .help("revoke those that nobody uses"),
+            OperatorError::Store(error) => error.into(),
+        }
+    }
+}
