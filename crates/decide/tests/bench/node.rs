@@ -248,6 +248,7 @@ impl Instance {
             attempts: self.local.attempts.clone(),
             last_exit,
             message: step.message.clone(),
+            last_lines: Vec::new(),
             copied: None,
             drift: Vec::new(),
         })

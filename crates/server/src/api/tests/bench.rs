@@ -235,6 +235,7 @@ fn report(assigned: &Assigned) -> InstanceReport {
         attempts: model::instance::Attempts::default(),
         last_exit: None,
         message: String::new(),
+        last_lines: Vec::new(),
         copied: None,
         drift: if assigned.id.service.name.as_str() == "drifting" { vec![drift] } else { Vec::new() },
     }
