@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -134,17 +134,27 @@ impl Watch {
 
     /// Waits until something happens, at most `timeout`, and tells all that has happened so far.
     pub fn wait(&mut self, timeout: Duration) -> Result<Seen, Error> {
+        self.wait_with(Some(timeout), None)
+    }
+
+    /// Waits until something happens or `other` can be read, however long that takes.
+    pub fn wait_beside(&mut self, other: BorrowedFd<'_>) -> Result<Seen, Error> {
+        self.wait_with(None, Some(other))
+    }
+
+    fn wait_with(&mut self, timeout: Option<Duration>, other: Option<BorrowedFd<'_>>) -> Result<Seen, Error> {
         if self.pending.is_empty() {
-            self.poll(timeout).map_err(Error::Unavailable)?;
+            self.poll(timeout, other).map_err(Error::Unavailable)?;
         }
         while self.read()? {}
         Ok(std::mem::take(&mut self.pending))
     }
 
-    fn poll(&self, timeout: Duration) -> io::Result<()> {
-        let timeout = Timespec::try_from(timeout).map_err(|_| Errno::INVAL)?;
-        let mut fds = [PollFd::from_borrowed_fd(self.inotify.as_fd(), PollFlags::IN)];
-        match poll(&mut fds, Some(&timeout)) {
+    fn poll(&self, timeout: Option<Duration>, other: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let timeout = timeout.map(Timespec::try_from).transpose().map_err(|_| Errno::INVAL)?;
+        let watched = std::iter::once(self.inotify.as_fd()).chain(other);
+        let mut fds: Vec<_> = watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }

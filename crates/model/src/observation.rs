@@ -50,6 +50,9 @@ pub struct InstanceReport {
     pub last_exit: Option<Exit>,
     /// Why it is as it is, in one sentence; never a secret.
     pub message: String,
+    /// The end of its output, when it keeps dying.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_lines: Vec<String>,
     /// Files placed and to be placed, while it is being installed.
     pub copied: Option<Copied>,
     pub drift: Vec<Drift>,

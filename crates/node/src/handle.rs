@@ -41,6 +41,8 @@ pub enum StartError {
     Blobs(#[from] content::blobs::Error),
     #[error("the kernel does not tell its boot id: {0}; is /proc mounted?")]
     Kernel(std::io::Error),
+    #[error("the kernel gives no descriptor to be woken by: {0}; raise the limit of open files (ulimit -n)")]
+    Descriptor(std::io::Error),
 }
 
 /// A running node. When the last clone goes, the agent ends and its workloads live on.

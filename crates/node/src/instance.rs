@@ -54,6 +54,7 @@ pub struct Instance {
     pub failures: u32,
     /// What the last failed operation said.
     pub trouble: Option<String>,
+    pub last_lines: LastLines,
     /// Ends the pause after a failure.
     pub hurry: Arc<Notify>,
     pub report: Option<Arc<InstanceReport>>,
@@ -66,6 +67,13 @@ pub enum Run {
     Alive { life: Life, health: Health },
     Ended { started: Option<Timestamp>, exit: Exit },
     Unknown { since: Timestamp, cause: String },
+}
+
+/// The end of the output of a run that ended.
+#[derive(Debug, Default)]
+pub struct LastLines {
+    pub run: u64,
+    pub lines: Vec<String>,
 }
 
 /// What is remembered of a container.
@@ -126,6 +134,7 @@ impl Instance {
             failures: 0,
             trouble: None,
             hurry: Arc::default(),
+            last_lines: LastLines::default(),
             report: None,
             wake_at: None,
             assigned,
@@ -250,6 +259,7 @@ impl Instance {
             attempts: self.state.attempts.clone(),
             last_exit: self.state.last_exit.clone(),
             message: self.message(step),
+            last_lines: self.last_lines.lines.clone(),
             copied: self.copied,
             drift: self.drift.values().cloned().collect(),
         }

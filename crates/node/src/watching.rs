@@ -2,17 +2,17 @@
 
 use std::{
     collections::BTreeSet,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
 use content::watch::{Seen, Watch};
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::agent::Event;
 
-/// How long a new request may wait while the thread waits for the kernel.
-const TURN: Duration = Duration::from_millis(200);
 /// Changes come in swarms: these are one hint.
 const SWARM: Duration = Duration::from_millis(20);
 
@@ -25,33 +25,59 @@ enum Request {
 
 /// Asks the thread. Dropped, the thread ends.
 #[derive(Debug)]
-pub struct Watching(mpsc::Sender<Request>);
+pub struct Watching {
+    ask: Option<mpsc::Sender<Request>>,
+    /// Rung with each request, and at the end: the thread waits for the kernel, which knows nothing of channels.
+    bell: Arc<OwnedFd>,
+}
 
 impl Watching {
-    pub(crate) fn start(events: tokio::sync::mpsc::Sender<Event>) -> Self {
+    pub(crate) fn start(events: tokio::sync::mpsc::Sender<Event>) -> std::io::Result<Self> {
         let (ask, requests) = mpsc::channel();
-        let spawned =
-            std::thread::Builder::new().name("node-watch".into()).spawn(move || watch(&requests, &events));
+        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let heard = bell.clone();
+        let spawned = std::thread::Builder::new()
+            .name("node-watch".into())
+            .spawn(move || watch(&requests, &heard, &events));
         if let Err(error) = spawned {
             tracing::warn!(%error, "changes are noticed by the periodic pass alone");
         }
-        Self(ask)
+        Ok(Self { ask: Some(ask), bell })
+    }
+
+    fn ask(&self, request: Request) {
+        if let Some(ask) = &self.ask {
+            let _ = ask.send(request);
+        }
+        self.ring();
+    }
+
+    fn ring(&self) {
+        // Full it is rung already.
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
 
     pub fn tree(&self, folder: PathBuf) {
-        let _ = self.0.send(Request::Tree(folder));
+        self.ask(Request::Tree(folder));
     }
 
     pub fn folder(&self, folder: PathBuf) {
-        let _ = self.0.send(Request::Folder(folder));
+        self.ask(Request::Folder(folder));
     }
 
     pub fn forget(&self, folder: &Path) {
-        let _ = self.0.send(Request::Forget(folder.to_owned()));
+        self.ask(Request::Forget(folder.to_owned()));
     }
 }
 
-fn watch(requests: &mpsc::Receiver<Request>, events: &tokio::sync::mpsc::Sender<Event>) {
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.ask = None;
+        self.ring();
+    }
+}
+
+fn watch(requests: &mpsc::Receiver<Request>, bell: &OwnedFd, events: &tokio::sync::mpsc::Sender<Event>) {
     let watch = match Watch::new() {
         Ok(watch) => watch,
         Err(error) => {
@@ -64,6 +90,8 @@ fn watch(requests: &mpsc::Receiver<Request>, events: &tokio::sync::mpsc::Sender<
     let mut thread = Thread { watch, armed: BTreeSet::new(), missing: BTreeSet::new() };
     let mut seen = thread.obey(first);
     loop {
+        // Before the requests are taken: one that comes after rings again.
+        let _ = rustix::io::read(bell, &mut [0; 8]);
         loop {
             match requests.try_recv() {
                 Ok(request) => merge(&mut seen, thread.obey(request)),
@@ -71,7 +99,7 @@ fn watch(requests: &mpsc::Receiver<Request>, events: &tokio::sync::mpsc::Sender<
                 Err(mpsc::TryRecvError::Disconnected) => return,
             }
         }
-        match thread.wait(if seen.is_empty() { TURN } else { Duration::ZERO }) {
+        match thread.wait(if seen.is_empty() { Some(bell) } else { None }) {
             Ok(more) => merge(&mut seen, more),
             Err(error) => {
                 tracing::warn!(%error, "changes are noticed by the periodic pass alone");
@@ -102,8 +130,12 @@ struct Thread {
 }
 
 impl Thread {
-    fn wait(&mut self, turn: Duration) -> Result<Seen, content::watch::Error> {
-        let mut seen = self.watch.wait(turn)?;
+    /// Waits for the kernel or the bell; without a bell, for nothing.
+    fn wait(&mut self, bell: Option<&OwnedFd>) -> Result<Seen, content::watch::Error> {
+        let mut seen = match bell {
+            Some(bell) => self.watch.wait_beside(bell.as_fd())?,
+            None => self.watch.wait(Duration::ZERO)?,
+        };
         if !seen.is_empty() {
             std::thread::sleep(SWARM);
             merge(&mut seen, self.watch.wait(Duration::ZERO)?);

@@ -244,6 +244,11 @@ impl Brain {
         }
     }
 
+    /// Whether something has changed since it was planned.
+    pub fn has_news(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// What must be planned now: what has changed, and what no longer holds.
     pub fn due(&mut self) -> BTreeSet<ServiceKey> {
         let now = self.snapshot.now;

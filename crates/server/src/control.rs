@@ -60,6 +60,8 @@ pub enum StartError {
 pub struct Feeds {
     pub assignments: watch::Receiver<BTreeMap<NodeId, Arc<Assignment>>>,
     pub routes: watch::Receiver<Arc<RouteTable>>,
+    /// Counts the full passes that somebody asked for: nodes look at everything too.
+    pub looks: watch::Receiver<u64>,
 }
 
 /// A handle on the running server; clones share it.
@@ -81,6 +83,7 @@ pub(crate) struct Shared {
     pub stopping: Notify,
     pub assignments: watch::Sender<BTreeMap<NodeId, Arc<Assignment>>>,
     pub routes: watch::Sender<Arc<RouteTable>>,
+    pub looks: watch::Sender<u64>,
     /// Where people reach the edge, for the URLs of services.
     pub edge_address: watch::Sender<Option<SocketAddr>>,
     /// Uploads read, collection writes: nothing is collected that is just being taken in.
@@ -149,6 +152,7 @@ impl Control {
             stopping: Notify::new(),
             assignments: watch::Sender::new(BTreeMap::new()),
             routes: watch::Sender::new(Arc::default()),
+            looks: watch::Sender::default(),
             edge_address: watch::Sender::new(None),
             intake: tokio::sync::RwLock::new(()),
             pins: Mutex::default(),
@@ -178,7 +182,8 @@ impl Control {
     }
 
     pub fn feeds(&self) -> Feeds {
-        Feeds { assignments: self.0.assignments.subscribe(), routes: self.0.routes.subscribe() }
+        let Shared { assignments, routes, looks, .. } = &*self.0;
+        Feeds { assignments: assignments.subscribe(), routes: routes.subscribe(), looks: looks.subscribe() }
     }
 
     pub fn edge_is_at(&self, address: SocketAddr) {
@@ -203,14 +208,26 @@ impl Control {
 
     /// A node's whole observation.
     pub fn observe(&self, observation: Arc<Observation>) {
-        self.0.brain().observe(observation);
-        self.0.wake.notify_one();
+        self.take_in(|brain| brain.observe(observation));
     }
 
     /// An edge's whole report.
     pub fn hear(&self, report: EdgeReport) {
-        self.0.brain().hear(report);
-        self.0.wake.notify_one();
+        self.take_in(|brain| brain.hear(report));
+    }
+
+    /// A sign of life that says nothing new costs no pass.
+    fn take_in(&self, news: impl FnOnce(&mut Brain)) {
+        let now = self.now();
+        let is_news = {
+            let mut brain = self.0.brain();
+            brain.snapshot.now = brain.snapshot.now.max(now);
+            news(&mut brain);
+            brain.has_news()
+        };
+        if is_news {
+            self.0.wake.notify_one();
+        }
     }
 
     /// The route table once it is newer than `after`; `None` when it did not become so within `wait`.
@@ -256,6 +273,7 @@ impl Control {
             pending.asked += 1;
             pending.asked
         };
+        self.0.looks.send_modify(|count| *count += 1);
         self.0.wake.notify_one();
         asked
     }

@@ -223,6 +223,9 @@ pub struct Explanation {
     pub holds_until: Option<Time>,
     /// Recorded passes that say something about it, newest first.
     pub journal: Vec<JournalLine>,
+    /// The last lines of what keeps dying, or died as it failed.
+    #[serde(default)]
+    pub output: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -558,6 +558,7 @@ fn report(id: &InstanceId, entry: &Entry, step: &Step, machine: &Machine) -> Ins
         attempts: entry.attempts.clone(),
         last_exit: entry.last_exit.clone(),
         message: step.message.clone(),
+        last_lines: Vec::new(),
         copied: None,
         drift: Vec::new(),
     }

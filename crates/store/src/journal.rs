@@ -162,7 +162,8 @@ impl Store {
         Ok(Some(Journalled { line, world }))
     }
 
-    /// At most `limit` passes of a service, newest first, those before `before` when it is given.
+    /// At most `limit` passes of a service, newest first, those before `before` when it is given. One that cannot be
+    /// read is left out and logged: the others still explain.
     pub async fn journal_of(
         &self,
         key: &ServiceKey,
@@ -171,6 +172,7 @@ impl Store {
     ) -> Result<Vec<JournalLine>, StoreError> {
         let mut tx = self.0.backend.read().await?;
         let rows = tx.all(HISTORY, args![key, before.unwrap_or(u64::MAX), u64::from(limit)]).await?;
-        rows.into_iter().map(line).collect()
+        let readable = |row| line(row).inspect_err(|error| tracing::warn!(%error, %key, "left out"));
+        Ok(rows.into_iter().filter_map(|row| readable(row).ok()).collect())
     }
 }

@@ -277,6 +277,7 @@ fn succeed(work: &mut Work<'_>, mut open: Deployment, report: &mut StepReport) {
 
 fn fail(work: &mut Work<'_>, mut open: Deployment, error: String, report: &mut StepReport) {
     note_copied(work, &mut open);
+    note_last_lines(work, &mut open);
     open.metadata.insert("error".into(), error.clone().into());
     let failed = open.clone();
     end(work, open, Event::Failed, error, report);
@@ -290,6 +291,16 @@ fn fail(work: &mut Work<'_>, mut open: Deployment, error: String, report: &mut S
         work.service.target = Some(restore.release);
         work.service.intent_seq = work.service.intent_seq.next();
         work.deployments.insert(restore.id.clone(), restore);
+    }
+}
+
+/// What died said something last; it is kept beyond the instance.
+fn note_last_lines(work: &Work<'_>, open: &mut Deployment) {
+    let current = work.current();
+    let mut reports = current.iter().filter_map(|(placement, _)| work.world.report(&placement.id));
+    if let Some(told) = reports.find(|told| !told.last_lines.is_empty()) {
+        open.metadata.insert("output".into(), told.last_lines.clone().into());
+        open.metadata.insert("output_of".into(), told.id.to_string().into());
     }
 }
 

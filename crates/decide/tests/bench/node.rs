@@ -253,6 +253,7 @@ impl Instance {
             attempts: self.local.attempts.clone(),
             last_exit: self.last_exit.clone(),
             message: step.message.clone(),
+            last_lines: Vec::new(),
             copied: None,
             drift: Vec::new(),
         })

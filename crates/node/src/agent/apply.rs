@@ -32,6 +32,7 @@ impl Agent {
                 touched.insert(id.clone());
             }
         }
+        self.rendered |= !touched.is_empty();
         for id in &touched {
             if let Some(instance) = self.instances.get(id) {
                 self.unsynced.insert(instance.folder.path().to_owned());

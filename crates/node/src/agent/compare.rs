@@ -129,15 +129,24 @@ impl Agent {
 
     /// Rendered files are looked at cheaply and often, and hashed when the look has changed.
     pub(super) fn look_at_files(&mut self) {
-        if std::mem::replace(&mut self.looking_at_files, true) {
+        if self.looking_at_files {
             return;
         }
-        let with_files = self.instances.values().filter(|instance| {
-            instance.site.is_none() && instance.state.installed && !instance.assigned.content.files.is_empty()
-        });
+        let with_files =
+            self.instances.values().filter(|i| i.site.is_none() && !i.assigned.content.files.is_empty());
+        let with_files: Vec<_> = with_files.collect();
+        self.rendered = !with_files.is_empty();
         let targets: Vec<(InstanceId, PathBuf, Vec<RelPath>)> = with_files
+            .into_iter()
+            .filter(|instance| instance.state.installed)
             .map(|i| (i.id.clone(), i.folder.work(), i.assigned.content.files.keys().cloned().collect()))
             .collect();
+        let count: usize = targets.iter().map(|(_, _, names)| names.len()).sum();
+        if count <= super::FEW_LOOKS {
+            let changed = changed_looks(&self.file_looks, targets);
+            return self.files_looked(&changed);
+        }
+        self.looking_at_files = true;
         let (looks, events) = (self.file_looks.clone(), self.cx.events.clone());
         tokio::spawn(async move {
             let looked = tokio::task::spawn_blocking(move || changed_looks(&looks, targets));

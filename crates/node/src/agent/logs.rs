@@ -50,15 +50,20 @@ impl Agent {
     }
 
     pub(super) fn look_at_logs(&mut self) {
-        if std::mem::replace(&mut self.looking_at_logs, true) {
+        if self.looking_at_logs {
             return;
         }
-        let targets: Vec<_> = self
-            .instances
-            .values()
-            .filter(|instance| instance.live().is_some())
-            .map(|instance| (instance.id.clone(), instance.folder.log()))
-            .collect();
+        let alive = self.instances.values().filter(|instance| instance.live().is_some());
+        let mut targets: Vec<_> =
+            alive.map(|instance| (instance.id.clone(), instance.folder.log())).collect();
+        let limit = self.cx.config.logs.bytes;
+        if targets.len() <= super::FEW_LOOKS {
+            targets.retain(|(_, path)| logs::is_long(path, limit));
+        }
+        if targets.is_empty() {
+            return;
+        }
+        self.looking_at_logs = true;
         let (limits, events) = (self.cx.config.logs, self.cx.events.clone());
         tokio::task::spawn_blocking(move || {
             for (id, path) in targets {

@@ -56,6 +56,8 @@ use crate::{
 const QUEUE: usize = 4096;
 /// Events taken before anything else is looked at.
 const BATCH: usize = 256;
+/// So many files are looked at in passing; more of them are worth a thread.
+const FEW_LOOKS: usize = 64;
 /// Operations on files at once: more would only make the disk seek.
 const FILE_OPERATIONS: usize = 4;
 
@@ -245,8 +247,12 @@ pub(crate) struct Agent {
     places: BTreeMap<PathBuf, std::collections::BTreeSet<InstanceId>>,
     log_cuts: BTreeMap<InstanceId, u64>,
     looking_at_files: bool,
+    /// Some process may have rendered files to be looked at.
+    rendered: bool,
     file_looks: Arc<std::sync::Mutex<BTreeMap<InstanceId, crate::process::files::Look>>>,
     looking_at_logs: bool,
+    /// Some output grew by a multiple of its limit between two looks.
+    writes_fast: bool,
     /// Instance folders whose claim was written and may not be on the disk yet.
     unsynced: std::collections::BTreeSet<PathBuf>,
     syncing: Arc<std::sync::atomic::AtomicBool>,
@@ -275,6 +281,9 @@ impl Agent {
             if self.is_over() {
                 break;
             }
+            if std::mem::take(&mut self.writes_fast) {
+                logs.reset_after(self.cx.config.logs.interval / 10);
+            }
             let wake = self.wake_in();
             tokio::select! {
                 biased;
@@ -285,7 +294,7 @@ impl Agent {
                 },
                 () = tokio::time::sleep(wake) => {}
                 _ = full.tick() => self.full_pass(),
-                _ = files.tick() => {
+                _ = files.tick(), if self.rendered || !self.unsynced.is_empty() => {
                     self.look_at_files();
                     self.sync_ledger();
                 }
@@ -316,7 +325,10 @@ impl Agent {
             Event::Done { id, outcome } => self.done(&id, outcome),
             Event::Compared { id, view } => self.compared(&id, view),
             Event::Hint { paths, everything } => self.hinted(&paths, everything),
-            Event::LogCut { id, bytes } => *self.log_cuts.entry(id).or_default() += bytes,
+            Event::LogCut { id, bytes } => {
+                self.writes_fast |= bytes > 2 * self.cx.config.logs.bytes;
+                *self.log_cuts.entry(id).or_default() += bytes;
+            }
             Event::FilesLooked { changed } => self.files_looked(&changed),
             Event::LogsLooked => self.looking_at_logs = false,
             Event::Pulled { id, copied, progress } => self.pulled(&id, copied, &progress),

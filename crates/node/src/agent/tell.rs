@@ -15,10 +15,18 @@ use model::{
 use tokio::sync::mpsc;
 
 use super::{Agent, Context};
-use crate::{instance::Instance, publish::Publisher};
+use crate::{
+    instance::{Instance, LastLines},
+    logs,
+    publish::Publisher,
+};
 
 /// Called in the moment something is known; it must not block.
 pub type EndpointSink = Arc<dyn Fn(EndpointEvent) + Send + Sync>;
+
+/// Of the output of what keeps dying, told with it; the bound in bytes holds too.
+const LAST_LINES: usize = 100;
+const LAST_BYTES: usize = 16 << 10;
 
 /// Events kept for a reader that is slow or has not come yet; beyond that the oldest are dropped.
 const EVENTS: usize = 10_000;
@@ -121,6 +129,7 @@ impl Agent {
         publisher: &mut Publisher,
         now: Timestamp,
     ) {
+        note_last_lines(cx, instance, step);
         let report = instance.report(step, &cx.config.host, now);
         if instance.report.as_deref() == Some(&report) {
             return;
@@ -168,5 +177,18 @@ impl Agent {
             );
             cx.say(instance, Kind::InstanceFailed, message);
         }
+    }
+}
+
+/// What keeps dying is told with what it said last, until it is ready again. Its engine keeps what a container said.
+fn note_last_lines(cx: &Context, instance: &mut Instance, step: &decide::node::Step) {
+    let run = instance.state.runs;
+    let ended = matches!(step.state, State::BackingOff { .. } | State::Failed { .. });
+    if step.ready {
+        instance.last_lines = LastLines::default();
+    } else if ended && instance.process().is_some() && instance.last_lines.run != run {
+        let files = logs::all(&instance.folder.log(), cx.config.logs.files);
+        let lines = logs::last_lines(&files, LAST_LINES, LAST_BYTES);
+        instance.last_lines = LastLines { run, lines };
     }
 }

@@ -42,6 +42,25 @@ pub fn tail(files: &[PathBuf], lines: usize, mut end: u64) -> Result<Vec<u8>, Er
     Ok(tail.chunks.into_iter().rev().flatten().collect())
 }
 
+/// The last lines as text, the newest of them within so many bytes. What cannot be read is no line.
+pub fn last_lines(files: &[PathBuf], lines: usize, bytes: usize) -> Vec<String> {
+    let tail = tail(files, lines, u64::MAX).unwrap_or_default();
+    let text = String::from_utf8_lossy(&tail);
+    let mut room = bytes;
+    let mut last: Vec<String> = text
+        .lines()
+        .rev()
+        .take_while(|line| {
+            let fits = line.len() < room;
+            room = room.saturating_sub(line.len() + 1);
+            fits
+        })
+        .map(str::to_owned)
+        .collect();
+    last.reverse();
+    last
+}
+
 /// Grows backwards, newest chunk first, until so many line ends are passed.
 struct Tail {
     chunks: Vec<Vec<u8>>,
@@ -145,6 +164,21 @@ mod tests {
         assert_eq!(last("x", "", 0), "");
         assert_eq!(last("1\nlong ", "line\n", 1), "long line\n", "a cut has split it");
         assert_eq!(last("1\n2\n", "\n", 2), "2\n\n");
+    }
+
+    #[test]
+    fn last_lines_are_bounded_in_number_and_in_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("output.log");
+        let text: String = (0..300).map(|n| format!("line {n}\n")).collect();
+        std::fs::write(&path, text).unwrap();
+        let last = |lines, bytes| last_lines(std::slice::from_ref(&path), lines, bytes);
+        let hundred = last(100, 16 << 10);
+        assert_eq!((hundred.len(), hundred[0].as_str(), hundred[99].as_str()), (100, "line 200", "line 299"));
+        assert_eq!(last(100, 20), ["line 298", "line 299"]);
+        std::fs::write(&path, b"\xff\xfe not text\n").unwrap();
+        assert_eq!(last(5, 100).len(), 1);
+        assert_eq!(last_lines(&[dir.path().join("none")], 5, 100), Vec::<String>::new());
     }
 
     #[test]

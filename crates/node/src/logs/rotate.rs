@@ -18,7 +18,16 @@ use rustix::fs::{FallocateFlags, fallocate};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut(pub u64);
 
-/// Cuts `path` when it is longer than `limit`. Older parts are `<path>.1`, `.2` …, `files - 1` of them.
+/// Whether it is to be cut; one that cannot be looked at is looked at by [`cut`], which says why.
+pub fn is_long(path: &Path, limit: u64) -> bool {
+    match std::fs::metadata(path) {
+        Ok(meta) => meta.len() > limit,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// Cuts `path` when it is longer than `limit`. Older parts are `<path>.1`, `.2` …, `files - 1` of them. Of what a fast
+/// writer, or one whom nobody watched, wrote beyond the limit, the end is kept.
 pub fn cut(path: &Path, limit: u64, files: u32) -> io::Result<Option<Cut>> {
     let size = match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -32,7 +41,8 @@ pub fn cut(path: &Path, limit: u64, files: u32) -> io::Result<Option<Cut>> {
     let mut older = OpenOptions::new().append(true).create_new(true).mode(0o600).open(numbered(path, 1))?;
     let block = block_size(&file);
     let whole = size / block * block;
-    copy(&mut file, &mut older, 0, whole)?;
+    let kept = whole.min(limit / block * block + 2 * block);
+    copy(&mut file, &mut older, whole - kept, kept)?;
     // The whole of the file cannot be collapsed, only what is before its end.
     let collapsed = whole > 0
         && whole < file.metadata()?.len()
@@ -117,6 +127,19 @@ mod tests {
         assert!(cuts > 3);
         assert!(there == written, "byte for byte");
         assert_eq!(gone + std::fs::metadata(&path).unwrap().len(), written.len() as u64);
+    }
+
+    #[test]
+    fn of_a_long_backlog_the_end_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("output.log");
+        let text: String = (0..100_000).map(|n| format!("line {n}\n")).collect();
+        std::fs::write(&path, &text).unwrap();
+        cut(&path, 20_000, 3).unwrap().unwrap();
+        let there: String =
+            all(&path, 3).iter().map(|file| std::fs::read_to_string(file).unwrap_or_default()).collect();
+        assert!(there.len() >= 20_000 && there.len() < 40_000, "{}", there.len());
+        assert!(text.ends_with(&there), "the end, in a row");
     }
 
     #[test]

@@ -51,11 +51,31 @@ pub async fn service(State(api): State<Api>, Key(key): Key) -> Result<Json<Expla
         Some(world) => summary(world, api.control.now()),
         None => "it is not declared".into(),
     };
-    let explanation = explain(&api, &key, key.to_string(), summary, &Subject::Service).await?;
+    let mut explanation = explain(&api, &key, key.to_string(), summary, &Subject::Service).await?;
+    explanation.output = world.as_ref().map(|world| last_lines(world, None)).unwrap_or_default();
     if world.is_none() && explanation.journal.is_empty() {
         return Err(Refused::NotDeclared(key).into());
     }
     Ok(Json(explanation))
+}
+
+/// Of the instance, or of the first that keeps dying; of one that is gone, what its failed deployment keeps.
+fn last_lines(world: &World, id: Option<&InstanceId>) -> Vec<String> {
+    let seen = |placed: &&InstanceId| id.is_none_or(|id| id == *placed);
+    let mut reports = world.plan.placements.keys().filter(seen).filter_map(|placed| world.report(placed));
+    if let Some(told) = reports.find(|told| !told.last_lines.is_empty()) {
+        return told.last_lines.clone();
+    }
+    let Some(id) = id else { return Vec::new() };
+    let of_it = |deployment: &&Deployment| {
+        deployment.metadata.get("output_of").and_then(|of| of.as_str()) == Some(id.to_string().as_str())
+    };
+    world.deployments.iter().rfind(of_it).map(kept_lines).unwrap_or_default()
+}
+
+fn kept_lines(deployment: &Deployment) -> Vec<String> {
+    let lines = deployment.metadata.get("output").and_then(|output| output.as_array());
+    lines.into_iter().flatten().filter_map(|line| Some(line.as_str()?.to_owned())).collect()
 }
 
 fn summary(world: &World, now: Timestamp) -> String {
@@ -75,7 +95,7 @@ pub async fn instance(
         None => "it is gone; what was decided about it is in the journal".into(),
     };
     let is_placed = placed.is_some();
-    let explanation = explain(
+    let mut explanation = explain(
         &api,
         &id.service,
         id.to_string(),
@@ -83,6 +103,7 @@ pub async fn instance(
         &Subject::Instance { id: &id, placed: is_placed },
     )
     .await?;
+    explanation.output = world.as_ref().map(|world| last_lines(world, Some(&id))).unwrap_or_default();
     if !is_placed && explanation.journal.is_empty() {
         return Err(no_such_instance(&id));
     }
@@ -121,7 +142,8 @@ pub async fn deployment(
     let stored = api.control.store().deployment(&id).await?;
     let found = stored.ok_or_else(|| RequestError::NoDeployment(id.clone()))?;
     let subject = Subject::Deployment { id: &id, opened: found.started_at, ended: found.ended_at };
-    Ok(Json(explain(&api, &found.service, id.to_string(), outcome(&found), &subject).await?))
+    let explanation = explain(&api, &found.service, id.to_string(), outcome(&found), &subject).await?;
+    Ok(Json(Explanation { output: kept_lines(&found), ..explanation }))
 }
 
 fn outcome(deployment: &Deployment) -> String {
@@ -152,6 +174,7 @@ async fn explain(
         holds_until: latest.and_then(|(_, report)| report.holds_until).map(Time),
         steps,
         journal: journal(&lines, about),
+        output: Vec::new(),
     })
 }
 

@@ -190,6 +190,7 @@ fn told(placement: &Placement) -> (InstanceId, Arc<InstanceReport>) {
         attempts: Attempts::default(),
         last_exit: None,
         message: String::new(),
+        last_lines: Vec::new(),
         copied: None,
         drift: Vec::new(),
     };

@@ -6,6 +6,7 @@ use std::{io::ErrorKind, path::Path, sync::Arc, time::Duration};
 use edge::Edge;
 use model::{
     NodeId,
+    event::Kind,
     route::{EndpointEvent, EndpointHealth},
 };
 use node::{AssignError, Clock as _, Node};
@@ -14,12 +15,14 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::clock::Clock;
 
-/// An edge that lives says so this often.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// An edge in this process says so this often that it lives; it is called lost after 10 s.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(4);
 /// How long an edge may be too busy to take a `Ready`.
 const READY_TRIES: u32 = 100;
 const READY_PAUSE: Duration = Duration::from_millis(20);
 const ASSIGN_AGAIN: Duration = Duration::from_secs(1);
+/// What is told of an exit waits this long for what is told of its repair.
+const AFTER_AN_EXIT: Duration = Duration::from_millis(25);
 /// Events of a node recorded in one transaction.
 const EVENTS_AT_ONCE: usize = 256;
 
@@ -30,6 +33,7 @@ pub fn node(wires: &mut Wires, control: &Control, node: &Node, id: &NodeId) {
     wires.spawn(assign(control.clone(), node.clone(), id.clone()));
     wires.spawn(observe(control.clone(), node.clone()));
     wires.spawn(record(control.clone(), node.clone()));
+    wires.spawn(look(control.clone(), node.clone()));
 }
 
 async fn assign(control: Control, node: Node, id: NodeId) {
@@ -63,10 +67,27 @@ async fn observe(control: Control, node: Node) {
     }
 }
 
+/// A pass that somebody asks for looks at what is really there, and not only at what was told last.
+async fn look(control: Control, node: Node) {
+    let mut looks = control.feeds().looks;
+    while looks.changed().await.is_ok() {
+        looks.mark_unchanged();
+        node.look().await;
+    }
+}
+
 async fn record(control: Control, node: Node) {
     let mut events = node.events();
     let mut batch = Vec::new();
     while events.recv_many(&mut batch, EVENTS_AT_ONCE).await > 0 {
+        // Its replacement is on its way: an fsync now would hold up the writes that it waits for. It is told in one
+        // transaction with what follows.
+        if batch.iter().any(|event| event.kind == Kind::InstanceExited) {
+            tokio::time::sleep(AFTER_AN_EXIT).await;
+            while let Ok(more) = events.try_recv() {
+                batch.push(more);
+            }
+        }
         control.node_events(std::mem::take(&mut batch)).await;
     }
 }

@@ -179,15 +179,18 @@ fn torn_files_of_the_nodes_ledger_after_a_reboot_cost_a_restart_and_no_more() {
     }
     testkit::until("they are gone", SOON, || setpoint.workloads().is_empty().then_some(()));
     fs::write(node.join("boot.json"), "\"00000000-0000-0000-0000-000000000000\"").unwrap();
-    let tear: [fn(&[u8]) -> Vec<u8>; 3] =
-        [|_| Vec::new(), |bytes| bytes[..bytes.len() / 2].to_vec(), |bytes| vec![0; bytes.len()]];
+    let tear = |kind: usize, bytes: &[u8]| match kind % 3 {
+        0 => Vec::new(),
+        1 => bytes[..bytes.len() / 2].to_vec(),
+        _ => vec![0; bytes.len()],
+    };
     let mut torn = 0;
     for folder in fs::read_dir(node.join("instances")).unwrap() {
         let folder = folder.unwrap().path();
         for name in ["state.json", "identity.json"] {
             let path = folder.join(name);
             let bytes = fs::read(&path).unwrap();
-            fs::write(&path, tear[torn % tear.len()](&bytes)).unwrap();
+            fs::write(&path, tear(torn, &bytes)).unwrap();
             torn += 1;
         }
         // Left by a write that never came to its rename.

@@ -65,6 +65,68 @@ fn a_failure_is_explained_with_its_reason() {
 }
 
 #[test]
+fn what_is_gone_failed_or_was_cancelled_is_explained_too() {
+    let setpoint = setpoint().manifest(&version("v1")).start();
+    let first = setpoint.wait_until_converged("api");
+    let bad =
+        demo(2, &[("FAIL_START", "1")], &format!("{QUICK}\nrestart: {{ attempts: 1, backoff: 100ms }}"));
+    setpoint.apply_ok(&bad, &[]);
+    let mut failing = Vec::new();
+    testkit::until("it has failed", testkit::setpoint::SOON, || {
+        for instance in setpoint.service("api")["instances"].as_array().unwrap() {
+            let id = instance["id"].as_str().unwrap().to_owned();
+            if instance["release"] != first["instances"][0]["release"] && !failing.contains(&id) {
+                failing.push(id);
+            }
+        }
+        let deployments = setpoint.deployments("api");
+        deployments.iter().any(|d| d["number"] == 2 && d["status"] == "failed").then_some(())
+    });
+    setpoint.wait_for_service("api", "the first release is back", |api| api["replicas"]["ready"] == 2);
+    testkit::until("nothing is open", testkit::setpoint::SOON, || {
+        setpoint.deployments("api").iter().all(|d| !d["ended_at"].is_null()).then_some(())
+    });
+    let slow = demo(2, &[("VERSION", "slow"), ("BOOT_DELAY_MS", "20000")], QUICK);
+    setpoint.apply_ok(&slow, &[]);
+    setpoint.wait_for_service("api", "a deployment is open", |api| api["deployment"]["phase"] == "starting");
+    let cancelled = setpoint.service("api")["deployment"]["id"].as_str().unwrap().to_owned();
+    assert!(explain(&setpoint, &cancelled).contains("starting"));
+    setpoint.ok(&["cancel", &cancelled]);
+    assert!(explain(&setpoint, &cancelled).contains("cancelled"));
+    testkit::until("nothing is open", testkit::setpoint::SOON, || {
+        setpoint.deployments("api").iter().all(|d| !d["ended_at"].is_null()).then_some(())
+    });
+    let told: Vec<(String, String)> = setpoint
+        .deployments("api")
+        .iter()
+        .map(|d| (d["id"].as_str().unwrap().to_owned(), d["phase"].as_str().unwrap().to_owned()))
+        .collect();
+    for (id, phase) in &told {
+        assert!(explain(&setpoint, id).contains(phase), "{id} is {phase}");
+    }
+    assert!(!failing.is_empty());
+    for id in &failing {
+        let text = explain(&setpoint, id);
+        assert!(text.contains(id), "{text}");
+    }
+    // Deleted: the service, its instances and its deployments have been, and why they went is known.
+    let last: Vec<String> = first["instances"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|instance| instance["id"].as_str().unwrap().to_owned())
+        .collect();
+    setpoint.ok(&["delete", "api", "--wait"]);
+    assert!(explain(&setpoint, "api").contains("not declared"));
+    for id in last.iter().chain(&failing) {
+        assert!(explain(&setpoint, id).contains("gone"), "{id}");
+    }
+    for (id, phase) in &told {
+        assert!(explain(&setpoint, id).contains(phase), "{id} was {phase}");
+    }
+}
+
+#[test]
 fn recorded_decisions_are_decided_again_to_the_same() {
     let setpoint = setpoint().manifest(&version("v1")).start();
     setpoint.wait_until_converged("api");

@@ -74,6 +74,34 @@ fn what_keeps_dying_fails_with_its_reason_and_its_output_is_kept() {
 }
 
 #[test]
+fn what_keeps_dying_is_reported_with_its_last_100_lines() {
+    let dying = "services:\n  boom:\n    command: [sh, -c, 'seq -f \"said %.0f\" 250; exit 7']\n    \
+                 restart: { backoff: 50ms, max_backoff: 100ms, attempts: 2 }\n";
+    let setpoint = setpoint().manifest(dying).start();
+    let boom = setpoint.wait_until_state("boom", "failed");
+    let expected: Vec<String> = (151..=250).map(|number| format!("said {number}")).collect();
+    // Kept with the deployment that failed, and told with the instance for as long as it is there.
+    let deployment = &setpoint.deployments("boom")[0];
+    assert_eq!(deployment["status"], "failed");
+    assert_eq!(deployment["metadata"]["output"], serde_json::json!(expected), "{deployment:#}");
+    let instance = boom["instances"][0]["id"].as_str().unwrap();
+    assert_eq!(deployment["metadata"]["output_of"], instance);
+    let id = deployment["id"].as_str().unwrap();
+    for subject in ["boom", instance, id] {
+        assert_eq!(setpoint.json(&["explain", subject])["output"], serde_json::json!(expected), "{subject}");
+        let text = setpoint.ok(&["explain", subject]);
+        assert!(text.contains("    said 151\n") && text.contains("    said 250\n"), "{subject}: {text}");
+        assert!(!text.contains("said 150"), "{subject}: {text}");
+    }
+    // A release that stays up says no last words, and those of the failed one are still there.
+    setpoint
+        .apply_ok("services:\n  boom:\n    command: [sleep, '1000']\n    stop: { grace: 1s }\n", &["--wait"]);
+    assert_eq!(setpoint.json(&["explain", "boom"])["output"], serde_json::json!([]));
+    let failed = setpoint.deployments("boom").into_iter().find(|d| d["id"] == id).unwrap();
+    assert_eq!(failed["metadata"]["output"], serde_json::json!(expected));
+}
+
+#[test]
 fn the_first_restart_is_immediate() {
     let setpoint = setpoint().manifest(&demo(1, &[], QUICK)).start();
     let api = setpoint.wait_until_converged("api");

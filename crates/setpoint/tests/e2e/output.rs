@@ -11,8 +11,8 @@ use crate::setpoint;
 
 /// Twice the limit and what may come between two looks, on a busy machine.
 const BOUND: u64 = 400 << 20;
-/// What is kept at the most once it was cut: three files, and the rest.
-const CUT_TO: u64 = 64 << 20;
+/// Far beyond what is kept of a backlog, and far below what grows when nobody cuts.
+const CUT_TO: u64 = 120 << 20;
 
 /// Numbered lines, as fast as a shell's `seq` can; a pause now and then leaves time to others.
 const WRITER: &str = "services:\n  writer:\n    command: [sh, -c, 'n=0; while :; do \
@@ -28,8 +28,12 @@ fn size(setpoint: &Setpoint) -> u64 {
     files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
 }
 
+/// All but the last line, of which the writer may have written no more than a part.
 fn numbers(logs: &str) -> Vec<u64> {
-    logs.lines().filter_map(|line| line.split("line ").nth(1)?.split(' ').next()?.parse().ok()).collect()
+    let number = |line: &str| line.split("line ").nth(1)?.split(' ').next()?.parse().ok();
+    let mut numbers: Vec<u64> = logs.lines().filter_map(number).collect();
+    numbers.pop();
+    numbers
 }
 
 #[track_caller]

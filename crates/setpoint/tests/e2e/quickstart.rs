@@ -30,6 +30,64 @@ fn the_first_command_of_the_readme_serves_a_site_and_two_replicas() {
     assert_eq!((served.status, served.text()), (200, page));
 }
 
+/// The lines of the first block of code behind a heading, without what they say about themselves.
+fn commands(readme: &str, heading: &str) -> Vec<String> {
+    let behind = readme.split_once(heading).unwrap_or_else(|| panic!("no `{heading}`")).1;
+    let block = behind.split("```").nth(1).unwrap();
+    let lines = block.lines().map(|line| line.split("  #").next().unwrap().trim().to_owned());
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn the_ten_more_lines_of_the_readme_do_what_they_say() {
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    let lines = commands(&readme, "## Ten more lines");
+    assert_eq!(lines.len(), 10, "{lines:#?}");
+    let builder = setpoint().any_ports();
+    let (work, bin) = (builder.work(), builder.work().join("bin"));
+    let example = repository().join("examples");
+    let quickstart = std::fs::read_to_string(example.join("quickstart.yaml")).unwrap();
+    let site = example.join("site").to_str().unwrap().to_owned();
+    let changed =
+        quickstart.replace("./site", &site).replace("replicas: 2", "replicas: 2\n    env: { LOG: debug }");
+    assert!(changed.contains(&site) && changed.contains("LOG: debug"), "{quickstart}");
+    testkit::fixture::folder(&work, &[("app.yaml", &changed), ("public/index.html", "mine")]);
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_setpoint"), bin.join("setpoint")).unwrap();
+    let setpoint = builder.arg("-f").arg(example.join("quickstart.yaml").to_str().unwrap()).start();
+    setpoint.wait_until_converged("docs");
+    setpoint.wait_until_converged("api");
+    // Other tests run the demo app as well: here, ours alone are found.
+    let pids: Vec<String> = setpoint.workloads().iter().map(|workload| workload.pid.to_string()).collect();
+    testkit::fixture::script(&bin.join("pgrep"), &format!("echo '{}'", pids.join("\n")));
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    for line in &lines {
+        println!("$ {line}");
+        // It would follow for ever.
+        let line = if line.contains("events -f") { format!("timeout 2 {line}") } else { line.clone() };
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &line]).current_dir(&work).env("PATH", &path).env("SETPOINT_DATA", setpoint.data());
+        let output = testkit::setpoint::bounded(shell);
+        let fine = match line.as_str() {
+            line if line.starts_with("timeout") => {
+                output.code == 124 && output.stdout.contains("instance.exited")
+            }
+            line if line.contains(" plan ") => output.code == 3,
+            _ => output.code == 0,
+        };
+        assert!(fine, "{line}: {output:?}");
+        if line.contains("deploy docs") {
+            assert_eq!(setpoint.get("docs.localhost", "/").text(), "mine");
+        }
+        if line.contains("kill -9") {
+            setpoint.wait_for_event("instance.exited", &[]);
+        }
+        setpoint.wait_until_converged("api");
+        setpoint.wait_until_converged("docs");
+    }
+    assert_ne!(setpoint.get("docs.localhost", "/").text(), "mine", "the folder before it");
+}
+
 #[test]
 fn off_a_terminal_stdout_is_the_ready_line_alone_and_comes_before_convergence() {
     let slow = testkit::fixture::demo(1, &[("BOOT_DELAY_MS", "1500")], testkit::fixture::QUICK);

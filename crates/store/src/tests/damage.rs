@@ -117,6 +117,23 @@ async fn an_unreadable_event_does_not_stop_the_stream() {
 }
 
 #[tokio::test]
+async fn an_unreadable_line_of_the_journal_leaves_the_others_readable() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let leader = Leader::of(&store, "a").await;
+    let mut row = create(&store, "api").await;
+    for phase in [Phase::Starting, Phase::Active] {
+        leader.commit(&store, reaching(&row, phase)).await;
+        row = load(&store, "api").await;
+    }
+    let lines = store.journal_of(&key("api"), 10, None).await.unwrap();
+    assert!(lines.len() > 1, "{lines:?}");
+    disk.run("UPDATE journal SET report = 'junk' WHERE seq = (SELECT MAX(seq) FROM journal)").await;
+    assert_eq!(store.journal_of(&key("api"), 10, None).await.unwrap(), lines[1..]);
+    store.journal(lines[0].seq).await.expect_err("asked for by its number, it is not taken for another");
+}
+
+#[tokio::test]
 async fn tampering_with_the_audit_trail_shows_where() {
     for (damage, at) in [
         ("UPDATE audit SET actor = 'nobody' WHERE seq = 2", 2),

@@ -88,7 +88,7 @@ async fn is_about(client: &Client, target: &str, service: &ServiceKey) -> Result
 }
 
 fn explained(explanation: &Explanation) -> Vec<String> {
-    let Explanation { subject, summary, at, steps, holds_until, journal } = explanation;
+    let Explanation { subject, summary, at, steps, holds_until, journal, output } = explanation;
     let mut lines = vec![format!("{}: {}", text::line(subject), text::line(summary))];
     if let Some(at) = at {
         lines.push(format!("found at {at}"));
@@ -98,6 +98,10 @@ fn explained(explanation: &Explanation) -> Vec<String> {
         Some(until) => format!("holds until {until}, unless something changes"),
         None => "holds until something changes".into(),
     });
+    if !output.is_empty() {
+        lines.push("its last output:".into());
+        lines.extend(output.iter().map(|line| format!("    {}", text::line(line))));
+    }
     if !journal.is_empty() {
         lines.push("recorded:".into());
     }
