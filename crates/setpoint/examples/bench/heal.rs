@@ -60,7 +60,7 @@ fn ours() -> Result<Vec<f64>, Box<dyn Error>> {
     Ok(samples)
 }
 
-fn kill_to_listening(pid: u64, address: SocketAddr) -> Result<f64, Box<dyn Error>> {
+pub fn kill_to_listening(pid: u64, address: SocketAddr) -> Result<f64, Box<dyn Error>> {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid)?).ok_or("no pid")?;
     let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
     let began = Instant::now();
@@ -71,7 +71,7 @@ fn kill_to_listening(pid: u64, address: SocketAddr) -> Result<f64, Box<dyn Error
     listening(address, began)
 }
 
-fn listening(address: SocketAddr, began: Instant) -> Result<f64, Box<dyn Error>> {
+pub fn listening(address: SocketAddr, began: Instant) -> Result<f64, Box<dyn Error>> {
     while TcpStream::connect(address).is_err() {
         if began.elapsed() > BOUND {
             return Err(format!("nothing listens on {address} again").into());

@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "a command for a terminal")]
 
+mod containers;
 mod heal;
 mod idle;
 mod pass;
@@ -24,6 +25,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if runs("heal") {
         heal::run(&mut report)?;
+    }
+    let (heals, scales) = (runs("container-heal"), runs("container-scale"));
+    if heals || scales {
+        containers::run(&mut report, heals, scales)?;
     }
     println!("{}", report.table());
     println!("{}", report.json());
