@@ -161,7 +161,7 @@ async fn a_down_instance_gets_nothing_until_it_is_ready_also_across_tables() {
     running.edge.endpoint_event(&event("default.api.1.1", EndpointHealth::Down));
     let answer = running.get("api.localhost", "/").await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
-    running.edge.endpoint_event(&event(OLD, EndpointHealth::Ready));
+    running.edge.endpoint_event(&event_at(OLD, EndpointHealth::Ready, a.address));
     assert_eq!(answers(6).await, "a");
     running.edge.publish(&api(3, &both[..1]));
     running.edge.publish(&api(4, &both));
@@ -175,7 +175,7 @@ async fn a_death_told_before_the_table_that_names_the_instance_counts() {
     running.edge.endpoint_event(&event(OLD, EndpointHealth::Down));
     running.edge.publish(&api(1, &[(OLD, a.address)]));
     assert_eq!(running.get("api.localhost", "/").await.status, 503);
-    running.edge.endpoint_event(&event(OLD, EndpointHealth::Ready));
+    running.edge.endpoint_event(&event_at(OLD, EndpointHealth::Ready, a.address));
     assert_eq!(running.get("api.localhost", "/").await.text(), "a");
 }
 

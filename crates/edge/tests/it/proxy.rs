@@ -400,7 +400,7 @@ async fn an_ejected_endpoint_is_tried_again_after_a_while_or_as_soon_as_it_is_re
         let _back =
             upstream_at(tokio::net::TcpListener::bind(gone).await.unwrap(), |_, _| Act::Text("a".into()));
         if by_event {
-            running.edge.endpoint_event(&event(A, model::route::EndpointHealth::Ready));
+            running.edge.endpoint_event(&event_at(A, model::route::EndpointHealth::Ready, gone));
         }
         let returned = async { while running.get("api.localhost", "/").await.text() != "a" {} };
         tokio::time::timeout(BOUND, returned).await.expect("it never came back");

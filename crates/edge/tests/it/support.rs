@@ -93,6 +93,11 @@ pub fn event(instance: &str, health: EndpointHealth) -> EndpointEvent {
     EndpointEvent { instance: instance.parse().unwrap(), address: "127.0.0.1:1".into(), health }
 }
 
+/// The same at the address that it listens on: where a table does not name it, `Ready` lifts nothing.
+pub fn event_at(instance: &str, health: EndpointHealth, address: SocketAddr) -> EndpointEvent {
+    EndpointEvent { address: address.to_string(), ..event(instance, health) }
+}
+
 pub fn in_flight(report: &EdgeReport, instance: &str) -> u64 {
     report.in_flight.get(&instance.parse().unwrap()).copied().unwrap_or(0)
 }

@@ -285,8 +285,7 @@ fn what_cannot_be_deployed_is_refused_before_anything_is_sent() {
     let fake =
         Fake::start(|_| Reply::json(&services(service("converged", 1, Value::Null)))).in_folder(dir.path());
     for (args, word) in [
-        (&["deploy", "api", "--image", "x:1"][..], "--image is not possible yet"),
-        (&["deploy", "api", "--git", "https://x/y#z"], "--git is not possible yet"),
+        (&["deploy", "api", "--git", "https://x/y#z"][..], "--git is not possible yet"),
         (&["deploy", "api", "."], "is a process and takes no content"),
     ] {
         let ended = run(dir.path(), args);

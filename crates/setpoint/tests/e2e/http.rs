@@ -52,15 +52,20 @@ fn without_the_token_nothing_but_health_and_ready_answers() {
     let token = setpoint.token();
     for (method, path) in closed {
         let bare = send(&setpoint, plain(&setpoint, method, path));
-        assert_eq!(bare.status, 401, "{method} {path}");
+        assert!([401, 429].contains(&bare.status), "{method} {path}: {}", bare.status);
         let truncated = format!("Bearer {}", &token[..token.len() - 1]);
         for wrong in ["Bearer nope", "Bearer ", "Basic abc", truncated.as_str()] {
             let answer = send(&setpoint, plain(&setpoint, method, path).header("Authorization", wrong));
-            assert_eq!(answer.status, 401, "{method} {path} {wrong}");
+            // Whoever keeps failing is told to wait, and is no wiser for it.
+            assert!([401, 429].contains(&answer.status), "{method} {path} {wrong}: {}", answer.status);
             assert!(!answer.text().contains(&token));
         }
         let in_query = send(&setpoint, plain(&setpoint, method, &format!("{path}?token={token}")));
-        assert_eq!(in_query.status, 401, "a token in the address ends up in logs");
+        assert!(
+            [401, 429].contains(&in_query.status),
+            "a token in the address ends up in logs: {}",
+            in_query.status
+        );
     }
     assert_eq!(setpoint.service("api")["state"], "converged");
 }

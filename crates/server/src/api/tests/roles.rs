@@ -39,6 +39,7 @@ const WHO: &[(&str, &str, &str)] = &[
     ("POST /api/v1/artifacts", "deployer", "anywhere"),
     ("GET /api/v1/artifacts/{digest}", "deployer", "anywhere"),
     ("POST /api/v1/reconcile", "operator", "cluster"),
+    ("POST /api/v1/gc", "operator", "cluster"),
     ("GET /api/v1/nodes", "viewer", "cluster"),
     ("GET /api/v1/nodes/{id}", "viewer", "cluster"),
     ("POST /api/v1/nodes/{id}/drain", "operator", "cluster"),
