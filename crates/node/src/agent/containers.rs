@@ -48,6 +48,8 @@ pub(crate) struct View {
     away: Option<(Timestamp, String)>,
     pub machine: Machine,
     listing: bool,
+    /// Asked for meanwhile: what the list under way says may be from before.
+    list_again: bool,
     /// People know that it is away.
     told_away: bool,
 }
@@ -215,20 +217,19 @@ impl Agent {
             return;
         };
         match what {
-            What::Ended(status) => {
-                let run = self.instances.get(&id).and_then(|instance| Some(instance.life()?.run()));
-                match run {
-                    Some(run) => self.ended(&id, run, status),
-                    None => self.look_at_container(&id, false),
-                }
-            }
-            What::Changed | What::Made => self.look_at_container(&id, false),
+            // Where the kernel tells its end, the engine's word for it comes with that.
+            What::Ended if self.instances.get(&id).and_then(Instance::life).is_some_and(Life::is_seen) => {}
+            What::Ended | What::Changed | What::Made => self.look_at_container(&id, false),
         }
     }
 
     /// Asks for all containers with our marks: what events have missed shows in it.
     pub(super) fn list_containers(&mut self) {
-        if !self.engine.listening || std::mem::replace(&mut self.engine.listing, true) {
+        if !self.engine.listening {
+            return;
+        }
+        if std::mem::replace(&mut self.engine.listing, true) {
+            self.engine.list_again = true;
             return;
         }
         let cx = self.cx.clone();
@@ -240,6 +241,13 @@ impl Agent {
 
     pub(super) fn listed(&mut self, listed: Result<Vec<Listed>, EngineError>) {
         self.engine.listing = false;
+        self.take_list(listed);
+        if std::mem::take(&mut self.engine.list_again) {
+            self.list_containers();
+        }
+    }
+
+    fn take_list(&mut self, listed: Result<Vec<Listed>, EngineError>) {
         let listed = match listed {
             Ok(listed) => listed,
             Err(error) if error.is_away() => return self.engine_away(error.to_string()),
@@ -323,6 +331,7 @@ impl Agent {
         let (cx, id) = (self.cx.clone(), id.clone());
         let (assigned, folder, port) =
             (instance.assigned.clone(), instance.folder.clone(), instance.state.port);
+        let container = record.as_ref().and_then(|record| record.id.clone());
         tokio::spawn(async move {
             let look = match record {
                 Some(record) => look_at(&cx, &assigned, &folder, port, &record, image)
@@ -330,18 +339,35 @@ impl Agent {
                     .map(|look| look.map(Box::new)),
                 None => Ok(None),
             };
-            let _ = cx.events.send(Event::LookedAt { id, look }).await;
+            let _ = cx.events.send(Event::LookedAt { id, container, look }).await;
         });
     }
 
-    pub(super) fn looked_at(&mut self, id: &InstanceId, look: Result<Option<Box<Look>>, EngineError>) {
+    pub(super) fn looked_at(
+        &mut self,
+        id: &InstanceId,
+        container: Option<&str>,
+        look: Result<Option<Box<Look>>, EngineError>,
+    ) {
         let Some(instance) = self.instances.get_mut(id) else { return };
+        let about_another = match (instance.record(), container) {
+            (Some(record), Some(asked)) => !record.is_about(asked),
+            (Some(record), None) => record.id.is_some(),
+            (None, Some(_)) => true,
+            (None, None) => false,
+        };
         if let Some(held) = &mut instance.held {
             held.looking = false;
         }
         match look {
             // Something is being done there; its own outcome says how it is.
             _ if instance.busy.is_some() => {}
+            // It was asked before there was another.
+            Ok(_) if about_another => {
+                if let Some(held) = &mut instance.held {
+                    held.look_again = true;
+                }
+            }
             Ok(Some(look)) => self.take_look(id, &look),
             Ok(None) => self.container_gone(id),
             Err(error) if error.is_away() => self.engine_away(error.to_string()),
@@ -405,6 +431,7 @@ impl Agent {
         let now = self.cx.now();
         let Some(instance) = self.instances.get_mut(id) else { return };
         let started = instance.record().and_then(|record| record.started.clone());
+        let of_this_run = instance.record().is_some_and(|record| record.is_run_of(seen));
         match &seen.state {
             State::Running | State::Paused => {
                 let known = instance.life().is_some() && started == seen.started;
@@ -424,6 +451,8 @@ impl Agent {
                 let exit = Exit { at: now, status: *exit };
                 let why = why.clone();
                 match &instance.run {
+                    // Looked at before it was started anew.
+                    Run::Alive { .. } if !of_this_run => return,
                     Run::Alive { life, .. } => {
                         let run = life.run();
                         self.ended(id, run, exit.status);

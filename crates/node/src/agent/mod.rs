@@ -130,6 +130,8 @@ pub(crate) enum Event {
     Listed(Result<Vec<Listed>, EngineError>),
     LookedAt {
         id: InstanceId,
+        /// The container that was asked about.
+        container: Option<String>,
         look: Result<Option<Box<Look>>, EngineError>,
     },
     /// Its first process ended, and its engine does not say how.
@@ -335,7 +337,7 @@ impl Agent {
             Event::Engine(news) => self.engine_news(news),
             Event::Machine(machine) => self.engine.machine = machine,
             Event::Listed(listed) => self.listed(listed),
-            Event::LookedAt { id, look } => self.looked_at(&id, look),
+            Event::LookedAt { id, container, look } => self.looked_at(&id, container.as_deref(), look),
             Event::Lost { id, run, cause } => self.lost(&id, run, cause),
         }
     }

@@ -31,6 +31,16 @@ pub struct Record {
 const FILE: &str = "container.json";
 
 impl Record {
+    /// Whether an answer is about this container: what was asked about the one before it says nothing of this one.
+    pub fn is_about(&self, asked: &str) -> bool {
+        self.id.as_deref() == Some(asked)
+    }
+
+    /// Whether what was seen is the run that the ledger knows, and not one before it.
+    pub fn is_run_of(&self, seen: &Seen) -> bool {
+        self.started.is_none() || self.started == seen.started
+    }
+
     /// Takes the address that it has been given; it may be another after each start.
     pub fn addressed(&mut self, seen: &Seen, network: Option<&str>) {
         let address =
@@ -46,5 +56,34 @@ impl Record {
     /// `None`: no container was ever asked for.
     pub fn read(folder: &Folder) -> Result<Option<Self>, ledger::Error> {
         files::read(&folder.path().join(FILE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::container::look::State;
+
+    fn seen(started: &str) -> Seen {
+        Seen {
+            id: "new".into(),
+            name: "web".into(),
+            state: State::Running,
+            pid: None,
+            started: Some(started.into()),
+            health: None,
+            networks: BTreeMap::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    #[test]
+    fn an_answer_about_a_container_or_a_run_before_says_nothing_of_this_one() {
+        let record = Record { id: Some("new".into()), started: Some("later".into()), ..Record::default() };
+        assert!(record.is_about("new") && !record.is_about("old"));
+        assert!(record.is_run_of(&seen("later")) && !record.is_run_of(&seen("before")));
+        assert!(!Record::default().is_about("new"), "one that was never answered for is asked by its nonce");
     }
 }

@@ -48,7 +48,8 @@ pub enum News {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    Ended(ExitStatus),
+    /// Its first process ended. How, the engine says when it is asked: an event may be about a run before this one.
+    Ended,
     /// Something about it is to be looked at.
     Changed,
     /// Somebody made one with our labels.
@@ -145,10 +146,7 @@ fn news(event: &EventMessage) -> Option<News> {
     let container = |id: &str, what| Some(News::Container { id: id.to_owned(), what });
     match event.typ? {
         Type::CONTAINER => match action {
-            "die" => {
-                let code = attribute("exitCode").and_then(|code| code.parse().ok());
-                container(actor.id.as_deref()?, What::Ended(code.map_or(ExitStatus::Unknown, exit_status)))
-            }
+            "die" => container(actor.id.as_deref()?, What::Ended),
             "create" => {
                 attribute(super::names::CLUSTER)?;
                 container(actor.id.as_deref()?, What::Made)
@@ -263,11 +261,7 @@ mod tests {
     fn each_event_says_where_to_look() {
         let container = |what| Some(News::Container { id: "c".into(), what });
         for (event, expected) in [
-            (
-                event(Type::CONTAINER, "die", "c", &[("exitCode", "137")]),
-                container(What::Ended(ExitStatus::Signal(9))),
-            ),
-            (event(Type::CONTAINER, "die", "c", &[]), container(What::Ended(ExitStatus::Unknown))),
+            (event(Type::CONTAINER, "die", "c", &[("exitCode", "137")]), container(What::Ended)),
             (event(Type::CONTAINER, "health_status: healthy", "c", &[]), container(What::Changed)),
             (event(Type::CONTAINER, "create", "c", &[("setpoint.cluster", "x")]), container(What::Made)),
             (event(Type::CONTAINER, "create", "c", &[]), None),

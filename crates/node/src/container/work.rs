@@ -174,11 +174,11 @@ impl Work<'_> {
         }
         let mark = format!("{}={}", names::NONCE, record.nonce);
         let found = list(self.engine, HashMap::from([("label".to_owned(), vec![mark])])).await?;
-        // With a copy of all our labels beside it there is no telling which one is ours.
-        let [one] = found.as_slice() else { return Ok(None) };
-        match &one.id {
-            Some(id) => Ok(inspect(self.engine, id).await?),
-            None => Ok(None),
+        match found.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(inspect(self.engine, one.id.as_deref().unwrap_or_default()).await?),
+            // A copy of all our labels beside it: which one is ours cannot be told, and that is not "none".
+            several => Err(Failure::Several { id: self.order.id.clone(), count: several.len() }),
         }
     }
 
