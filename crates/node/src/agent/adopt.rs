@@ -79,7 +79,7 @@ impl Agent {
             unclaimed: Default::default(),
             containers: Default::default(),
             strange_containers: Vec::new(),
-            engine: super::containers::View::default(),
+            engine: super::engine::View::default(),
             strange: Vec::new(),
             orphans: Default::default(),
             timers: Timers::default(),

@@ -1,7 +1,4 @@
-//! The agent's dealings with a container engine: what it says becomes what is known of the instances, and operations on
-//! them run in tasks of their own.
-
-use std::collections::BTreeMap;
+//! What is known of each container: looks at it, its life and its end, and what operations on it came to.
 
 use decide::{
     health::{Health, Purpose},
@@ -10,8 +7,8 @@ use decide::{
 use model::{
     InstanceId, Timestamp,
     container::Network,
-    event::{self, Kind},
-    observation::{Copied, Exit, ExitStatus, Stranger},
+    event::Kind,
+    observation::{Copied, Exit, ExitStatus},
     spec::{Check, Template},
 };
 
@@ -23,45 +20,17 @@ use crate::{
     container::{
         Record, Seen,
         engine::Error as EngineError,
-        look::{self, Judged, Machine, State, Wanted},
+        look::{self, Judged, State, Wanted},
         names,
         probe::Inside,
         registry,
-        watch::{self, News, Watched, What},
-        work::{self, Listed},
+        watch::Watched,
     },
     instance::{Instance, Run},
     life::Life,
     process::files,
     site,
 };
-
-/// News of the engine waiting for the agent.
-const NEWS: usize = 1024;
-
-/// What is known of the engine as a whole.
-#[derive(Debug, Default)]
-pub(crate) struct View {
-    /// Somebody listens to it.
-    listening: bool,
-    /// Since when it has not answered, and why; before its first answer, since the node's start.
-    away: Option<(Timestamp, String)>,
-    pub machine: Machine,
-    listing: bool,
-    /// Asked for meanwhile: what the list under way says may be from before.
-    list_again: bool,
-    /// People know that it is away.
-    told_away: bool,
-}
-
-impl View {
-    /// Tells an instance whether its engine answers.
-    pub fn tell(&self, instance: &mut Instance) {
-        if instance.held.is_some() {
-            instance.away.clone_from(&self.away);
-        }
-    }
-}
 
 /// What a look at one container found. `None` for an image or files that were not looked at.
 #[derive(Debug)]
@@ -116,200 +85,6 @@ pub(super) fn command(cx: &Context, instance: &Instance, words: &[Template]) -> 
 }
 
 impl Agent {
-    /// From the first container on, the engine is listened to.
-    pub(super) fn listen_to_engine(&mut self) {
-        if self.engine.listening || !self.instances.values().any(|instance| instance.held.is_some()) {
-            return;
-        }
-        self.engine.listening = true;
-        let now = self.cx.now();
-        let cause = format!("the engine at {} has not answered yet", self.cx.engine.host());
-        self.engine.away = Some((now, cause));
-        for instance in self.instances.values_mut() {
-            self.engine.tell(instance);
-        }
-        let (tell, mut news) = tokio::sync::mpsc::channel(NEWS);
-        tokio::spawn(watch::run(self.cx.engine.clone(), self.cx.doubt.clone(), tell));
-        let events = self.cx.events.clone();
-        tokio::spawn(async move {
-            while let Some(news) = news.recv().await {
-                if events.send(Event::Engine(news)).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-
-    pub(super) fn engine_news(&mut self, news: News) {
-        match news {
-            News::Away { cause } => self.engine_away(cause),
-            News::Back => self.engine_back(),
-            News::Container { id, what } => self.container_news(&id, what),
-            News::Images => {
-                for id in self.held_ids() {
-                    self.look_at_container(&id, true);
-                }
-            }
-            // One in use cannot be removed; one that is needed is missed, and named, when its container is made.
-            News::Volume { name } => tracing::info!(%name, "a volume was removed"),
-        }
-    }
-
-    fn engine_away(&mut self, cause: String) {
-        if self.engine.away.as_ref().is_some_and(|(_, before)| *before == cause) {
-            return;
-        }
-        let now = self.cx.now();
-        let since = self.engine.away.as_ref().map_or(now, |(since, _)| *since);
-        if !self.engine.told_away {
-            self.engine.told_away = true;
-            self.say_of_engine(
-                Kind::EngineAway,
-                format!("{cause}; what runs there runs on, and nothing is changed"),
-            );
-        }
-        self.engine.away = Some((since, cause));
-        self.tell_engine();
-    }
-
-    /// It answers. What it says of each container is asked anew: nobody knows what happened meanwhile.
-    fn engine_back(&mut self) {
-        let cx = self.cx.clone();
-        tokio::spawn(async move {
-            if let Ok(machine) = work::machine(&cx.engine).await {
-                let _ = cx.events.send(Event::Machine(machine)).await;
-            }
-        });
-        if self.engine.away.is_some() {
-            for id in self.held_ids() {
-                if let Some(held) = self.instances.get_mut(&id).and_then(|instance| instance.held.as_mut()) {
-                    held.glance.clear();
-                }
-            }
-        }
-        self.list_containers();
-    }
-
-    fn say_of_engine(&self, kind: Kind, message: String) {
-        let event = event::Event { kind, service: None, instance: None, deployment: None, message };
-        self.cx.outside.event(event);
-    }
-
-    fn tell_engine(&mut self) {
-        let ids = self.held_ids();
-        for id in &ids {
-            if let Some(instance) = self.instances.get_mut(id) {
-                self.engine.tell(instance);
-            }
-            self.touch(id);
-        }
-    }
-
-    fn held_ids(&self) -> Vec<InstanceId> {
-        self.instances.values().filter(|instance| instance.held.is_some()).map(|i| i.id.clone()).collect()
-    }
-
-    fn container_news(&mut self, container: &str, what: What) {
-        let Some(id) = self.containers.get(container).cloned() else {
-            if what == What::Made {
-                self.list_containers();
-            }
-            return;
-        };
-        match what {
-            // Where the kernel tells its end, the engine's word for it comes with that.
-            What::Ended if self.instances.get(&id).and_then(Instance::life).is_some_and(Life::is_seen) => {}
-            What::Ended | What::Changed | What::Made => self.look_at_container(&id, false),
-        }
-    }
-
-    /// Asks for all containers with our marks: what events have missed shows in it.
-    pub(super) fn list_containers(&mut self) {
-        if !self.engine.listening {
-            return;
-        }
-        if std::mem::replace(&mut self.engine.listing, true) {
-            self.engine.list_again = true;
-            return;
-        }
-        let cx = self.cx.clone();
-        tokio::spawn(async move {
-            let listed = work::ours(&cx.engine, &cx.config.cluster).await;
-            let _ = cx.events.send(Event::Listed(listed)).await;
-        });
-    }
-
-    pub(super) fn listed(&mut self, listed: Result<Vec<Listed>, EngineError>) {
-        self.engine.listing = false;
-        self.take_list(listed);
-        if std::mem::take(&mut self.engine.list_again) {
-            self.list_containers();
-        }
-    }
-
-    fn take_list(&mut self, listed: Result<Vec<Listed>, EngineError>) {
-        let listed = match listed {
-            Ok(listed) => listed,
-            Err(error) if error.is_away() => return self.engine_away(error.to_string()),
-            Err(error) => return tracing::warn!(%error, "the containers cannot be listed"),
-        };
-        if self.engine.away.take().is_some() {
-            if std::mem::take(&mut self.engine.told_away) {
-                let message = format!("the engine at {} answers", self.cx.engine.host());
-                self.say_of_engine(Kind::EngineBack, message);
-            }
-            for instance in self.instances.values_mut() {
-                self.engine.tell(instance);
-            }
-        }
-        let by_id: BTreeMap<&str, &Listed> = listed.iter().map(|found| (found.id.as_str(), found)).collect();
-        for id in self.held_ids() {
-            self.glance(&id, &by_id);
-        }
-        self.note_strangers(&listed);
-    }
-
-    /// What looks as it did needs no closer look.
-    fn glance(&mut self, id: &InstanceId, listed: &BTreeMap<&str, &Listed>) {
-        let Some(instance) = self.instances.get_mut(id) else { return };
-        let Some(held) = &mut instance.held else { return };
-        let of_record =
-            held.record.as_ref().and_then(|record| record.id.as_deref()).and_then(|id| listed.get(id));
-        let glance = of_record.map(|found| found.glance.clone()).unwrap_or_default();
-        let unknown = matches!(instance.run, Run::Unknown { .. });
-        if unknown || glance != held.glance || glance.is_empty() {
-            held.glance = glance;
-            self.look_at_container(id, true);
-        } else {
-            self.touch(id);
-        }
-    }
-
-    /// Whoever bears our marks and is in no ledger is reported, and left alone.
-    fn note_strangers(&mut self, listed: &[Listed]) {
-        let stranger = |found: &&Listed| {
-            let claimed = found.instance.as_ref().and_then(|id| self.instances.get(id));
-            let ours = claimed.is_some_and(|instance| {
-                // One that is being made is not in the ledger yet.
-                instance.busy.is_some()
-                    || instance.record().is_none_or(|record| {
-                        record.id.as_deref() == Some(&found.id)
-                            || (record.id.is_none() && record.nonce == found.nonce)
-                    })
-            });
-            !ours
-        };
-        let strangers = listed.iter().filter(stranger).map(|found| Stranger {
-            what: format!("container {}", found.name),
-            message: match &found.instance {
-                Some(id) => format!("it bears the labels of instance {id} and is not its container"),
-                None => "it bears our labels and names no instance".into(),
-            },
-        });
-        self.strange_containers = strangers.collect();
-        self.tell_strangers();
-    }
-
     pub(super) fn note_container(&mut self, instance: &Instance) {
         if let Some(container) = instance.record().and_then(|record| record.id.clone()) {
             self.containers.insert(container, instance.id.clone());
@@ -747,17 +522,5 @@ impl Agent {
             }
         }
         self.look_again(id);
-    }
-
-    /// With the last container of a project here goes its network.
-    pub(super) fn leave_network(&self, gone: &InstanceId) {
-        let project = gone.service.project.clone();
-        let others =
-            self.instances.values().any(|other| other.held.is_some() && other.id.service.project == project);
-        if others || !self.engine.listening {
-            return;
-        }
-        let cx = self.cx.clone();
-        tokio::spawn(async move { work::remove_network(&cx.engine, &cx.config.cluster, &project).await });
     }
 }

@@ -7,6 +7,7 @@ mod compare;
 mod container_job;
 mod containers;
 mod ending;
+mod engine;
 mod hints;
 mod job;
 mod logs;
@@ -237,7 +238,7 @@ pub(crate) struct Agent {
     strange_containers: Vec<Stranger>,
     /// Whose each container is, by the id that its engine knows.
     containers: BTreeMap<String, InstanceId>,
-    engine: containers::View,
+    engine: engine::View,
     /// Processes whose ledger was lost: taken over when an assignment names them.
     orphans: BTreeMap<InstanceId, Orphan>,
     accepted: Option<Stamp>,
