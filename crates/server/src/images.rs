@@ -1,12 +1,13 @@
 //! What names of images stand for. Somebody else asks (an engine on a node); here it is asked for as often as needed and
 //! no oftener, before anything is decided from the answer.
 
-use std::{fmt, future::Future, pin::Pin};
+use std::fmt;
 
 use decide::{
     intent::{self, Content, Images},
     world::World,
 };
+use futures_util::future::BoxFuture;
 use model::{
     image::{ImagePin, ImageRef},
     spec::ServiceSpec,
@@ -29,10 +30,7 @@ pub enum ImageError {
 
 /// Asks what an image's name stands for now.
 pub trait Resolve: Send + Sync + fmt::Debug {
-    fn resolve(
-        &self,
-        image: ImageRef,
-    ) -> Pin<Box<dyn Future<Output = Result<ImagePin, ImageError>> + Send + '_>>;
+    fn resolve(&self, image: ImageRef) -> BoxFuture<'_, Result<ImagePin, ImageError>>;
 }
 
 impl Control {

@@ -42,7 +42,7 @@ pub async fn resolve(engine: &Engine, image: &ImageRef) -> Result<ImagePin, Unre
         return Ok(own);
     }
     let client = engine.client().await.map_err(Unresolved::Engine)?;
-    let asked = client.inspect_registry_image(image.as_str(), credentials(image.registry()));
+    let asked = client.inspect_registry_image(image.as_str(), stored(image.registry()).await);
     let failed = match engine.within(REGISTRY, asked).await {
         Ok(answer) => match answer.descriptor.digest.as_deref().map(str::parse::<Digest>) {
             Some(Ok(digest)) => return Ok(ImagePin::Registry(digest)),
@@ -120,7 +120,7 @@ pub async fn pull(
     let client = engine.client().await?;
     let options =
         CreateImageOptionsBuilder::default().from_image(image.repository()).tag(&digest.to_string()).build();
-    let mut stream = Box::pin(client.create_image(Some(options), None, credentials(image.registry())));
+    let mut stream = Box::pin(client.create_image(Some(options), None, stored(image.registry()).await));
     let mut layers: BTreeMap<String, Layer> = BTreeMap::new();
     loop {
         let next = tokio::time::timeout(SILENCE, stream.next()).await;
@@ -200,7 +200,20 @@ struct Auth {
     identitytoken: Option<String>,
 }
 
-/// What is stored for a registry; `None`: it is asked without.
+/// What is stored for a registry, read off the runtime's threads: a helper is somebody's program, and may hang.
+async fn stored(registry: &str) -> Option<DockerCredentials> {
+    let name = registry.to_owned();
+    let reading = tokio::task::spawn_blocking(move || credentials(&name));
+    match tokio::time::timeout(REGISTRY, reading).await {
+        Ok(read) => read.ok().flatten(),
+        Err(_) => {
+            tracing::warn!(%registry, "its stored credentials could not be had in time; it is asked without");
+            None
+        }
+    }
+}
+
+/// `None`: nothing is stored.
 fn credentials(registry: &str) -> Option<DockerCredentials> {
     let folder = std::env::var_os("DOCKER_CONFIG")
         .map(PathBuf::from)

@@ -1,7 +1,6 @@
 //! Images for the server, resolved by the engine of this machine's node.
 
-use std::{future::Future, pin::Pin};
-
+use futures_util::{FutureExt, future::BoxFuture};
 use model::image::{ImagePin, ImageRef};
 use node::{Node, Unresolved};
 use server::{ImageError, Resolve};
@@ -16,11 +15,8 @@ impl NodeImages {
 }
 
 impl Resolve for NodeImages {
-    fn resolve(
-        &self,
-        image: ImageRef,
-    ) -> Pin<Box<dyn Future<Output = Result<ImagePin, ImageError>> + Send + '_>> {
-        Box::pin(async move { self.0.resolve_image(&image).await.map_err(|why| told(image, why)) })
+    fn resolve(&self, image: ImageRef) -> BoxFuture<'_, Result<ImagePin, ImageError>> {
+        async move { self.0.resolve_image(&image).await.map_err(|why| told(image, why)) }.boxed()
     }
 }
 
