@@ -25,6 +25,7 @@ pub mod reason;
 pub mod release;
 pub mod route;
 pub mod service;
+pub mod session;
 pub mod spec;
 pub mod status;
 mod text;

@@ -9,6 +9,7 @@ use model::{
     event::Event,
     image::{ImagePin, ImageRef},
     observation::Observation,
+    session::{Exec, Input, Output, Usage},
 };
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
@@ -24,6 +25,7 @@ use crate::{
     content_source::ContentSource,
     ledger::{self, Acceptor, AssignError},
     logs::{self, Follow},
+    session,
 };
 
 /// Commands waiting for the agent.
@@ -206,6 +208,31 @@ impl Node {
     /// What an image's name stands for now, as the engine and the registry behind it say.
     pub async fn resolve_image(&self, image: &ImageRef) -> Result<ImagePin, Unresolved> {
         registry::resolve(&self.cx.engine, image).await
+    }
+
+    /// Runs a command inside an instance; gives its exit status. When `input` is closed or `output` is no longer read,
+    /// the command is killed.
+    pub async fn exec(
+        &self,
+        instance: &InstanceId,
+        exec: Exec,
+        input: mpsc::Receiver<Input>,
+        output: mpsc::Sender<Output>,
+    ) -> Result<i32, session::Error> {
+        let target = self.ask(|answer| Command::Inside(instance.clone(), answer)).await;
+        let target = target.ok_or(session::Error::Ended)??;
+        // A task of its own: a caller that is dropped closes both channels, and the command is killed all the same.
+        let running = tokio::spawn(session::run(target, exec, input, output));
+        running.await.map_err(|_| session::Error::Ended)?
+    }
+
+    /// What these instances use, measured over half a second. What does not run is left out.
+    pub async fn usage(&self, instances: Vec<InstanceId>) -> Vec<Usage> {
+        let running = self.ask(|answer| Command::Running(instances, answer)).await.unwrap_or_default();
+        if running.is_empty() {
+            return Vec::new();
+        }
+        session::measure(&self.cx.engine, running).await
     }
 
     async fn pass_on(

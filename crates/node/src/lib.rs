@@ -1,6 +1,6 @@
 //! The agent: holds a node at its assignment.
 //!
-//! Owns: the ledger of what was accepted, the runtimes for processes and sites, probes, logs, and the observation.
+//! Owns: the ledger of what was accepted, the runtimes for processes and sites, probes, logs, sessions, and the observation.
 //! Refuses to know: services, deployments and databases; what should happen is decided by `decide::node::step`, and
 //! what runs is named by an assignment.
 
@@ -17,6 +17,7 @@ mod logs;
 mod probe;
 mod process;
 mod publish;
+mod session;
 mod site;
 mod timers;
 mod watching;
@@ -29,3 +30,4 @@ pub use content_source::{ContentSource, Unavailable};
 pub use handle::{Node, StartError};
 pub use ledger::{AssignError, Error as LedgerError};
 pub use logs::Error as LogError;
+pub use session::Error as SessionError;

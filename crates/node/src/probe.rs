@@ -9,7 +9,10 @@ use tokio::{
     time::Instant,
 };
 
-use crate::container::probe::{self as container, Inside};
+use crate::{
+    container::probe::{self as container, Inside},
+    process::aside::{self, Streams},
+};
 
 /// Where and how the instance is reached.
 #[derive(Debug, Clone)]
@@ -76,7 +79,7 @@ pub async fn probe(
             Check::Http(path) => http(target, path, patience).await,
             Check::Exec(_) => match &target.inside {
                 Some(inside) => Ok(container::exec(&inside.engine, &inside.container, command).await?),
-                None => exec(target, command).await,
+                None => exec(target, &command).await,
             },
             // Its engine makes it and tells.
             Check::Image => Ok(()),
@@ -216,45 +219,19 @@ fn status_of(head: &[u8]) -> Option<u16> {
     (known && rest.as_bytes().get(3).is_none_or(|b| *b == b' ')).then_some(status)
 }
 
-async fn exec(target: &Target, command: Vec<String>) -> Result<(), Failure> {
-    let Some((program, arguments)) = command.split_first() else {
-        return Err(Failure::Unhealthy("the health command is empty".into()));
-    };
-    let path = crate::process::lookup::program(program, target.env.get("PATH").map(String::as_str))
-        .map_err(|error| error.to_string())?;
-    let mut command = std::process::Command::new(path);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(&target.env)
-        .current_dir(&target.cwd)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    if let Some((uid, gid)) = target.user {
-        std::os::unix::process::CommandExt::gid(&mut command, gid);
-        std::os::unix::process::CommandExt::uid(&mut command, uid);
-    }
-    let mut child = tokio::process::Command::from(command)
-        .spawn()
-        .map_err(|error| Failure::of(&error, format!("the health command cannot be run: {error}")))?;
-    // On timeout this future is dropped, and the whole group goes, not the command alone.
-    let _group = child.id().map(Group);
-    match child.wait().await {
+async fn exec(target: &Target, command: &[String]) -> Result<(), Failure> {
+    let streams = Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null() };
+    // On timeout this future is dropped, and the whole group goes.
+    let mut aside = aside::spawn(target, command, streams).map_err(|failure| match failure {
+        aside::Failure::Program(message) => Failure::Unhealthy(message),
+        aside::Failure::Spawn(error) => {
+            Failure::of(&error, format!("the health command cannot be run: {error}"))
+        }
+    })?;
+    match aside.child.wait().await {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("the health command ended with {status}").into()),
         Err(error) => Err(Failure::of(&error, format!("the health command: {error}"))),
-    }
-}
-
-struct Group(u32);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Ok(Some(stat)) = sys::proc::stat(self.0) {
-            let _ = sys::pidfd::kill_group(&sys::Identity { pid: self.0, start: stat.start });
-        }
     }
 }
 

@@ -10,6 +10,7 @@ mod collect;
 mod control;
 mod counting;
 mod failpoints;
+pub mod frames;
 mod images;
 mod intake;
 mod intents;

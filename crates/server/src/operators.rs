@@ -1,14 +1,15 @@
-//! What operators say that is about no service: a node is drained, a token is given out or taken back. Durable and
-//! audited before it counts.
+//! What operators say that is about no declaration: a node is drained, a token is given out or taken back, a command is
+//! run inside an instance. Durable and audited before it counts.
 
 use std::sync::PoisonError;
 
-use decide::access::{LOCAL, Permit};
+use decide::access::{Denied, LOCAL, Permit};
 use model::{
-    Digest, Millis, NodeId, ProjectName, TokenName,
+    Digest, InstanceId, Millis, NodeId, ProjectName, ServiceKey, TokenName,
     access::{Grant, Issued, Role},
     event::{Event, Kind},
     node::Drain,
+    session::Exec,
 };
 use serde_json::{Value, json};
 use store::{AuditEntry, StoreError, Told};
@@ -68,6 +69,28 @@ impl Control {
             self.0.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Whether somebody may have code run on the machine itself, by this service.
+    pub fn may_run(&self, permit: &Permit, service: &ServiceKey) -> Result<(), Denied> {
+        permit.may_run(service, self.0.rules)
+    }
+
+    /// Writes down who runs what inside an instance, before it runs. Its arguments may hold secrets and are not kept.
+    pub async fn note_exec(
+        &self,
+        instance: &InstanceId,
+        exec: &Exec,
+        permit: &Permit,
+    ) -> Result<(), OperatorError> {
+        let program = exec.command.first().map(String::as_str).unwrap_or_default();
+        let detail = json!({
+            "program": program,
+            "arguments": exec.command.len().saturating_sub(1),
+            "tty": exec.tty.is_some(),
+        });
+        let told = self.told(permit, "exec", &instance.to_string(), detail);
+        Ok(self.store().note(told).await?)
     }
 
     /// Looks at the tokens that were given out.

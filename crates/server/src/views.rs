@@ -494,6 +494,39 @@ pub struct Fault {
     pub help: Option<String>,
 }
 
+/// `GET /stats`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Usages {
+    pub usage: Vec<Usage>,
+}
+
+/// What a running instance uses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    #[schemars(with = "String")]
+    pub instance: InstanceId,
+    pub project: ProjectName,
+    pub service: ServiceName,
+    /// Processors kept busy: 0.25 is a quarter of one.
+    pub cpus: f64,
+    /// Bytes in memory: of containers without cached files, of processes what is resident.
+    pub memory: u64,
+    /// Bytes, where a limit is declared.
+    pub memory_limit: Option<u64>,
+    pub processes: u64,
+}
+
+/// How a command that was run inside an instance ended; the last message about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExecEnded {
+    /// Its exit status; 128 and the number of the signal where one ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
+    /// Why it was not run, or what is not known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
 /// Body of `POST /apply` and `POST /plan`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

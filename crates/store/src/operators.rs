@@ -11,7 +11,7 @@ use model::{
 use crate::{
     Store, audit,
     audit::AuditEntry,
-    backend::{Row, Tx, args},
+    backend::{Arg, Row, Tx, args},
     error::StoreError,
     event,
     event::encode,
@@ -76,16 +76,22 @@ impl Store {
         self.change(told, REVOKE, args![name.as_str()]).await
     }
 
-    async fn change(
-        &self,
-        told: Told,
-        sql: &'static str,
-        args: Vec<crate::backend::Arg>,
-    ) -> Result<bool, StoreError> {
+    /// What was done that changes no record: its audit row and events alone.
+    pub async fn note(&self, told: Told) -> Result<(), StoreError> {
+        self.write(told, None).await.map(drop)
+    }
+
+    async fn change(&self, told: Told, sql: &'static str, args: Vec<Arg>) -> Result<bool, StoreError> {
+        self.write(told, Some((sql, args))).await
+    }
+
+    async fn write(&self, told: Told, change: Option<(&'static str, Vec<Arg>)>) -> Result<bool, StoreError> {
         let store = self.clone();
         Self::finish(async move {
             let mut tx: Tx = store.0.backend.write().await?;
-            if tx.execute(sql, args).await? == 0 {
+            if let Some((sql, args)) = change
+                && tx.execute(sql, args).await? == 0
+            {
                 return Ok(false);
             }
             audit::append(&mut tx, told.at, &[told.audit]).await?;

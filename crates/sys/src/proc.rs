@@ -16,6 +16,10 @@ pub struct Stat {
     /// It has ended and waits for its parent to notice.
     pub zombie: bool,
     pub group: u32,
+    /// Processor time, its own and that of children it has waited for, in clock ticks.
+    pub ticks: u64,
+    /// Resident memory in pages, what it shares with others among it.
+    pub pages: u64,
 }
 
 /// `None`: there is no such process.
@@ -41,9 +45,25 @@ fn parse(text: &[u8]) -> Option<Stat> {
     let mut fields = std::str::from_utf8(text.get(after..)?).ok()?.split_ascii_whitespace();
     let state = fields.next()?;
     let group = fields.nth(1)?.parse().ok()?;
-    // Field 22; state was field 3 and group 5.
-    let start = fields.nth(16)?.parse().ok()?;
-    Some(Stat { start, group, zombie: matches!(state, "Z" | "X" | "x") })
+    // Fields 14 to 17 (utime, stime, cutime, cstime); state was field 3 and group 5.
+    let mut ticks: u64 = fields.nth(8)?.parse().ok()?;
+    for _ in 0..3 {
+        ticks = ticks.saturating_add(fields.next()?.parse().ok()?);
+    }
+    // Field 22, and 24.
+    let start = fields.nth(4)?.parse().ok()?;
+    let pages = fields.nth(1)?.parse().unwrap_or_default();
+    Some(Stat { start, group, zombie: matches!(state, "Z" | "X" | "x"), ticks, pages })
+}
+
+/// How long a clock tick is, in seconds.
+pub fn tick() -> f64 {
+    1.0 / f64::from(u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100))
+}
+
+/// How large a page is, in bytes.
+pub fn page() -> u64 {
+    rustix::param::page_size() as u64
 }
 
 /// All processes that can be seen now.
@@ -57,15 +77,18 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_moves_no_field() {
-        let text = b"42 (a) R (x) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 9 9";
-        assert_eq!(parse(text), Some(Stat { start: 777, group: 42, zombie: false }));
+        let text = b"42 (a) R (x) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 9 11 0";
+        assert_eq!(
+            parse(text),
+            Some(Stat { start: 777, group: 42, zombie: false, ticks: 5 + 6 + 7 + 8, pages: 11 })
+        );
         assert_eq!(parse(b"42 (a"), None);
     }
 
     #[test]
     fn our_own_process_is_there_and_pid_zero_is_not() {
         let stat = stat(std::process::id()).unwrap().unwrap();
-        assert!(stat.start > 0 && !stat.zombie);
+        assert!(stat.start > 0 && !stat.zombie && stat.pages > 0);
         assert_eq!(super::stat(0).unwrap(), None);
     }
 }

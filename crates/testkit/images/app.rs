@@ -4,6 +4,8 @@
 //!
 //! `app [VERSION]` serves on $HOST:$PORT (0.0.0.0:8080). `app check [PATH]` asks the server in the same container, as
 //! an image's health check. `app call HOST:PORT/PATH` prints what another service answers. `app exit CODE` ends at once.
+//! `app upper` repeats its input in capitals, counts the lines on stderr and ends with 5; `app terminal` says whether it
+//! has one; `app stay` never ends.
 //!
 //! $MODE at the start: `exit:CODE` ends with last words, `hang` never listens, `late:MS` listens later, `ill` is never
 //! well, `deaf` hears no SIGTERM, `noisy` writes a megabyte in one line and control codes. Besides: $ALLOCATE_MB touches
@@ -16,7 +18,7 @@
 
 use std::{
     env, fs,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, IsTerminal, Read, Write},
     net::{TcpListener, TcpStream, ToSocketAddrs},
     os::unix::fs::MetadataExt,
     process::exit,
@@ -66,8 +68,23 @@ fn main() {
             }
         },
         ["exit", code] => exit(code.parse().unwrap_or(1)),
+        ["upper"] => upper(),
+        ["terminal"] => println!("terminal: {}", io::stdin().is_terminal() && io::stdout().is_terminal()),
+        ["stay"] => loop {
+            thread::park();
+        },
         _ => serve(),
     }
+}
+
+fn upper() {
+    let mut lines = 0;
+    for line in io::stdin().lines().map_while(Result::ok) {
+        println!("{}", line.to_uppercase());
+        lines += 1;
+    }
+    eprintln!("{lines} lines");
+    exit(5);
 }
 
 fn port() -> u16 {

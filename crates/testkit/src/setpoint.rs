@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -475,6 +475,19 @@ impl Setpoint {
         bounded(self.command(args))
     }
 
+    /// A command against it whose last words may be somebody else's: it is told of the data folder by its environment.
+    pub fn asking(&self, args: &[&str]) -> Command {
+        let mut command = self.command(args);
+        command.env("SETPOINT_DATA", self.data());
+        command
+    }
+
+    /// Runs such a command, with something on its standard input.
+    #[track_caller]
+    pub fn fed(&self, args: &[&str], input: &[u8]) -> Output {
+        bounded_with(self.asking(args), input)
+    }
+
     /// A command that must succeed; its stdout.
     #[track_caller]
     pub fn ok(&self, args: &[&str]) -> String {
@@ -704,9 +717,20 @@ fn lines_of(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 
 /// Runs a command to its end, which must come.
 #[track_caller]
-pub fn bounded(mut command: Command) -> Output {
+pub fn bounded(command: Command) -> Output {
+    bounded_with(command, b"")
+}
+
+/// As [`bounded`], with something on its standard input.
+#[track_caller]
+pub fn bounded_with(mut command: Command, input: &[u8]) -> Output {
     let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
+    std::thread::spawn(move || {
+        // It need not read it.
+        let _ = stdin.write_all(&input);
+    });
     let read = |mut stream: Box<dyn Read + Send>| {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();

@@ -14,6 +14,7 @@ mod logs;
 mod operate;
 mod outcome;
 mod probing;
+mod sessions;
 mod tell;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -42,12 +43,14 @@ use crate::{
     content_source::ContentSource,
     instance::Instance,
     logs::Kept,
+    probe::Target,
     process::{
         orphans::Orphan,
         ports::Ports,
         start::{self, Prepared, Surroundings},
     },
     publish::Publisher,
+    session::{self, Measured},
     site,
     timers::Timers,
     watching::Watching,
@@ -67,6 +70,10 @@ pub enum Command {
     Apply(Arc<Assignment>, oneshot::Sender<()>),
     Look(oneshot::Sender<()>),
     Log(InstanceId, oneshot::Sender<Option<LogSource>>),
+    /// Where a command for an instance runs.
+    Inside(InstanceId, oneshot::Sender<Result<Target, session::Error>>),
+    /// Which of these instances run, and as what.
+    Running(Vec<InstanceId>, oneshot::Sender<Vec<Measured>>),
     Shutdown(Workloads, oneshot::Sender<()>),
 }
 
@@ -355,6 +362,12 @@ impl Agent {
             }
             Command::Log(id, answer) => {
                 let _ = answer.send(self.log_source(&id));
+            }
+            Command::Inside(id, answer) => {
+                let _ = answer.send(self.inside(&id));
+            }
+            Command::Running(ids, answer) => {
+                let _ = answer.send(ids.iter().filter_map(|id| self.measured(id)).collect());
             }
             Command::Shutdown(workloads, done) => self.shut_down(workloads, done),
         }

@@ -106,7 +106,8 @@ async fn verdict(
     }
 }
 
-fn target(cx: &Context, instance: &Instance, check: &Check) -> Result<Target, String> {
+/// With what a command needs, where the check is one.
+pub(super) fn target(cx: &Context, instance: &Instance, check: &Check) -> Result<Target, String> {
     let mut target = Target {
         host: cx.config.host.clone(),
         port: instance.state.port,

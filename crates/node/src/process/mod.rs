@@ -2,6 +2,7 @@
 //!
 //! Owns: processes with their pidfds, ports, rendered files. Refuses to know when any of it shall happen.
 
+pub mod aside;
 pub mod cgroup;
 pub mod files;
 pub mod live;

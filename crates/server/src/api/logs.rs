@@ -13,7 +13,6 @@ use axum::{
 };
 use futures_util::{
     StreamExt,
-    future::BoxFuture,
     stream::{self, BoxStream, SelectAll},
 };
 use model::{InstanceId, ServiceKey, instance::Stage, reason::Change};
@@ -25,6 +24,7 @@ use super::{
     problem::Problem,
     serve::Stopping,
     services::standing,
+    sessions::LogError,
     take::{Asked, Key},
 };
 
@@ -36,27 +36,6 @@ const MAX_LINE: usize = 64 << 10;
 const MAX_INSTANCES: usize = 64;
 /// Recorded passes looked through for instances that are gone.
 const LOOKED_THROUGH: u32 = 200;
-
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LogError {
-    #[error("no output of {0} is kept")]
-    Unknown(InstanceId),
-    #[error("the output of {0} cannot be read: {1}")]
-    Failed(InstanceId, String),
-}
-
-/// Where output is read from: the node of the instance.
-pub trait LogSource: Send + Sync + 'static {
-    /// The last lines, raw; also of an instance that failed and is gone.
-    fn tail(&self, instance: InstanceId, lines: usize) -> BoxFuture<'_, Result<Vec<u8>, LogError>>;
-
-    /// The last lines, and then what is written from now on; ends when the instance is gone.
-    fn follow(
-        &self,
-        instance: InstanceId,
-        lines: usize,
-    ) -> BoxFuture<'_, Result<mpsc::Receiver<Vec<u8>>, LogError>>;
-}
 
 #[derive(Debug, Deserialize)]
 pub struct LogsAsked {
@@ -120,7 +99,7 @@ fn placed(change: &Change) -> Option<InstanceId> {
 async fn tails(api: &Api, ids: Vec<InstanceId>, lines: usize, named: bool) -> Result<Vec<u8>, Problem> {
     let mut whole = Vec::new();
     for id in ids {
-        match api.logs.tail(id.clone(), lines).await {
+        match api.sessions.tail(id.clone(), lines).await {
             Ok(bytes) if named => {
                 let mut prefixed = Lines::of(&id);
                 whole.extend(prefixed.take(&bytes));
@@ -144,7 +123,7 @@ async fn followed(
     let permit = api.stream()?;
     let mut all: SelectAll<BoxStream<'static, Bytes>> = SelectAll::new();
     for id in ids {
-        match api.logs.follow(id.clone(), lines).await {
+        match api.sessions.follow(id.clone(), lines).await {
             Ok(chunks) => all.push(chunked(chunks, named.then(|| Lines::of(&id)))),
             Err(LogError::Unknown(_)) if named => {}
             Err(error) => return Err(error.into()),
@@ -206,18 +185,6 @@ impl Lines {
             line.push(b'\n');
         }
         line
-    }
-}
-
-impl From<LogError> for Problem {
-    fn from(error: LogError) -> Self {
-        let message = error.to_string();
-        match error {
-            LogError::Unknown(_) => {
-                Self::not_found("no_output", message).help("`setpoint status SERVICE` lists the instances")
-            }
-            LogError::Failed(..) => Self::unavailable("output_unreadable", message),
-        }
     }
 }
 

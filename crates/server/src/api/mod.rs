@@ -12,6 +12,7 @@ mod backup;
 mod cluster;
 mod edges;
 mod events;
+mod exec;
 mod explain;
 mod guard;
 mod logs;
@@ -24,7 +25,9 @@ mod problem;
 mod requests;
 mod serve;
 mod services;
+mod sessions;
 mod show;
+mod stats;
 mod table;
 mod take;
 #[cfg(test)]
@@ -50,11 +53,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::Control;
 
 pub use guard::{Hosts, Token};
-pub use logs::{LogError, LogSource};
 pub use metrics::{Family, MoreMetrics};
 pub use serve::serve;
+pub use sessions::{ExecError, LogError, Sessions};
 
-/// Streams (events, logs) at once.
+/// Streams (events, logs, commands) at once.
 const MAX_STREAMS: usize = 256;
 /// Uploads at once.
 const MAX_UPLOADS: usize = 8;
@@ -64,7 +67,7 @@ const MAX_UPLOADS: usize = 8;
 pub struct Config {
     pub token: Token,
     pub hosts: Hosts,
-    pub logs: Arc<dyn LogSource>,
+    pub sessions: Arc<dyn Sessions>,
     pub more_metrics: Vec<MoreMetrics>,
     pub limits: Limits,
 }
@@ -89,11 +92,11 @@ impl Default for Limits {
 
 impl Config {
     /// `allowed_hosts` are host names besides loopback's.
-    pub fn new(token: impl AsRef<str>, allowed_hosts: Vec<String>, logs: impl LogSource) -> Self {
+    pub fn new(token: impl AsRef<str>, allowed_hosts: Vec<String>, sessions: impl Sessions) -> Self {
         Self {
             token: Token::new(token.as_ref()),
             hosts: Hosts::new(allowed_hosts),
-            logs: Arc::new(logs),
+            sessions: Arc::new(sessions),
             more_metrics: Vec::new(),
             limits: Limits::default(),
         }
@@ -121,7 +124,7 @@ struct Inner {
     control: Control,
     token: Token,
     hosts: Hosts,
-    logs: Arc<dyn LogSource>,
+    sessions: Arc<dyn Sessions>,
     more_metrics: Vec<MoreMetrics>,
     answers: metrics::Answers,
     openapi: Bytes,
@@ -141,12 +144,12 @@ impl std::ops::Deref for Api {
 
 impl Api {
     fn new(control: Control, config: Config, openapi: Bytes) -> Self {
-        let Config { token, hosts, logs, more_metrics, limits } = config;
+        let Config { token, hosts, sessions, more_metrics, limits } = config;
         Self(Arc::new(Inner {
             control,
             token,
             hosts,
-            logs,
+            sessions,
             more_metrics,
             answers: metrics::Answers::default(),
             openapi,

@@ -65,6 +65,11 @@ impl Problem {
         Self { retry_after: Some(seconds), ..problem }.help("ask again after the time that Retry-After names")
     }
 
+    /// As a document, for where it is no answer by itself.
+    pub fn said(self) -> views::Problem {
+        *self.said
+    }
+
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.said.field = Some(field.into());
         self

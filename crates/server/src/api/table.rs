@@ -9,8 +9,8 @@ use model::access::Role::{self, Admin, Deployer, Operator, Viewer};
 use super::{
     Api,
     access::{Access, Scope},
-    artifacts, backup, cluster, edges, events, explain, logs, metrics, monitoring, nodes, page, requests,
-    services, tokens,
+    artifacts, backup, cluster, edges, events, exec, explain, logs, metrics, monitoring, nodes, page,
+    requests, services, stats, tokens,
 };
 use crate::views;
 
@@ -126,7 +126,7 @@ const AUDIT: &[Query] = &[
     ("after", "integer", "only rows after this sequence"),
     ("limit", "integer", "at most so many, 1000 at the most"),
 ];
-const DRIFT: &[Query] = &[("service", "string", "only of this service, `project/name`")];
+const OF_SERVICE: &[Query] = &[("service", "string", "only of this service, `project/name`")];
 const ROUTES: &[Query] = &[
     ("after", "integer", "only a table newer than this revision"),
     ("wait", "integer", "seconds to wait for one, 30 at the most"),
@@ -167,12 +167,20 @@ fn reading() -> Vec<Route> {
         .access(Viewer, Scope::Service)
             .query(LOGS)
             .shows("text/plain"),
+        Route::get(
+            "/api/v1/stats",
+            "Processors, memory and processes that running instances use, measured over half a second.",
+            stats::stats,
+        )
+        .access(Viewer, Scope::Anywhere)
+        .query(OF_SERVICE)
+        .answers::<views::Usages>(200),
         Route::get("/api/v1/deployments/{id}", "One deployment.", services::deployment)
         .access(Viewer, Scope::Deployment)
             .answers::<views::Deployment>(200),
         Route::get("/api/v1/drift", "What differs anywhere.", services::all_drift)
         .access(Viewer, Scope::Anywhere)
-            .query(DRIFT)
+            .query(OF_SERVICE)
             .answers::<views::Drifts>(200),
         Route::get(
             "/api/v1/events",
@@ -227,6 +235,19 @@ fn writing() -> Vec<Route> {
             )
         .access(Operator, Scope::Service)
             .answers::<views::Applied>(200)
+        },
+        Route {
+            status: 101,
+            ..Route::get(
+                "/api/v1/instances/{id}/exec",
+                "Runs a command inside an instance, over a WebSocket (`setpoint.exec.v1`). The first message is text: \
+                 what to run. All others are binary, the first byte says what follows. To the server: 0 input, 4 the new \
+                 size of the terminal (JSON), 255 the end of input. From it: 1 output, 2 errors, 3 how it ended (JSON: \
+                 `exit` or `problem`).",
+                exec::exec,
+            )
+            .access(Deployer, Scope::Instance)
+            .takes::<model::session::Exec>()
         },
         Route::intent("/api/v1/deployments/{id}/cancel", "Cancels an open deployment.", requests::cancel)
         .access(Deployer, Scope::Deployment),

@@ -182,7 +182,7 @@ pub fn too_slow() -> Problem {
 }
 
 /// Text that is no JSON is 400, JSON that says something else 422; both name line and column.
-fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     use serde_json::error::Category;
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let fault = |error: &serde_json::Error, path: String| {

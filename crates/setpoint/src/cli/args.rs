@@ -108,6 +108,17 @@ pub enum Client {
         after_help = "Examples:\n  setpoint logs api -f\n  setpoint logs api --instance default.api.0.7 --tail 20"
     )]
     Logs(Logs),
+    /// Run a command inside an instance
+    ///
+    /// In a container, or beside a process with its env, in its folder and as its user. Of a service a ready instance is
+    /// taken. The exit status is the command's. Who ran what where is kept in the audit trail, without arguments.
+    #[command(
+        after_help = "Examples:\n  setpoint exec api -- ls -l\n  setpoint exec -it api sh\n  setpoint exec -i default.api.0.7 psql < dump.sql"
+    )]
+    Exec(Exec),
+    /// What running instances use: processors, memory, processes
+    #[command(after_help = "Examples:\n  setpoint stats\n  setpoint stats api -o json")]
+    Stats(Stats),
     /// What happened
     #[command(after_help = "Examples:\n  setpoint events -f\n  setpoint events --service api -o json")]
     Events(Events),
@@ -423,6 +434,34 @@ pub struct Logs {
     /// The last N lines only
     #[arg(long, value_name = "N")]
     pub tail: Option<u32>,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Exec {
+    /// SERVICE, PROJECT/SERVICE or an instance
+    #[arg(value_name = "SERVICE|INSTANCE")]
+    pub target: String,
+    /// Pass on what is typed or piped in
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Give it a terminal, for containers alone
+    #[arg(short = 't', long)]
+    pub tty: bool,
+    /// The program and its arguments; no shell reads them
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Stats {
+    /// SERVICE or PROJECT/SERVICE
+    pub service: Option<ServiceKey>,
+    #[command(flatten)]
+    pub output: Output,
     #[command(flatten)]
     pub connection: Connection,
 }

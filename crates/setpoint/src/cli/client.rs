@@ -12,6 +12,10 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use server::views::Problem;
 use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{handshake::client::generate_key, protocol::Role},
+};
 
 use super::{
     json::Json,
@@ -120,6 +124,9 @@ pub struct Client {
     token: Option<header::HeaderValue>,
 }
 
+/// Messages both ways.
+pub type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+
 type SendBody = Either<Full<Bytes>, Archive>;
 
 impl Client {
@@ -207,6 +214,31 @@ impl Client {
         Ok(Lines { body, url: self.url.clone(), buffer: Vec::new(), searched: 0, ended: false })
     }
 
+    /// A WebSocket that speaks `protocol`.
+    pub async fn socket(&self, path: &str, protocol: &'static str) -> Result<Socket, Error> {
+        let request = self
+            .request(Method::GET, path, "*/*")
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header(header::SEC_WEBSOCKET_VERSION, "13")
+            .header(header::SEC_WEBSOCKET_KEY, generate_key())
+            .header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+        let answer = async {
+            let response = self.send(request, Either::Left(Full::default())).await?;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let status = self.accepted(response).await?.status();
+                return Err(self.foreign(&format!("status {}", status.as_u16())));
+            }
+            let agreed = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+            if agreed.is_none_or(|agreed| agreed != protocol) {
+                return Err(self.foreign(&"it speaks another protocol"));
+            }
+            let raw = hyper::upgrade::on(response).await.map_err(|error| self.lost(&error))?;
+            Ok(WebSocketStream::from_raw_socket(TokioIo::new(raw), Role::Client, None).await)
+        };
+        self.within(ANSWER_WITHIN, answer).await
+    }
+
     fn request(&self, method: Method, path: &str, accept: &'static str) -> http::request::Builder {
         let request = Request::builder()
             .method(method)
@@ -235,7 +267,7 @@ impl Client {
             .await
             .map_err(|error| self.lost(&error))?;
         // Ends by itself when the body of the answer has been read or dropped.
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         let request = request.body(body).map_err(|error| self.foreign(&error))?;
         sender.send_request(request).await.map_err(|error| self.lost(&error))
     }

@@ -14,6 +14,7 @@ pub mod place;
 pub mod progress;
 mod reference;
 mod stay;
+mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod text;

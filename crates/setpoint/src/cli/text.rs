@@ -68,6 +68,24 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
     whole.to_string()
 }
 
+/// A size with three digits that say something: `512B`, `1.50MiB`, `23.4GiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut size = bytes as f64;
+    let mut unit = 0;
+    while size >= 1023.5 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    match size {
+        _ if unit == 0 => format!("{bytes}B"),
+        ..9.995 => format!("{size:.2}{}", UNITS[unit]),
+        ..99.95 => format!("{size:.1}{}", UNITS[unit]),
+        _ => format!("{size:.0}{}", UNITS[unit]),
+    }
+}
+
 /// The wall clock, for ages alone.
 pub fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -90,6 +108,22 @@ mod tests {
     fn lines_keep_their_breaks_and_logs_their_bytes() {
         assert_eq!(lines("a\n\tb\u{1b}"), "a\n\tb\\x1b");
         assert_eq!(log_line(b"ok\t\xff\x1b]0;x\x07"), r"ok	\xff\x1b]0;x\x07");
+    }
+
+    #[test]
+    fn a_size_has_three_digits() {
+        for (size, told) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.00KiB"),
+            (1536, "1.50KiB"),
+            (10 << 20, "10.0MiB"),
+            ((1 << 30) - 1, "1.00GiB"),
+            (256 << 20, "256MiB"),
+            (u64::MAX, "16777216TiB"),
+        ] {
+            assert_eq!(bytes(size), told);
+        }
     }
 
     #[test]

@@ -17,8 +17,8 @@ use super::{
     content::StoredContent,
     data::{DataDir, random_hex},
     images::NodeImages,
-    logs::NodeLogs,
     metrics,
+    sessions::NodeSessions,
     settings::Settings,
     wire::{self, Wires},
 };
@@ -103,7 +103,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     control.collects_by(NodeThings::new(node.clone()));
     let mut servers = Vec::new();
     let mut api_config =
-        server::api::Config::new(token.clone(), options.allowed_hosts, NodeLogs::new(node.clone()));
+        server::api::Config::new(token.clone(), options.allowed_hosts, NodeSessions::new(node.clone()));
     if let Some((edge, server)) = edge {
         wire::edge(&mut wires, &control, &node, &edge, clock);
         servers.push(tokio::spawn(server.run(until(stopping.clone()))));

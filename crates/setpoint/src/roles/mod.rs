@@ -8,9 +8,9 @@ mod data;
 mod edge;
 mod images;
 mod local;
-mod logs;
 mod metrics;
 mod run;
+mod sessions;
 mod settings;
 mod wire;
 

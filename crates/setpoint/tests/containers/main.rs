@@ -8,6 +8,7 @@ mod declared;
 mod engine_fails;
 mod images;
 mod leftovers;
+mod sessions;
 mod updates;
 
 use testkit::{

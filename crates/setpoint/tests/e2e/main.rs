@@ -25,6 +25,7 @@ mod quickstart;
 mod refusals;
 mod rollout;
 mod scarcity;
+mod sessions;
 mod shapes;
 mod site;
 mod surroundings;

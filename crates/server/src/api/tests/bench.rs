@@ -20,6 +20,7 @@ use model::{
     instance::Attempts,
     observation::{Exit, ExitStatus, InstanceReport, Observation, State, Stranger},
     route::EdgeReport,
+    session::{Exec, Input, Output, Usage},
 };
 use serde_json::{Value, json};
 use store::Store;
@@ -32,7 +33,7 @@ use tokio::{
 
 use crate::{
     Control,
-    api::{self, LogError, LogSource},
+    api::{self, ExecError, LogError, Sessions},
     views,
 };
 
@@ -82,7 +83,7 @@ impl Bench {
             control.edge_is_at("127.0.0.1:8080".parse().unwrap());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let config = api::Config { limits, ..api::Config::new(TOKEN, Vec::new(), Logs) };
+            let config = api::Config { limits, ..api::Config::new(TOKEN, Vec::new(), Workloads) };
             let router = api::router(control.clone(), config);
             let served = tokio::spawn(api::serve(listener, router, async {
                 let _ = stopped.await;
@@ -336,9 +337,9 @@ async fn edge(control: Control) {
 }
 
 /// Every placed instance has written two lines; whoever follows gets a third.
-pub struct Logs;
+pub struct Workloads;
 
-impl LogSource for Logs {
+impl Sessions for Workloads {
     fn tail(&self, instance: InstanceId, lines: usize) -> BoxFuture<'_, Result<Vec<u8>, LogError>> {
         Box::pin(async move {
             if instance.slot.0 > 9 {
@@ -365,5 +366,30 @@ impl LogSource for Logs {
             });
             Ok(chunks)
         })
+    }
+
+    /// `gone` does not run; all else repeats its input, and ends with 7.
+    fn exec(
+        &self,
+        instance: InstanceId,
+        exec: Exec,
+        mut input: mpsc::Receiver<Input>,
+        output: mpsc::Sender<Output>,
+    ) -> BoxFuture<'_, Result<i32, ExecError>> {
+        Box::pin(async move {
+            if exec.command[0] == "gone" {
+                return Err(ExecError::NotRunning(format!("{instance} does not run")));
+            }
+            while let Some(Input::Bytes(bytes)) = input.recv().await {
+                let _ = output.send(Output::Stdout(bytes)).await;
+            }
+            Ok(7)
+        })
+    }
+
+    fn usage(&self, instances: Vec<InstanceId>) -> BoxFuture<'_, Vec<Usage>> {
+        let of =
+            |instance| Usage { instance, cpus: 1.0 / 3.0, memory: 1 << 20, memory_limit: None, processes: 2 };
+        Box::pin(async move { instances.into_iter().map(of).collect() })
     }
 }

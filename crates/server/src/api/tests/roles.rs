@@ -23,6 +23,8 @@ const WHO: &[(&str, &str, &str)] = &[
     ("GET /api/v1/deployments/{id}", "viewer", "project"),
     ("GET /api/v1/deployments/{id}/explain", "viewer", "project"),
     ("GET /api/v1/instances/{id}/explain", "viewer", "project"),
+    ("GET /api/v1/instances/{id}/exec", "deployer", "project"),
+    ("GET /api/v1/stats", "viewer", "anywhere"),
     ("GET /api/v1/journal/{seq}", "viewer", "project"),
     ("GET /api/v1/drift", "viewer", "anywhere"),
     ("GET /api/v1/events", "viewer", "anywhere"),

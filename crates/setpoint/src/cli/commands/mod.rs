@@ -3,6 +3,7 @@
 mod backup;
 mod changes;
 mod declare;
+mod exec;
 mod history;
 mod local;
 pub mod logs;
@@ -71,6 +72,8 @@ pub async fn run(command: Command) -> Result<u8, Error> {
         Command::Rollback(args) => changes::rollback(&args).await,
         Command::Cancel(args) => changes::cancel(&args).await,
         Command::Logs(args) => logs::logs(&args).await,
+        Command::Exec(args) => exec::exec(&args).await,
+        Command::Stats(args) => states::stats(&args).await,
         Command::Events(args) => logs::events(&args).await,
         Command::Audit(args) => history::audit(&args).await,
         Command::Drift(args) => states::drift(&args).await,

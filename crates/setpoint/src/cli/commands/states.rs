@@ -1,4 +1,4 @@
-//! How things are: `status`, `drift`, `gc`.
+//! How things are: `status`, `stats`, `drift`, `gc`.
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -8,8 +8,8 @@ use tokio::time::sleep;
 
 use super::{DONE, Error};
 use crate::cli::{
-    args::{Drift, Gc, Output, Status},
-    client::{Answer, Client},
+    args::{Drift, Gc, Output, Stats, Status},
+    client::{Answer, Client, encode},
     output::{self, Table, Tone, or_dash},
     text,
 };
@@ -190,6 +190,35 @@ fn tone(state: ServiceState) -> Tone {
         ServiceState::Failed => Tone::Bad,
         ServiceState::Stopped => Tone::Plain,
     }
+}
+
+pub async fn stats(args: &Stats) -> Result<u8, Error> {
+    let path = match &args.service {
+        Some(service) => format!("/stats?service={}", encode(&service.to_string())),
+        None => "/stats".into(),
+    };
+    let answer = args.connection.client()?.get(&path).await?;
+    if !output::document(&answer.json()?, args.output.format)? {
+        let views::Usages { usage } = answer.view()?;
+        if usage.is_empty() {
+            output::line("nothing runs")?;
+            return Ok(DONE);
+        }
+        let mut table = Table::new(&["INSTANCE", "CPUS", "MEMORY", "LIMIT", "PROCESSES"]);
+        for row in usage {
+            let is_near = row.memory_limit.is_some_and(|limit| row.memory > limit / 10 * 9);
+            let cells = [
+                row.instance.to_string(),
+                format!("{:.2}", row.cpus),
+                text::bytes(row.memory),
+                or_dash(row.memory_limit.map(text::bytes)),
+                row.processes.to_string(),
+            ];
+            table.row(if is_near { Tone::Busy } else { Tone::Plain }, cells);
+        }
+        table.print()?;
+    }
+    Ok(DONE)
 }
 
 pub async fn drift(args: &Drift) -> Result<u8, Error> {
