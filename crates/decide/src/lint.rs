@@ -9,6 +9,8 @@ use model::{
     instance::{Placement, RetireReason, Stage},
     observation::State,
     plan::{Decision, Plan},
+    service::Service,
+    spec::{Order, Port, Strategy},
 };
 
 use crate::world::{Snapshot, World};
@@ -189,7 +191,7 @@ fn deployments(world: &World, decision: &Decision) -> Vec<Objection> {
     objections
 }
 
-/// Counts what goes although nobody named it and nothing has taken its place.
+/// Counts what would stop serving although no record names it and nothing ready has taken its place.
 fn blast(snapshot: &Snapshot, plan: &Plan) -> Option<Objection> {
     let removals = plan
         .decisions
@@ -202,14 +204,52 @@ fn blast(snapshot: &Snapshot, plan: &Plan) -> Option<Objection> {
     (removals > limit).then_some(Objection::Blast { removals, running })
 }
 
+/// The reason beside a removal is the planner's own word. What counts is how many the record wants, and how many of those
+/// that may serve now are left of them. What is on a lost node counts by itself: it may serve all the same.
 fn unnamed_removals(world: &World, decision: &Decision) -> u32 {
-    let going = decision.plan.placements.values().filter(|after| {
-        let before = world.plan.placements.get(&after.id).map(|p| &p.stage);
-        let why = match &after.stage {
-            Stage::Retiring { why, .. } | Stage::Removing { why, .. } => why,
-            Stage::Run | Stage::Kept => return false,
-        };
-        matches!(before, Some(Stage::Run)) && !why.is_intended()
+    let Some(service) = decision.service.as_ref().or(world.service.known()) else { return 0 };
+    let stands = |p: &&Placement| match declared_to_go_first(service) {
+        // Only what is outdated is declared to go.
+        true => Some(p.release) == service.target && p.restart_epoch == service.restart_epoch,
+        false => true,
+    };
+    let may_serve = |p: &&Placement| p.stage.is_run() && may_serve(world, &p.id);
+    let before = world.plan.placements.values().filter(may_serve).filter(stands);
+    let left = decision.plan.placements.values().filter(may_serve).filter(stands).filter(|p| {
+        // What is new has yet to show that it serves.
+        world.plan.placements.contains_key(&p.id)
     });
-    u32::try_from(going.count()).unwrap_or(u32::MAX)
+    let missing = count(before).min(service.wanted_replicas()).saturating_sub(count(left));
+    let lost = decision.plan.placements.values().filter(|after| {
+        let ran = world.plan.placements.get(&after.id).is_some_and(|before| before.stage.is_run());
+        let lost = matches!(
+            after.stage,
+            Stage::Retiring { why: RetireReason::NodeLost, .. }
+                | Stage::Removing { why: RetireReason::NodeLost, .. }
+        );
+        ran && lost
+    });
+    missing.max(count(lost))
+}
+
+/// Of what nothing is known, what has routes may serve, and where there are none, everything that lives.
+fn may_serve(world: &World, id: &InstanceId) -> bool {
+    match world.report(id) {
+        Some(seen) => seen.ready,
+        None if world.is_gone(id) => false,
+        None => match &world.plan.route {
+            Some(_) => was_routed(world, id) || world.plan.current.as_ref() == Some(id),
+            None => true,
+        },
+    }
+}
+
+fn declared_to_go_first(service: &Service) -> bool {
+    let deploy = &service.spec.deploy;
+    let fixed = matches!(service.spec.port, Some(Port::Fixed(_)));
+    fixed || deploy.strategy == Strategy::Recreate || deploy.order == Order::StopFirst
+}
+
+fn count<T>(all: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(all.count()).unwrap_or(u32::MAX)
 }

@@ -67,22 +67,6 @@ pub enum RetireReason {
     NodeDrained,
 }
 
-impl RetireReason {
-    /// Whether a recorded intent named this removal, so that it does not count as blast.
-    pub fn is_intended(self) -> bool {
-        match self {
-            Self::Replaced
-            | Self::ScaledDown
-            | Self::Stopped
-            | Self::Deleted
-            | Self::Abandoned
-            | Self::Expired
-            | Self::NodeDrained => true,
-            Self::NodeLost => false,
-        }
-    }
-}
-
 /// Restarts in one `(slot, release, epoch)`, oldest first; bounded by the restart policy's `attempts`, or by what the
 /// alert asks about where that is more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

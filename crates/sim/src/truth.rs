@@ -205,8 +205,9 @@ impl Truth {
     pub fn examine(&mut self, now: Timestamp, box_: &Seen<'_>) {
         self.processes(now, box_);
         self.links(now, box_);
-        if box_.edge.up {
-            for shape in box_.shapes.iter().filter(|shape| !shape.is_site) {
+        for shape in box_.shapes.iter().filter(|shape| !shape.is_site) {
+            // An edge that is down routes to nobody; that a service was stopped meanwhile counts all the same.
+            if box_.edge.up || box_.wanted(&shape.key()).is_none_or(|wanted| wanted == 0) {
                 self.routable(now, shape, box_);
             }
         }

@@ -111,7 +111,7 @@ impl<'a> Work<'a> {
     /// Whether old ones go before new ones are ready. A site's folders lie side by side, however it is declared.
     pub fn takes_down_first(&self) -> bool {
         let declared = self.service.spec.deploy.strategy == Strategy::Recreate;
-        self.kind() == Kind::Process && (declared || self.order() == Order::StopFirst)
+        self.kind() != Kind::Site && (declared || self.order() == Order::StopFirst)
     }
 
     /// Edges that report and serve an older route table than this one.
