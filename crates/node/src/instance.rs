@@ -57,6 +57,8 @@ pub struct Instance {
     pub last_lines: LastLines,
     /// Ends the pause after a failure.
     pub hurry: Arc<Notify>,
+    /// Ends what is only worth its while when the instance comes to run: a pull.
+    pub unwanted: Arc<Notify>,
     pub report: Option<Arc<InstanceReport>>,
     pub wake_at: Option<Timestamp>,
 }
@@ -134,6 +136,7 @@ impl Instance {
             failures: 0,
             trouble: None,
             hurry: Arc::default(),
+            unwanted: Arc::default(),
             last_lines: LastLines::default(),
             report: None,
             wake_at: None,

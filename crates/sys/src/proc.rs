@@ -56,6 +56,15 @@ fn parse(text: &[u8]) -> Option<Stat> {
     Some(Stat { start, group, zombie: matches!(state, "Z" | "X" | "x"), ticks, pages })
 }
 
+/// Whether this process was started with a signal ignored, or ignores it by now.
+pub fn ignores(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let bit = u32::try_from(signal - 1).ok().and_then(|bit| 1_u64.checked_shl(bit));
+    mask.zip(bit).is_some_and(|(mask, bit)| mask & bit != 0)
+}
+
 /// How long a clock tick is, in seconds.
 pub fn tick() -> f64 {
     1.0 / f64::from(u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100))

@@ -59,6 +59,16 @@ pub fn terminate(pid: u32) {
     signal(pid, Signal::TERM);
 }
 
+/// As Ctrl-C does.
+pub fn interrupt(pid: u32) {
+    signal(pid, Signal::INT);
+}
+
+/// As the end of a terminal does.
+pub fn hang_up(pid: u32) {
+    signal(pid, Signal::HUP);
+}
+
 pub fn stop(pid: u32) {
     signal(pid, Signal::STOP);
 }

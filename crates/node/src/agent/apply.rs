@@ -110,6 +110,8 @@ fn change(instance: &mut Instance, assigned: &Arc<Assigned>) -> bool {
     }
     instance.assigned = assigned.clone();
     instance.wanted = true;
+    // What was told before is about what was begun before.
+    instance.unwanted = Arc::default();
     if !assigned.current {
         instance.state.switched = false;
     }
@@ -126,6 +128,7 @@ fn change(instance: &mut Instance, assigned: &Arc<Assigned>) -> bool {
 fn withdraw(instance: &mut Instance) {
     instance.wanted = false;
     instance.hurry.notify_one();
+    instance.unwanted.notify_one();
     if let Err(error) = instance.folder.withdraw() {
         tracing::warn!(instance = %instance.id, %error, "its removal is held in memory alone");
     }

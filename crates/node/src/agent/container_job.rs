@@ -68,6 +68,7 @@ impl Job {
             order,
             folder: &self.folder,
             data: &cx.config.data,
+            unwanted: &self.unwanted,
         })
     }
 

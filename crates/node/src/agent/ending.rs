@@ -22,6 +22,7 @@ impl Agent {
         }
         for instance in self.instances.values() {
             instance.hurry.notify_one();
+            instance.unwanted.notify_one();
         }
     }
 

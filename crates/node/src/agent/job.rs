@@ -97,6 +97,7 @@ pub(super) struct Job {
     site: Option<Site>,
     prepared: Option<Arc<Prepared>>,
     pub(super) record: Option<Record>,
+    pub(super) unwanted: Arc<tokio::sync::Notify>,
 }
 
 impl Job {
@@ -109,6 +110,7 @@ impl Job {
             site: instance.site.clone(),
             prepared: instance.prepared.clone(),
             record: instance.record().cloned(),
+            unwanted: instance.unwanted.clone(),
         }
     }
 

@@ -26,6 +26,8 @@ use model::{
     spec::StopPolicy,
 };
 
+use tokio::sync::Notify;
+
 use super::{
     engine::{Engine, Error, QUESTION, WORK},
     look::{self, Machine, Seen, State},
@@ -99,6 +101,8 @@ pub struct Work<'a> {
     pub folder: &'a Folder,
     /// The node's own folder.
     pub data: &'a Path,
+    /// Told when nobody wants it any more: a pull that may never end is not waited for.
+    pub unwanted: &'a Notify,
 }
 
 impl Work<'_> {
@@ -191,7 +195,10 @@ impl Work<'_> {
         let failed = |cause: String| Failure::Image { image: container.image.to_string(), cause };
         match container.pin {
             Some(ImagePin::Registry(digest)) => {
-                let pulled = registry::pull(self.engine, &container.image, digest, progress).await;
+                let pulled = tokio::select! {
+                    pulled = registry::pull(self.engine, &container.image, digest, progress) => pulled,
+                    () = self.unwanted.notified() => return Err(failed("nobody wants it any more".into())),
+                };
                 pulled.map_err(
                     |error| if error.is_away() { error.into() } else { failed(error.to_string()) },
                 )?;

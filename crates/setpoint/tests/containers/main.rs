@@ -5,9 +5,11 @@
 
 mod behind;
 mod declared;
+mod doubts;
 mod engine_fails;
 mod images;
 mod leftovers;
+mod many;
 mod sessions;
 mod updates;
 

@@ -27,6 +27,7 @@ mod rollout;
 mod scarcity;
 mod sessions;
 mod shapes;
+mod signals;
 mod site;
 mod surroundings;
 mod upgrades;

@@ -1,0 +1,177 @@
+//! What an engine was asked to do and did not answer, has no room for, or never ends: nothing is made twice, nothing good
+//! is touched, and it is told.
+
+use testkit::{
+    Setpoint,
+    docker::{Engine, Registry, Wire},
+    setpoint::SOON,
+    until,
+};
+
+use crate::{image, web};
+
+fn setpoint_over(wire: &Wire) -> testkit::Builder {
+    Setpoint::with(env!("CARGO_BIN_EXE_setpoint")).env("DOCKER_HOST", wire.host())
+}
+
+/// The containers of this Setpoint, whatever they are called.
+fn containers(setpoint: &Setpoint, engine: &Engine) -> usize {
+    let label = format!("label=setpoint.cluster={}", setpoint.cluster());
+    engine.docker(&["ps", "-aq", "--filter", &label]).lines().count()
+}
+
+/// Answers to requests whose line holds `what` are lost: the engine has done it, and nobody hears of it.
+fn lose(wire: &Wire, what: &str, ask: impl FnOnce()) {
+    let before = wire.kept_back();
+    wire.swallow(what);
+    ask();
+    until("the answer is lost", SOON, || (wire.kept_back() > before).then_some(()));
+    wire.swallow_no_more();
+    wire.drop_connections();
+}
+
+#[test]
+fn what_was_done_without_an_answer_is_found_and_not_done_again() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).start();
+    lose(&wire, "/containers/create", || drop(setpoint.apply_ok(&web(&app, 2, ""), &[])));
+    let web_after_create = setpoint.wait_until_converged("web");
+    assert_eq!(containers(&setpoint, &engine), 2, "{web_after_create:#}");
+    lose(&wire, "/start", || drop(setpoint.ok(&["scale", "web", "3"])));
+    let ready = |web: &serde_json::Value| web["replicas"]["ready"] == 3 && web["state"] == "converged";
+    let after_start = setpoint.wait_for_service("web", "three are ready", ready);
+    assert_eq!(containers(&setpoint, &engine), 3);
+    let restarts: Vec<_> = after_start["instances"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| i["restarts"].as_u64().unwrap())
+        .collect();
+    assert_eq!(restarts, [0, 0, 0], "what was started is not started again");
+    lose(&wire, "/stop", || drop(setpoint.ok(&["scale", "web", "2"])));
+    let gone = |web: &serde_json::Value| web["instances"].as_array().unwrap().len() == 2;
+    setpoint.wait_for_service("web", "one is gone", gone);
+    lose(&wire, "DELETE", || drop(setpoint.ok(&["scale", "web", "1"])));
+    let gone = |web: &serde_json::Value| web["instances"].as_array().unwrap().len() == 1;
+    setpoint.wait_for_service("web", "another one is gone", gone);
+    assert_eq!(containers(&setpoint, &engine), 1);
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "v1");
+}
+
+#[test]
+fn a_pull_that_never_ends_is_given_up_and_the_good_release_serves() {
+    let Some(engine) = Engine::shared() else { return };
+    let Some(registry) = Registry::start() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).manifest(&web(&app, 1, "")).start();
+    let before = setpoint.wait_until_converged("web");
+    let load = setpoint.load("web.localhost", "/").rate(50).start();
+    let tag = registry.image("slow:2");
+    testkit::docker::Image::new(&tag, "v2").push(&registry);
+    wire.swallow("/images/create");
+    let quick = web(&tag, 1, "").replace("deadline: 60s", "deadline: 3s");
+    let output = setpoint.apply(&quick, &["--wait=60s"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("no progress within 3s"), "{output:?}");
+    wire.swallow_no_more();
+    let after = setpoint.wait_for_service("web", "it is what it was", |web| {
+        web["instances"].as_array().unwrap().len() == 1
+            && web["instances"][0]["id"] == before["instances"][0]["id"]
+    });
+    assert_eq!(after["replicas"]["ready"], 1);
+    load.stop().assert_clean(20);
+    // Afterwards nothing is in the way of the same image.
+    setpoint.ok(&["deploy", "web", "--image", &tag, "--wait=60s"]);
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "v2");
+}
+
+#[test]
+fn a_registry_that_hangs_is_waited_for_within_a_bound_and_nothing_is_begun() {
+    let Some(engine) = Engine::shared() else { return };
+    let Some(registry) = Registry::start() else { return };
+    let app = image(&engine, "v1");
+    let setpoint = crate::setpoint(&engine).manifest(&web(&app, 1, "")).start();
+    setpoint.wait_until_converged("web");
+    let tag = registry.image("hung:2");
+    testkit::docker::Image::new(&tag, "v2").push(&registry);
+    registry.hang();
+    let output = setpoint.apply(&web(&tag, 1, ""), &[]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("does not answer") || output.stderr.contains("no answer"), "{output:?}");
+    assert_eq!(setpoint.deployments("web").len(), 1, "nothing was begun");
+    registry.go_on();
+    setpoint.apply_ok(&web(&tag, 1, ""), &["--wait=60s"]);
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "v2");
+}
+
+#[test]
+fn an_engine_without_room_keeps_what_serves_and_says_what_is_full() {
+    const MIB: u64 = 1 << 20;
+    let Some(engine) = Engine::options().disk(96 * MIB).start() else { return };
+    let Some(registry) = Registry::start() else { return };
+    let app = image(&engine, "v1");
+    let setpoint = crate::setpoint(&engine).manifest(&web(&app, 2, "")).start();
+    setpoint.wait_until_converged("web");
+    let tag = registry.image("new:2");
+    testkit::docker::Image::new(&tag, "v2").push(&registry);
+    let ballast = engine.data().join("ballast");
+    fill(&ballast);
+    let load = setpoint.load("web.localhost", "/").rate(50).start();
+    let quick = web(&tag, 2, "").replace("deadline: 60s", "deadline: 5s");
+    let output = setpoint.apply(&quick, &["--wait=60s"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    let told = format!("{} {}", output.stderr, setpoint.ok(&["events", "--service", "web"]));
+    assert!(told.contains("no space left on device"), "{told}");
+    assert_eq!(setpoint.service("web")["replicas"]["ready"], 2);
+    load.stop().assert_clean(20);
+    std::fs::remove_file(&ballast).unwrap();
+    setpoint.ok(&["deploy", "web", "--image", &tag, "--wait=60s"]);
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "v2");
+}
+
+fn fill(path: &std::path::Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    for size in [64 << 10, 4096, 1] {
+        let block = vec![b'x'; size];
+        while file.write_all(&block).is_ok() {}
+    }
+}
+
+/// Hides the machine's interfaces, as if the engine were in another network.
+const APART: &str = "mount -t tmpfs none /sys/class/net && exec \"$@\"";
+
+#[test]
+fn where_addresses_are_not_reached_a_port_leads_there_and_a_taken_one_is_left_to_its_taker() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let setpoint = crate::setpoint(&engine)
+        .under(&["unshare", "--mount", "sh", "-c", APART, "apart"])
+        .manifest(&web(&app, 1, "restart: { attempts: 20 }"))
+        .start();
+    let web = setpoint.wait_until_converged("web");
+    let address = web["instances"][0]["address"].as_str().unwrap().to_owned();
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "v1");
+    // It frees the port for a moment when it dies.
+    let taken = until("its port was taken", SOON, || {
+        let pid = setpoint.service("web")["instances"][0]["pid"].as_u64()?;
+        testkit::proc::kill9(u32::try_from(pid).unwrap());
+        let began = std::time::Instant::now();
+        while began.elapsed() < std::time::Duration::from_secs(1) {
+            if let Ok(listener) = std::net::TcpListener::bind(&address) {
+                return Some(listener);
+            }
+        }
+        None
+    });
+    let moved = setpoint.wait_for_service("web", "it serves on another port", |web| {
+        web["replicas"]["ready"] == 1 && web["instances"][0]["address"] != address.as_str()
+    });
+    assert_eq!(moved["instances"][0]["id"], web["instances"][0]["id"]);
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "v1");
+    drop(taken);
+}
