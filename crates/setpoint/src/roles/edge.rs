@@ -1,7 +1,7 @@
 //! `setpoint edge`: the proxy as its own process. It serves the table that it has on disk from its first moment,
 //! takes newer ones from the server, and serves on while the server is away.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use edge::{
     Edge,
@@ -12,6 +12,7 @@ use model::{EdgeId, RouteRevision, Timestamp, route::RouteTable};
 use super::{
     Error,
     data::{DataDir, random_hex},
+    settings::Edge as Settings,
     wire::Wires,
 };
 use crate::cli::{args, client::Client, output};
@@ -21,12 +22,12 @@ const WAIT_SECS: u64 = 20;
 const RETRY: Duration = Duration::from_millis(200);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
-pub async fn run(listen: SocketAddr, at: &args::Data, end: impl Future<Output = ()>) -> Result<(), Error> {
+pub async fn run(settings: &Settings, at: &args::Data, end: impl Future<Output = ()>) -> Result<(), Error> {
     let folder = DataDir::open(&at.folder()?)?.edge();
     std::fs::create_dir_all(&folder)?;
     let id: EdgeId = "edge".parse()?;
-    let limits = edge::Limits::default().within(sys::files::raise());
-    let config = edge::Config { listen, id, boot: random_hex::<16>()?.parse()?, limits };
+    let limits = settings.limits().within(sys::files::raise());
+    let config = edge::Config { listen: settings.listen, id, boot: random_hex::<16>()?.parse()?, limits };
     let (edge, server) = Edge::bind(config).await?;
     let (durable, damage) = Durable::start(edge.clone(), TableFile::new(&folder));
     if let Some(damage) = damage {

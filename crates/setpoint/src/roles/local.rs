@@ -19,7 +19,7 @@ use super::{
     images::NodeImages,
     metrics,
     sessions::NodeSessions,
-    settings::Settings,
+    settings::{self, Settings},
     wire::{self, Wires},
 };
 
@@ -27,8 +27,8 @@ use super::{
 pub struct Options {
     pub data: PathBuf,
     pub api: SocketAddr,
-    /// Where the edge of this process listens; `None`: it runs apart.
-    pub edge: Option<SocketAddr>,
+    /// Where and within which limits the edge of this process listens; `None`: it runs apart.
+    pub edge: Option<settings::Edge>,
     pub pass_every: Duration,
     /// Host names besides loopback's under which the API answers.
     pub allowed_hosts: Vec<String>,
@@ -45,7 +45,7 @@ impl Options {
         Self {
             data,
             api: settings.api.listen,
-            edge: with_edge.then_some(settings.edge.listen),
+            edge: with_edge.then(|| settings.edge.clone()),
             pass_every: settings.reconcile.every.as_duration(),
             allowed_hosts: settings.api.allowed_hosts.clone(),
             engine: settings.containers.engine(),
@@ -86,9 +86,9 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let listener = listen("API", "--api", options.api).await?;
     let api = listener.local_addr()?;
     let (stop, stopping) = watch::channel(false);
-    let edge = match options.edge {
+    let edge = match &options.edge {
         None => None,
-        Some(address) => Some(Edge::bind(edge_config(address)?).await?),
+        Some(settings) => Some(Edge::bind(edge_config(settings)?).await?),
     };
     let edge_address = edge.as_ref().map(|(edge, _)| edge.local_addr());
 
@@ -182,13 +182,13 @@ fn control_config(data: &DataDir, node: &NodeId, options: &Options) -> Result<se
     })
 }
 
-fn edge_config(listen: SocketAddr) -> Result<edge::Config, Error> {
+fn edge_config(settings: &settings::Edge) -> Result<edge::Config, Error> {
     let id: EdgeId = "local".parse()?;
     Ok(edge::Config {
-        listen,
+        listen: settings.listen,
         id,
         boot: random_hex::<16>()?.parse()?,
-        limits: edge::Limits::default().within(sys::files::raise()),
+        limits: settings.limits().within(sys::files::raise()),
     })
 }
 

@@ -127,7 +127,7 @@ fn run_edge(args: &args::Edge) -> Result<(), Error> {
     log(&settings)?;
     runtime()?.block_on(async {
         let mut ends = Ends::new()?;
-        proxy::run(settings.edge.listen, &data, ends.wait()).await
+        proxy::run(&settings.edge, &data, ends.wait()).await
     })
 }
 

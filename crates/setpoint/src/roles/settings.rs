@@ -11,7 +11,7 @@ use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
-use model::Millis;
+use model::{Bytes, Millis};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -49,6 +49,23 @@ pub struct Api {
 #[serde(deny_unknown_fields, default)]
 pub struct Edge {
     pub listen: SocketAddr,
+    /// Of a request's body; more is answered with 413. None is no limit.
+    pub max_body: Option<Bytes>,
+    /// Of a request's line and headers; more is answered with 431.
+    pub max_header: Bytes,
+    /// Until an answer begins; then 504. Long polls need more than they wait.
+    pub response_timeout: Millis,
+}
+
+impl Edge {
+    pub fn limits(&self) -> edge::Limits {
+        edge::Limits {
+            max_body: self.max_body.map(|bytes| bytes.0),
+            header_bytes: usize::try_from(self.max_header.0).unwrap_or(usize::MAX),
+            response_head: self.response_timeout.as_duration(),
+            ..edge::Limits::default()
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +129,13 @@ impl Default for Api {
 
 impl Default for Edge {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, EDGE_PORT)) }
+        let limits = edge::Limits::default();
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, EDGE_PORT)),
+            max_body: limits.max_body.map(Bytes),
+            max_header: Bytes(limits.header_bytes as u64),
+            response_timeout: Millis(u64::try_from(limits.response_head.as_millis()).unwrap_or(u64::MAX)),
+        }
     }
 }
 

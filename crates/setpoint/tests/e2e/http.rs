@@ -241,3 +241,30 @@ fn events_are_streamed_as_they_happen() {
         lines.map_while(Result::ok).find(|line| line.starts_with("data:") && line.contains("service.scaled"));
     assert!(found.is_some(), "the stream ended or was silent");
 }
+
+#[test]
+fn the_limits_of_the_edge_are_what_the_settings_say() {
+    let setpoint = setpoint()
+        .env("SETPOINT__EDGE__MAX_BODY", "1KiB")
+        .env("SETPOINT__EDGE__MAX_HEADER", "2KiB")
+        .env("SETPOINT__EDGE__RESPONSE_TIMEOUT", "300ms")
+        .manifest(&demo(1, &[], QUICK))
+        .start();
+    setpoint.wait_until_converged("api");
+    let ask = |request: Request| http::send(setpoint.edge(), request).unwrap().status;
+    let to = |method: &str, path: &str| Request::new(method, "api.localhost", path);
+    assert_eq!(ask(to("POST", "/echo").body(vec![b'x'; 1024])), 200);
+    assert_eq!(ask(to("POST", "/echo").body(vec![b'x'; 1025])), 413);
+    assert_eq!(ask(to("GET", "/").header("X-Long", &"x".repeat(3000))), 431);
+    assert_eq!(ask(to("GET", "/slow?ms=100")), 200);
+    assert_eq!(ask(to("GET", "/slow?ms=5000")), 504);
+    let shown = setpoint.command(&["config"]).env("SETPOINT__EDGE__MAX_BODY", "1KiB").output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("edge.max_body = \"1KiB\""), "{shown}");
+    let bad = setpoint.command(&["config"]).env("SETPOINT__EDGE__MAX_BODY", "much").output().unwrap();
+    let said = String::from_utf8(bad.stderr).unwrap();
+    assert!(
+        !bad.status.success() && said.contains("is not a size") && said.contains("environment"),
+        "{said}"
+    );
+}

@@ -106,3 +106,68 @@ fn off_a_terminal_stdout_is_the_ready_line_alone_and_comes_before_convergence() 
     });
     assert!(told.lines().count() > 2, "{told}");
 }
+
+/// The lines that a terminal has shown, without what moves its cursor or colours them.
+fn shown(raw: &str) -> Vec<String> {
+    let mut text = String::new();
+    let mut chars = raw.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => drop(chars.by_ref().skip(1).find(char::is_ascii_alphabetic)),
+            '\r' => text.push('\n'),
+            c => text.push(c),
+        }
+    }
+    text.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn a_terminal_shows_what_the_readme_shows_and_ctrl_c_ends_everything() {
+    use std::io::{Read, Write};
+    let data = tempfile::tempdir().unwrap();
+    let [api, edge] = [testkit::setpoint::free_port(), testkit::setpoint::free_port()];
+    let up = format!(
+        "stty cols 110; exec '{}' up --data '{}' --api {api} --edge {edge} -f examples/quickstart.yaml",
+        env!("CARGO_BIN_EXE_setpoint"),
+        data.path().display(),
+    );
+    let mut script = std::process::Command::new("script");
+    script.args(["-qefc", &up, "/dev/null"]).current_dir(repository()).env_remove("NO_COLOR");
+    script.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut script = script.spawn().unwrap();
+    let (mut keys, mut screen) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = vec![0; 4096];
+        while let Ok(read @ 1..) = screen.read(&mut bytes) {
+            let _ = tell.send(bytes[..read].to_vec());
+        }
+    });
+    let mut raw = Vec::new();
+    let lines = testkit::until("both services are in the table", SOON, || {
+        raw.extend(told.try_iter().flatten());
+        let lines = shown(&String::from_utf8_lossy(&raw));
+        let converged =
+            |name: &str| lines.iter().any(|line| line.starts_with(name) && line.contains("#1 active"));
+        (converged("default/docs ") && converged("default/api ")).then_some(lines)
+    });
+    let all = lines.join("\n");
+    assert!(all.contains(&format!("ready api=http://{api} edge=http://{edge}")), "{all}");
+    let bar = |line: &&String| {
+        line.starts_with("default/api ") && line.contains("] ") && line.contains("% deployment #1: ")
+    };
+    assert!(lines.iter().any(|line| bar(&line)), "{all}");
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    let port = edge.port().to_string();
+    for line in lines.iter().filter(|line| line.starts_with("SERVICE ") || line.contains("#1 active")) {
+        // Ports are of another width.
+        let words: Vec<_> = line.split_whitespace().map(|word| word.replace(&port, "8080")).collect();
+        let is_there =
+            readme.lines().any(|known| known.split_whitespace().eq(words.iter().map(String::as_str)));
+        assert!(is_there, "the README does not show `{line}`");
+    }
+    keys.write_all(b"\x03").unwrap();
+    let ended = testkit::until("it has ended", SOON, || script.try_wait().unwrap());
+    assert!(ended.success(), "{ended}");
+    assert_eq!(testkit::proc::workloads(data.path()), []);
+}
