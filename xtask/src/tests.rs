@@ -16,7 +16,7 @@ const fn tool(program: &'static str, package: &'static str, tests: &'static str)
 }
 
 /// Tests on a real container engine, in the language of nextest.
-const CONTAINERS: &str = "binary(containers) + binary(docker)";
+const CONTAINERS: &str = "binary(containers) + binary(docker) + test(conformance::container::)";
 
 const TOOLS: &[Tool] = &[
     tool("strace", "strace", ""),
@@ -58,8 +58,11 @@ pub fn all() -> Result<(), String> {
         println!(
             "── cargo-nextest is not installed (`cargo install cargo-nextest --locked`); cargo test runs instead"
         );
-        run::cargo(&["test", "--workspace", "--locked"])?;
-        run::cargo(&["test", "--package", "setpoint", "--features", "failpoints", "--locked", "phases::"])?;
+        // As many at once as .config/nextest.toml says.
+        let four = ["--", "--test-threads", "4"];
+        run::cargo(&[&["test", "--workspace", "--locked"], &four[..]].concat())?;
+        let deaths = ["test", "--package", "setpoint", "--features", "failpoints", "--locked", "phases::"];
+        run::cargo(&[&deaths[..], &four[..]].concat())?;
     }
     if !left_out.is_empty() {
         println!("── {} tests were skipped: no container engine can be started here", count(left_out));

@@ -1,7 +1,7 @@
 //! Events in one sequence, for people, scripts and streams.
 
 use model::{
-    ServiceKey, Timestamp,
+    DeploymentId, ServiceKey, Timestamp,
     event::{Event, Recorded},
 };
 
@@ -22,6 +22,10 @@ const INSERT: &str = "INSERT INTO events (seq, at, service, content) VALUES ($1,
 const AFTER: &str = "SELECT seq, at, content FROM events WHERE seq > $1 ORDER BY seq LIMIT $2";
 const AFTER_OF: &str =
     "SELECT seq, at, content FROM events WHERE service = $3 AND seq > $1 ORDER BY seq LIMIT $2";
+/// Not by an index: it is asked for when the deployment itself is gone.
+const NAMING: &str = "SELECT seq, at, content FROM events WHERE content LIKE $1 ORDER BY seq LIMIT $2";
+/// A deployment has a few dozen at most.
+const NAMED: u64 = 1000;
 
 /// Appends in the caller's transaction; gives the sequence of the last one, if any.
 pub(crate) async fn append(tx: &mut Tx, at: Timestamp, events: &[Event]) -> Result<Option<u64>, StoreError> {
@@ -72,6 +76,14 @@ impl Store {
         let readable =
             |row| recorded(row).inspect_err(|error| tracing::warn!(%error, after = seq, "event left out"));
         Ok(rows.into_iter().filter_map(|row| readable(row).ok()).collect())
+    }
+
+    /// What happened to a deployment, oldest first; also when it has gone with its service.
+    pub async fn events_of_deployment(&self, id: &DeploymentId) -> Result<Vec<Recorded>, StoreError> {
+        let mut tx = self.0.backend.read().await?;
+        let rows = tx.all(NAMING, args![format!("%\"{id}\"%"), NAMED]).await?;
+        let events = rows.into_iter().filter_map(|row| recorded(row).ok());
+        Ok(events.filter(|recorded| recorded.event.deployment.as_ref() == Some(id)).collect())
     }
 
     /// Records events that belong to no other commit. Gives the sequence of the latest event.

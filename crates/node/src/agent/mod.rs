@@ -149,6 +149,12 @@ pub(crate) enum Event {
         cause: String,
     },
     LogsLooked,
+    /// What a container said last before this run ended.
+    LastLines {
+        id: InstanceId,
+        run: u64,
+        lines: Vec<String>,
+    },
 }
 
 /// How an operation ended. Failures are sentences for people.
@@ -347,6 +353,7 @@ impl Agent {
             Event::Listed(listed) => self.listed(listed),
             Event::LookedAt { id, container, look } => self.looked_at(&id, container.as_deref(), look),
             Event::Lost { id, run, cause } => self.lost(&id, run, cause),
+            Event::LastLines { id, run, lines } => self.last_lines_told(&id, run, lines),
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use model::{
-    Timestamp,
+    InstanceId, Timestamp,
     event::{Event, Kind},
     observation::{InstanceReport, State},
     route::{EndpointEvent, EndpointHealth},
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{Agent, Context};
 use crate::{
+    container::work,
     instance::{Instance, LastLines},
     logs,
     publish::Publisher,
@@ -180,15 +181,47 @@ impl Agent {
     }
 }
 
-/// What keeps dying is told with what it said last, until it is ready again. Its engine keeps what a container said.
+/// What keeps dying is told with what it said last, until it is ready again.
 fn note_last_lines(cx: &Context, instance: &mut Instance, step: &decide::node::Step) {
     let run = instance.state.runs;
     let ended = matches!(step.state, State::BackingOff { .. } | State::Failed { .. });
     if step.ready {
         instance.last_lines = LastLines::default();
-    } else if ended && instance.process().is_some() && instance.last_lines.run != run {
-        let files = logs::all(&instance.folder.log(), cx.config.logs.files);
-        let lines = logs::last_lines(&files, LAST_LINES, LAST_BYTES);
+    } else if ended && instance.last_lines.run != run {
+        let lines = match instance.record().and_then(|record| record.id.clone()) {
+            Some(container) => {
+                ask_for_last_lines(cx, instance, run, container);
+                std::mem::take(&mut instance.last_lines.lines)
+            }
+            None => {
+                let files = logs::all(&instance.folder.log(), cx.config.logs.files);
+                logs::last_lines(&files, LAST_LINES, LAST_BYTES)
+            }
+        };
         instance.last_lines = LastLines { run, lines };
+    }
+}
+
+/// Its engine keeps what a container said. One that does not answer leaves what was known.
+fn ask_for_last_lines(cx: &Context, instance: &Instance, run: u64, container: String) {
+    let (engine, events, id) = (cx.engine.clone(), cx.events.clone(), instance.id.clone());
+    tokio::spawn(async move {
+        match work::output(&engine, &container, LAST_LINES, LAST_BYTES).await {
+            Ok(output) => {
+                let lines = logs::newest_lines(&output, LAST_BYTES);
+                let _ = events.send(super::Event::LastLines { id, run, lines }).await;
+            }
+            Err(error) => tracing::debug!(instance = %id, %error, "its last output cannot be told"),
+        }
+    });
+}
+
+impl Agent {
+    pub(super) fn last_lines_told(&mut self, id: &InstanceId, run: u64, lines: Vec<String>) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if instance.last_lines.run == run {
+            instance.last_lines.lines = lines;
+            self.touch(id);
+        }
     }
 }

@@ -44,8 +44,12 @@ pub fn tail(files: &[PathBuf], lines: usize, mut end: u64) -> Result<Vec<u8>, Er
 
 /// The last lines as text, the newest of them within so many bytes. What cannot be read is no line.
 pub fn last_lines(files: &[PathBuf], lines: usize, bytes: usize) -> Vec<String> {
-    let tail = tail(files, lines, u64::MAX).unwrap_or_default();
-    let text = String::from_utf8_lossy(&tail);
+    newest_lines(&tail(files, lines, u64::MAX).unwrap_or_default(), bytes)
+}
+
+/// Lines as text, the newest of them within so many bytes.
+pub fn newest_lines(output: &[u8], bytes: usize) -> Vec<String> {
+    let text = String::from_utf8_lossy(output);
     let mut room = bytes;
     let mut last: Vec<String> = text
         .lines()

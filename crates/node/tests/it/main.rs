@@ -4,6 +4,7 @@
 
 mod adopt;
 mod app;
+mod conformance;
 mod ledger;
 mod logs;
 mod process;

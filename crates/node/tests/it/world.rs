@@ -127,7 +127,7 @@ pub fn stamp(term: u64, holder: &str, generation: u64) -> Stamp {
     Stamp { term: Term(term), holder: holder.parse().unwrap(), generation: Generation(generation) }
 }
 
-fn assigned(id: &str, workload: Workload) -> Assigned {
+pub fn assigned(id: &str, workload: Workload) -> Assigned {
     let release = Release {
         workload,
         domains: vec![],

@@ -130,9 +130,17 @@ async fn owner(api: &Api, scope: Scope, parts: &mut Parts) -> Result<Option<Owne
         },
         Scope::Deployment => match name("id").parse::<DeploymentId>() {
             Ok(id) => {
-                let found = api.control.store().deployment(&id).await?;
+                let stored = api.control.store().deployment(&id).await?.map(|deployment| deployment.service);
+                let service = match stored {
+                    Some(service) => Some(service),
+                    // It may be gone with its service.
+                    None => {
+                        let events = api.control.store().events_of_deployment(&id).await?;
+                        events.into_iter().find_map(|recorded| recorded.event.service)
+                    }
+                };
                 let hidden = RequestError::NoDeployment(id).into();
-                found.map(|deployment| Owner { project: deployment.service.project, hidden })
+                service.map(|service| Owner { project: service.project, hidden })
             }
             Err(_) => None,
         },

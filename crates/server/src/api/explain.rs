@@ -139,11 +139,23 @@ pub async fn deployment(
     State(api): State<Api>,
     OfDeployment(id): OfDeployment,
 ) -> Result<Json<Explanation>, Problem> {
-    let stored = api.control.store().deployment(&id).await?;
-    let found = stored.ok_or_else(|| RequestError::NoDeployment(id.clone()))?;
+    let Some(found) = api.control.store().deployment(&id).await? else { return gone(&api, &id).await };
     let subject = Subject::Deployment { id: &id, opened: found.started_at, ended: found.ended_at };
     let explanation = explain(&api, &found.service, id.to_string(), outcome(&found), &subject).await?;
     Ok(Json(Explanation { output: kept_lines(&found), ..explanation }))
+}
+
+/// A deployment goes with its service; its events and the recorded passes stay.
+async fn gone(api: &Api, id: &DeploymentId) -> Result<Json<Explanation>, Problem> {
+    let events = api.control.store().events_of_deployment(id).await?;
+    let of_service = events.iter().find_map(|recorded| recorded.event.service.clone());
+    let (Some(key), Some(first), Some(last)) = (of_service, events.first(), events.last()) else {
+        return Err(RequestError::NoDeployment(id.clone()).into());
+    };
+    let subject = Subject::Deployment { id, opened: first.at, ended: Some(last.at) };
+    let summary = format!("it went with {key}, which was deleted; the last of it: {}", last.event.message);
+    let explanation = explain(api, &key, id.to_string(), summary, &subject).await?;
+    Ok(Json(Explanation { steps: Vec::new(), holds_until: None, ..explanation }))
 }
 
 fn outcome(deployment: &Deployment) -> String {

@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::report::{Report, percentile};
+use crate::{
+    procs::{cpu_seconds, resident_kib},
+    report::{Report, percentile},
+};
 
 const STARTS: usize = 7;
 const BOUND: Duration = Duration::from_secs(30);
@@ -37,10 +40,11 @@ pub fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
 
     let up = Up::start(MANIFEST)?;
     up.wait_converged(BOUND)?;
-    let before = up.cpu_seconds()?;
+    let before = cpu_seconds(up.child.id())?;
     std::thread::sleep(IDLE);
-    let used = up.cpu_seconds()? - before;
-    report.add("idle, two processes held: resident memory", up.resident_mib()?, "MiB");
+    let used = cpu_seconds(up.child.id())? - before;
+    let resident = resident_kib(up.child.id())? / 1024.0;
+    report.add("idle, two processes held: resident memory", resident, "MiB");
     report.add("idle, two processes held: processor time", used / IDLE.as_secs_f64() * 1e6, "µs/s");
     Ok(())
 }
@@ -101,27 +105,6 @@ impl Up {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-    }
-
-    fn proc(&self, file: &str) -> Result<String, Box<dyn Error>> {
-        Ok(std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?)
-    }
-
-    fn resident_mib(&self) -> Result<f64, Box<dyn Error>> {
-        let status = self.proc("status")?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS")?;
-        let kib: f64 = line.split_whitespace().nth(1).ok_or("no VmRSS")?.parse()?;
-        Ok(kib / 1024.0)
-    }
-
-    /// Of all threads.
-    fn cpu_seconds(&self) -> Result<f64, Box<dyn Error>> {
-        let mut nanos = 0.0;
-        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let schedstat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-            nanos += schedstat.split_whitespace().next().ok_or("no schedstat")?.parse::<f64>()?;
-        }
-        Ok(nanos / 1e9)
     }
 }
 

@@ -7,6 +7,7 @@ mod containers;
 mod heal;
 mod idle;
 mod pass;
+mod procs;
 mod report;
 
 use report::Report;
@@ -26,10 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if runs("heal") {
         heal::run(&mut report)?;
     }
-    let (heals, scales) = (runs("container-heal"), runs("container-scale"));
-    if heals || scales {
-        containers::run(&mut report, heals, scales)?;
-    }
+    containers::run(&mut report, runs)?;
     println!("{}", report.table());
     println!("{}", report.json());
     Ok(())

@@ -121,16 +121,12 @@ fn what_is_gone_failed_or_was_cancelled_is_explained_too() {
     for id in last.iter().chain(&failing) {
         assert!(explain(&setpoint, id).contains("gone"), "{id}");
     }
-    // With the service its deployments are forgotten; what happened to them is among the events.
-    let events = setpoint.events();
+    // With the service its deployments are forgotten; what happened to them is among the events and the passes.
     for (id, _) in &told {
-        assert!(
-            events
-                .iter()
-                .any(|event| event["message"].as_str().is_some_and(|text| text.contains(id.as_str()))),
-            "{id}"
-        );
+        let text = explain(&setpoint, id);
+        assert!(text.contains("which was deleted") && text.contains("recorded:"), "{id}: {text}");
     }
+    assert_eq!(setpoint.cli(&["explain", "aaaaaaaaaaaa"]).code, 1);
 }
 
 #[test]

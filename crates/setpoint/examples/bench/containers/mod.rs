@@ -3,7 +3,9 @@
 //! started for it, with an image of one small program.
 
 mod heal;
+mod rest;
 mod scale;
+mod update;
 
 use std::error::Error;
 
@@ -18,19 +20,27 @@ use crate::{idle::binary, report::Report};
 
 const IMAGE: &str = "setpoint-bench/app:1";
 
-pub fn run(report: &mut Report, heals: bool, scales: bool) -> Result<(), Box<dyn Error>> {
+type Bench = fn(&Engine, &mut Report) -> Result<(), Box<dyn Error>>;
+
+const ALL: [(&str, Bench); 4] = [
+    ("container-heal", heal::run),
+    ("container-scale", scale::run),
+    ("container-update", update::run),
+    ("container-rest", rest::run),
+];
+
+pub fn run(report: &mut Report, runs: impl Fn(&str) -> bool) -> Result<(), Box<dyn Error>> {
+    let wanted: Vec<Bench> = ALL.iter().filter(|(name, _)| runs(name)).map(|(_, bench)| *bench).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
     let Some(engine) = Engine::own() else { return Ok(()) };
     Image::new(IMAGE, "v1").build(&engine);
     // On ports of its own: another engine on this machine may have a swarm too.
     let listen = free_port().to_string();
     let swarm = json!({ "ListenAddr": listen, "AdvertiseAddr": listen, "DataPathPort": free_port().port() });
     engine.api().ok("POST", "/swarm/init", Some(&swarm));
-    if heals {
-        heal::run(&engine, report)?;
-    }
-    if scales {
-        scale::run(&engine, report)?;
-    }
+    wanted.iter().try_for_each(|bench| bench(&engine, report))?;
     engine.api().ok("POST", "/swarm/leave?force=1", None);
     // Made by the swarm under a name that is the machine's, not the engine's.
     engine.api().remove_network("docker_gwbridge");

@@ -1,0 +1,33 @@
+//! What holding many containers costs while nothing happens, in Setpoint and in the engine.
+
+use std::{error::Error, thread, time::Duration};
+
+use testkit::docker::Engine;
+
+use super::{IMAGE, setpoint};
+use crate::{
+    procs::{cpu_seconds, resident_kib},
+    report::Report,
+};
+
+const COUNT: usize = 200;
+/// Two full lists and some hundred probes are in it.
+const REST: Duration = Duration::from_secs(60);
+
+pub fn run(engine: &Engine, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    let manifest = format!("services:\n  app:\n    image: {IMAGE}\n    port: 8080\n    replicas: 0\n");
+    let setpoint = setpoint(engine, &manifest)?;
+    let empty = resident_kib(setpoint.pid())?;
+    setpoint.ok(&["scale", "app", &COUNT.to_string(), "--wait=5m"]);
+    let before = (cpu_seconds(setpoint.pid())?, cpu_seconds(engine.pid())?);
+    thread::sleep(REST);
+    let after = (cpu_seconds(setpoint.pid())?, cpu_seconds(engine.pid())?);
+    let share = |used: f64| used / REST.as_secs_f64() * 100.0;
+    let what = |of: &str| format!("{COUNT} containers at rest: {of}");
+    report.add(what("processor time of setpoint"), share(after.0 - before.0), "%");
+    report.add(what("processor time of dockerd"), share(after.1 - before.1), "%");
+    let each = (resident_kib(setpoint.pid())? - empty) / COUNT as f64;
+    report.add(what("resident memory for each"), each, "KiB");
+    setpoint.ok(&["scale", "app", "0", "--wait=5m"]);
+    Ok(())
+}
