@@ -58,7 +58,7 @@ impl Runtime {
                 user: None,
             }),
             Self::Container { pin, .. } => Workload::Container(Container {
-                pin: Some(pin.clone()),
+                pin: Some(*pin),
                 port: Some(8080),
                 ..Container::new(IMAGE.parse().unwrap())
             }),
