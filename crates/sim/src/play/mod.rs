@@ -1,0 +1,264 @@
+//! Plays a story: one queue of events in virtual time, faults until they heal, then the demand that all ends well.
+
+mod demand;
+mod edge;
+mod fault;
+mod node;
+mod server;
+mod user;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use model::{
+    InstanceId, Millis, ServiceKey, Timestamp,
+    assignment::Assignment,
+    observation::Observation,
+    route::{EdgeReport, EndpointEvent, RouteTable},
+};
+use rand::{SeedableRng, rngs::StdRng};
+
+use crate::{
+    edge::Edge,
+    machine::{EndReason, Machine},
+    net::Net,
+    node::Agent,
+    server::{PERIOD, Server},
+    store::Store,
+    story::{HEALS, Link, Story},
+    truth::{Truth, Violation},
+};
+
+pub const BEGINNING: Timestamp = Timestamp(1_000_000_000);
+/// After the faults have healed, everything has ended and converged within this time: a window of restart
+/// attempts, or the deadlines of a failing deployment, its restoration and their drains.
+const CONVERGES_WITHIN: Millis = Millis(110_000);
+/// By then the node knows what is assigned to it, and an operator removes what no ledger knows.
+const CLEARED_AFTER: Millis = Millis(15_000);
+/// Then nothing happens for this long.
+const RESTS_FOR: Millis = Millis(10_000);
+/// Whether all has ended well is looked at this often; most stories need not all of the time.
+const LOOKED_AT_EACH: Millis = Millis(10_000);
+const AUDIT: Millis = Millis(500);
+const TRAFFIC: Millis = Millis(170);
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Refuse what the linter objects to, as the server does. Without it the truth alone must find a bug.
+    pub linted: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { linted: true }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub trace: Vec<String>,
+    /// Of the trace: equal for equal seeds.
+    pub hash: u64,
+    pub violation: Option<Violation>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Event {
+    Input(usize),
+    Heal,
+    Clear,
+    Converged,
+    Rested,
+    Audit,
+    Traffic,
+    ServerUp,
+    ServerTick { epoch: u64 },
+    ServerPass { epoch: u64 },
+    NodeUp,
+    NodeLook { epoch: u64 },
+    NodeDone { epoch: u64, id: InstanceId, serial: u64 },
+    Dies { pid: u32 },
+    EdgeUp,
+    EdgeTick { boot: u64 },
+    RequestEnds { boot: u64, request: u64 },
+    Readable { service: usize },
+    ToNode(Arc<Assignment>),
+    NodeSays(Arc<Observation>),
+    ToEdge(Arc<RouteTable>),
+    EdgeSays(EdgeReport),
+    Endpoint { boot: u64, event: EndpointEvent },
+}
+
+/// What a part wants done outside of itself.
+pub enum Out {
+    At(Timestamp, Event),
+    NodeSays(Arc<Observation>),
+    Endpoint(EndpointEvent),
+    Told { pid: u32, reason: EndReason },
+    Trace(String),
+}
+
+struct Play<'a> {
+    story: &'a Story,
+    options: &'a Options,
+    now: Timestamp,
+    queue: BTreeMap<(Timestamp, u64), Event>,
+    queued: u64,
+    rng: StdRng,
+    net: Net,
+    store: Store,
+    server: Server,
+    agent: Agent,
+    machine: Machine,
+    edge: Edge,
+    truth: Truth,
+    trace: Vec<String>,
+    unreadable: BTreeSet<ServiceKey>,
+    by_hand: BTreeSet<ServiceKey>,
+    crash_at_commit: Option<(bool, Millis)>,
+    healed: bool,
+    strangers: BTreeSet<u32>,
+    /// What it knew stays behind until an operator removes it.
+    ledger_was_lost: bool,
+    /// Commits and operations per service when it was found converged.
+    at_rest: BTreeMap<ServiceKey, (u64, u64)>,
+    over: bool,
+}
+
+/// Plays a story to its end, or to the first violation.
+pub fn play(story: &Story, options: &Options) -> Outcome {
+    let mut play = Play::new(story, options);
+    while let Some(((at, _), event)) = play.queue.pop_first() {
+        play.now = at;
+        play.happen(event);
+        play.examine();
+        if play.over || play.truth.violation.is_some() {
+            break;
+        }
+    }
+    let violation = play.truth.violation;
+    Outcome { hash: hash(&play.trace), trace: play.trace, violation }
+}
+
+/// FNV-1a over all lines.
+fn hash(trace: &[String]) -> u64 {
+    trace
+        .iter()
+        .flat_map(|line| line.bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl<'a> Play<'a> {
+    fn new(story: &'a Story, options: &'a Options) -> Self {
+        let mut play = Self {
+            story,
+            options,
+            now: BEGINNING,
+            queue: BTreeMap::new(),
+            queued: 0,
+            rng: StdRng::seed_from_u64(story.seed ^ 0x5e7_901),
+            net: Net::default(),
+            store: Store::default(),
+            server: Server::default(),
+            agent: Agent::new(),
+            machine: Machine::default(),
+            edge: Edge::default(),
+            truth: Truth::default(),
+            trace: Vec::new(),
+            unreadable: BTreeSet::new(),
+            by_hand: BTreeSet::new(),
+            crash_at_commit: None,
+            healed: false,
+            strangers: BTreeSet::new(),
+            ledger_was_lost: false,
+            at_rest: BTreeMap::new(),
+            over: false,
+        };
+        for event in [Event::ServerUp, Event::NodeUp, Event::EdgeUp, Event::Audit, Event::Traffic] {
+            play.at(BEGINNING, event);
+        }
+        for (index, input) in story.inputs.iter().enumerate() {
+            play.at(BEGINNING + input.at, Event::Input(index));
+        }
+        let heals = BEGINNING + HEALS;
+        play.at(heals, Event::Heal);
+        play.at(heals + CLEARED_AFTER, Event::Clear);
+        play.at(heals + CLEARED_AFTER + LOOKED_AT_EACH, Event::Converged);
+        play
+    }
+
+    fn at(&mut self, at: Timestamp, event: Event) {
+        self.queued += 1;
+        self.queue.insert((at.max(self.now), self.queued), event);
+    }
+
+    fn after(&mut self, delay: Millis, event: Event) {
+        self.at(self.now + delay, event);
+    }
+
+    fn told(&mut self, line: String) {
+        self.trace.push(format!("{:>7} {line}", self.now.since(BEGINNING).0));
+    }
+
+    fn send(&mut self, link: Link, event: &Event) {
+        for delay in self.net.send(link, self.now, &mut self.rng) {
+            self.after(delay, event.clone());
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Input(index) => self.input(index),
+            Event::Heal => self.heal(),
+            Event::Clear => self.clear(),
+            Event::Converged => self.demand_convergence(),
+            Event::Rested => self.demand_rest(),
+            Event::Audit => self.audit(),
+            Event::Traffic => self.traffic(),
+            Event::ServerUp => self.server_up(),
+            Event::ServerTick { epoch } => self.server_tick(epoch),
+            Event::ServerPass { epoch } => self.server_pass(epoch),
+            Event::NodeUp => self.node(|agent, around| {
+                if !agent.is_up() {
+                    agent.start(around);
+                }
+            }),
+            Event::NodeLook { epoch } => self.node(|agent, around| agent.look(epoch, around)),
+            Event::NodeDone { epoch, id, serial } => {
+                self.node(|agent, around| agent.done(epoch, &id, serial, around));
+            }
+            Event::Dies { pid } => self.dies(pid, false),
+            Event::EdgeUp => self.edge_up(),
+            Event::EdgeTick { boot } => {
+                if self.edge.up && self.edge.boot == boot {
+                    self.edge_reports();
+                    self.after(PERIOD, Event::EdgeTick { boot });
+                }
+            }
+            Event::RequestEnds { boot, request } => self.request_ends(boot, request),
+            Event::Readable { service } => {
+                self.unreadable.remove(&self.story.shapes[service].key());
+                self.look();
+            }
+            Event::ToNode(assignment) => self.node(|agent, around| agent.offered(assignment, around)),
+            Event::NodeSays(observation) => {
+                if self.server.memory.as_mut().is_some_and(|memory| memory.observe(observation)) {
+                    self.look();
+                }
+            }
+            Event::ToEdge(table) => self.table_arrives(&table),
+            Event::EdgeSays(report) => {
+                if self.server.memory.as_mut().is_some_and(|memory| memory.hear(report)) {
+                    self.look();
+                }
+            }
+            Event::Endpoint { boot, event } => {
+                if self.edge.up && self.edge.boot == boot {
+                    self.edge.told(event);
+                }
+            }
+        }
+    }
+}
