@@ -14,6 +14,7 @@ use crate::shape::name;
 
 #[derive(Default)]
 pub struct Edge {
+    number: usize,
     pub up: bool,
     pub boot: u64,
     /// On its disk, so that it serves at once when it comes back.
@@ -30,6 +31,10 @@ pub struct Request {
 }
 
 impl Edge {
+    pub fn new(number: usize) -> Self {
+        Self { number, ..Self::default() }
+    }
+
     /// Its requests die with it.
     pub fn stop(&mut self) {
         self.up = false;
@@ -94,7 +99,7 @@ impl Edge {
             *in_flight.entry(request.instance.clone()).or_default() += 1;
         }
         EdgeReport {
-            edge: name("local"),
+            edge: name(&format!("e{}", self.number + 1)),
             boot: name(&format!("boot-{}", self.boot)),
             at: now,
             served: self.table.revision,

@@ -13,7 +13,7 @@ use decide::{
     world::{Cluster, Snapshot, World},
 };
 use model::{
-    Generation, Holder, Knowledge, Millis, NodeId, RouteRevision, ServiceKey, Term, Timestamp,
+    EdgeId, Generation, Holder, Knowledge, Millis, NodeId, RouteRevision, ServiceKey, Term, Timestamp,
     assignment::{Assignment, Stamp},
     node::{Node, NodeState},
     observation::Observation,
@@ -23,7 +23,7 @@ use model::{
 };
 
 use crate::{
-    node::{cluster_id, node_id},
+    node::cluster_id,
     shape::{Shape, name},
     store::{Refused, Store},
     story::Ask,
@@ -46,8 +46,11 @@ pub struct Memory {
     generation: Generation,
     revision: RouteRevision,
     worlds: BTreeMap<ServiceKey, World>,
-    observation: Option<Arc<Observation>>,
-    edge: Option<EdgeReport>,
+    observations: BTreeMap<NodeId, Arc<Observation>>,
+    edges: BTreeMap<EdgeId, EdgeReport>,
+    /// All that there are.
+    nodes: Vec<NodeId>,
+    since: Timestamp,
     /// Services that the last plan held.
     held: Option<BTreeSet<ServiceKey>>,
     pub next_pass: Option<Timestamp>,
@@ -64,7 +67,7 @@ pub enum Passed {
 
 impl Server {
     /// Loads everything; a new term begins.
-    pub fn start(&mut self, store: &mut Store, now: Timestamp) {
+    pub fn start(&mut self, store: &mut Store, nodes: Vec<NodeId>, now: Timestamp) {
         self.epoch += 1;
         let holder: Holder = name(&format!("h{}-{}", self.epoch, now.0));
         let term = store.lead(holder.clone());
@@ -74,8 +77,10 @@ impl Server {
             generation: store.generation,
             revision: store.revision,
             worlds: store.worlds(),
-            observation: None,
-            edge: None,
+            observations: BTreeMap::new(),
+            edges: BTreeMap::new(),
+            nodes,
+            since: now,
             held: None,
             next_pass: None,
             holds_until: None,
@@ -97,29 +102,30 @@ impl Memory {
 
     /// A newer observation; an older one that comes late is dropped.
     pub fn observe(&mut self, observation: Arc<Observation>) -> bool {
-        let newer = self.observation.as_ref().is_none_or(|before| before.sequence < observation.sequence);
+        let before = self.observations.get(&observation.node);
+        let newer = before.is_none_or(|before| before.sequence < observation.sequence);
         if newer {
-            self.observation = Some(observation);
+            self.observations.insert(observation.node.clone(), observation);
         }
         newer
     }
 
     pub fn hear(&mut self, report: EdgeReport) -> bool {
-        let newer = self.edge.as_ref().is_none_or(|before| before.at < report.at);
+        let newer = self.edges.get(&report.edge).is_none_or(|before| before.at < report.at);
         if newer {
-            self.edge = Some(report);
+            self.edges.insert(report.edge.clone(), report);
         }
         newer
     }
 
     pub fn snapshot(&self, unreadable: &BTreeSet<ServiceKey>, now: Timestamp) -> Snapshot {
-        let fresh = self.observation.iter().filter(|seen| now.since(seen.at) <= STALE_AFTER);
+        let fresh = self.observations.values().filter(|seen| now.since(seen.at) <= STALE_AFTER);
         let observations: BTreeMap<NodeId, Arc<Observation>> =
             fresh.map(|seen| (seen.node.clone(), Arc::clone(seen))).collect();
         let worlds = self.worlds.iter().map(|(key, world)| {
             let mut world = world.clone();
             world.see(&observations);
-            world.hear(self.edge.iter(), now);
+            world.hear(self.edges.values(), now);
             if unreadable.contains(key) {
                 let cause = "row 7 holds no JSON".into();
                 world.service = Knowledge::Unknown { since: now, cause };
@@ -130,22 +136,31 @@ impl Memory {
             now,
             term: self.term,
             holder: self.holder.clone(),
-            cluster: self.cluster(observations.is_empty(), now),
+            cluster: self.cluster(&observations),
             worlds: worlds.collect(),
         }
     }
 
-    fn cluster(&self, is_silent: bool, now: Timestamp) -> Cluster {
+    fn cluster(&self, fresh: &BTreeMap<NodeId, Arc<Observation>>) -> Cluster {
+        let mut load = BTreeMap::new();
+        let placed = self.worlds.values().flat_map(|w| w.plan.placements.values());
+        for placement in placed.filter(|p| p.stage.is_run()) {
+            *load.entry(placement.node.clone()).or_default() += 1;
+        }
         let running =
             self.worlds.values().flat_map(|w| w.plan.placements.values()).filter(|p| p.stage.is_run());
         let running = u32::try_from(running.count()).unwrap_or(u32::MAX);
-        let state = if is_silent { NodeState::Silent { since: now } } else { NodeState::Up };
-        let node = Node { id: node_id(), state, reserved_ports: Vec::new() };
+        let nodes = self.nodes.iter().map(|id| {
+            let heard = self.observations.get(id).map_or(self.since, |seen| seen.at);
+            let silent = NodeState::Silent { since: heard };
+            let state = if fresh.contains_key(id) { NodeState::Up } else { silent };
+            (id.clone(), Node { id: id.clone(), state, reserved_ports: Vec::new() })
+        });
         Cluster {
             generation: self.generation,
             route_revision: self.revision,
-            nodes: [(node_id(), node)].into(),
-            load: BTreeMap::new(),
+            nodes: nodes.collect(),
+            load,
             running,
         }
     }
@@ -188,12 +203,17 @@ impl Memory {
         }
     }
 
-    pub fn messages(&self, unreadable: &BTreeSet<ServiceKey>, now: Timestamp) -> (Assignment, RouteTable) {
+    pub fn messages(
+        &self,
+        nodes: &[&NodeId],
+        unreadable: &BTreeSet<ServiceKey>,
+        now: Timestamp,
+    ) -> (Vec<Assignment>, RouteTable) {
         let snapshot = self.snapshot(unreadable, now);
         let worlds = || snapshot.worlds.values().map(|world| &**world);
         let stamp = Stamp { term: self.term, holder: self.holder.clone(), generation: self.generation };
-        let assignment = compose::assignment(&cluster_id(), &node_id(), stamp, worlds());
-        (assignment, compose::route_table(self.revision, worlds()))
+        let assignment = |node: &&NodeId| compose::assignment(&cluster_id(), node, stamp.clone(), worlds());
+        (nodes.iter().map(assignment).collect(), compose::route_table(self.revision, worlds()))
     }
 
     /// A user asks; the answer is durable before it is given.
@@ -228,14 +248,10 @@ impl Memory {
 
 fn decided(world: &World, shape: &Shape, ask: Ask, now: Timestamp) -> Result<Outcome, intent::Refused> {
     match ask {
-        Ask::Apply { version, character, policy } => intent::apply(
-            world,
-            &shape.spec(version, character, policy),
-            &Owner::Api,
-            &Default::default(),
-            now,
-        ),
-        Ask::Deploy => intent::deploy(world, &intent::Content::Declared, &Default::default(), now),
+        Ask::Apply { version, character, policy } => {
+            intent::apply(world, &shape.spec(version, character, policy), &Owner::Api, &shape.images(), now)
+        }
+        Ask::Deploy => intent::deploy(world, &intent::Content::Declared, &shape.images(), now),
         Ask::Rollback => intent::rollback(world, None, now),
         Ask::Cancel => match world.open_deployment() {
             Some(open) => intent::cancel(world, &open.id.clone(), now),

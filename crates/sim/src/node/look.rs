@@ -13,18 +13,18 @@ use model::{
     spec::Workload,
 };
 
-use super::{Agent, Around, Entry, HEARTBEAT, Memory, folder, is_drifted, shows, tell::endpoint};
-use crate::{
-    machine::Machine,
-    play::{Event, Out},
+use super::{
+    Agent, Around, Entry, HEARTBEAT, Happens, Memory, container::is_container, folder, is_drifted, shows,
+    tell::endpoint,
 };
+use crate::{machine::Machine, play::Out};
 
 impl Agent {
     pub(super) fn look_at(&mut self, at: Timestamp, around: &mut Around<'_>) {
         let Some(memory) = &mut self.memory else { return };
         if memory.next_look.is_none_or(|next| at < next) {
             memory.next_look = Some(at);
-            around.out.push(Out::At(at, Event::NodeLook { epoch: self.epoch }));
+            around.out.push(Out::At(at, Happens::Look { epoch: self.epoch }));
         }
     }
 
@@ -38,8 +38,9 @@ impl Agent {
             memory.next_look = None;
         }
         self.enter_new(around);
+        let minded = self.mind_engine(around);
         let ids: Vec<InstanceId> = self.ledger.entries.keys().cloned().collect();
-        let mut wake = around.now + HEARTBEAT;
+        let mut wake = minded.map_or(around.now + HEARTBEAT, |at| at.min(around.now + HEARTBEAT));
         for id in ids {
             if let Some(at) = self.look_at_one(&id, around) {
                 wake = wake.min(at);
@@ -65,6 +66,7 @@ impl Agent {
             let is_site = matches!(assigned.content.workload, Workload::Site(_));
             let entry = Entry {
                 assigned: Arc::clone(assigned),
+                node: self.id.clone(),
                 installed: if is_site { whole } else { process.is_some() },
                 attempts: assigned.attempts.clone(),
                 port: process.and_then(|process| process.port),
@@ -73,6 +75,9 @@ impl Agent {
                 ready: false,
                 last_exit: None,
                 switched: false,
+                record: None,
+                made_before: false,
+                failed: None,
             };
             self.ledger.entries.insert(id.clone(), entry);
         }
@@ -85,6 +90,7 @@ impl Agent {
         let held = || self.ledger.entries.get(id).map(|entry| Arc::clone(&entry.assigned));
         let is_held = accepted.held.contains(&id.service);
         let assigned = accepted.instances.get(id).cloned().or_else(|| held().filter(|_| is_held));
+        self.hold(id, around.now);
         let probed = self.watch(id, around);
         let local = self.local(id, around.machine)?;
         let next = step(assigned.as_deref(), &local, around.now);
@@ -101,10 +107,11 @@ impl Agent {
 
     /// What the agent knows of a process: its end, or its health by probes.
     fn watch(&mut self, id: &InstanceId, around: &mut Around<'_>) -> Option<Timestamp> {
+        let contained = self.container_pid(id);
         let entry = self.ledger.entries.get_mut(id)?;
         let memory = self.memory.as_mut()?;
-        let pid = entry.pid?;
-        if !around.machine.is_alive(pid) {
+        let pid = entry.pid.or(contained)?;
+        if contained.is_none() && !around.machine.is_alive(pid) {
             // It ended while nobody watched.
             entry.pid = None;
             entry.ready = false;
@@ -136,25 +143,34 @@ impl Agent {
         let entry = self.ledger.entries.get(id)?;
         let memory = self.memory.as_ref()?;
         let run = match (entry.pid, &entry.last_exit) {
+            _ if is_container(entry) => self.container_run(id)?,
             (Some(_), _) => Run::Alive { health: memory.health.get(id)?.clone() },
             (None, Some(exit)) => Run::Ended { started: entry.started, exit: exit.clone() },
             (None, None) => Run::NotStarted,
         };
         Some(Local {
             id: id.clone(),
-            install: if entry.installed { Install::Whole } else { Install::Absent },
+            install: match &entry.failed {
+                Some((at, message)) => Install::Failed { at: *at, message: message.clone() },
+                None if entry.installed => Install::Whole,
+                None => Install::Absent,
+            },
             run,
             attempts: entry.attempts.clone(),
-            drifted: is_drifted(entry, machine),
+            drifted: is_drifted(entry, machine) || memory.held.get(id).is_some_and(|held| held.drifted),
             current: shows(entry, machine),
             busy: memory.busy.get(id).map(|doing| doing.busy),
-            away: None,
+            away: memory.engine.away.filter(|_| is_container(entry)),
         })
     }
 
     /// A process ended while the agent watched.
     pub fn exited(&mut self, pid: u32, status: ExitStatus, around: &mut Around<'_>) {
         let now = around.now;
+        if let Some(id) = self.container_of(pid) {
+            self.process_ended(&id, around);
+            return self.look_at(now, around);
+        }
         let Some(memory) = &mut self.memory else { return };
         let found = self.ledger.entries.iter_mut().find(|(_, entry)| entry.pid == Some(pid));
         let Some((id, entry)) = found else { return };
@@ -165,7 +181,7 @@ impl Agent {
         around.out.extend(endpoint(entry, EndpointHealth::Down));
         if let Some(doing) = memory.busy.get_mut(id).filter(|doing| doing.awaits_end) {
             doing.awaits_end = false;
-            let done = Event::NodeDone { epoch: self.epoch, id: id.clone(), serial: doing.serial };
+            let done = Happens::Done { epoch: self.epoch, id: id.clone(), serial: doing.serial };
             around.out.push(Out::At(now + Millis(3), done));
         }
         self.look_at(now, around);

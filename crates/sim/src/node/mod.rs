@@ -1,5 +1,7 @@
 //! The agent: a ledger that outlives it, a memory that does not, and the real `step` between them.
 
+mod container;
+mod job;
 mod look;
 mod tell;
 mod work;
@@ -20,7 +22,18 @@ use model::{
 };
 use rand::rngs::StdRng;
 
-use crate::{machine::Machine, play::Out, shape::name, truth::Truth};
+pub use container::Record;
+use container::{Asked, Contained, View};
+use job::Asking;
+pub use work::tell_to_end;
+
+use crate::{
+    engine::{Answer, Call, ContainerId},
+    machine::Machine,
+    play::Out,
+    shape::name,
+    truth::Truth,
+};
 
 /// A sign of life, and the look that finds what no event told of.
 const HEARTBEAT: Millis = Millis(1_000);
@@ -30,12 +43,52 @@ const FIRST_LOOK: Millis = Millis(40);
 const PORTS: std::ops::Range<u16> = 31_000..31_012;
 
 pub struct Agent {
+    pub id: NodeId,
     pub ledger: Ledger,
+    /// The first processes of containers are in this kernel, so that it tells their ends.
+    sees_processes: bool,
     memory: Option<Memory>,
     epoch: u64,
     boot: u64,
     operations: u64,
+    tickets: u64,
     told: u64,
+}
+
+/// What comes to an agent, or to its machine and engine.
+#[derive(Debug, Clone)]
+pub enum Happens {
+    Up,
+    Look {
+        epoch: u64,
+    },
+    Done {
+        epoch: u64,
+        id: InstanceId,
+        serial: u64,
+    },
+    Offered(Arc<Assignment>),
+    Dies {
+        pid: u32,
+    },
+    EngineUp,
+    EngineGoesOn,
+    /// The call is carried out now; nobody is told if its answer is lost.
+    EngineDoes {
+        epoch: u64,
+        ticket: u64,
+        call: Call,
+        answers: bool,
+    },
+    EngineSays {
+        epoch: u64,
+        ticket: u64,
+        answer: Answer,
+    },
+    EngineNews {
+        epoch: u64,
+        container: ContainerId,
+    },
 }
 
 #[derive(Default)]
@@ -48,6 +101,8 @@ pub struct Ledger {
 /// What must be remembered of an instance beyond the agent's life.
 pub struct Entry {
     pub assigned: Arc<Assigned>,
+    /// Where it is reached.
+    pub node: NodeId,
     pub installed: bool,
     pub attempts: Attempts,
     pub port: Option<u16>,
@@ -57,6 +112,11 @@ pub struct Entry {
     pub last_exit: Option<Exit>,
     /// `current` has been switched to it, so that a `current` elsewhere is drift.
     pub switched: bool,
+    pub record: Option<Record>,
+    /// It had a container before, so that one that merely bears its label is none.
+    pub made_before: bool,
+    /// It could not be made or started.
+    pub failed: Option<(Timestamp, String)>,
 }
 
 struct Memory {
@@ -66,6 +126,9 @@ struct Memory {
     steps: BTreeMap<InstanceId, Step>,
     sent: Option<(Timestamp, Arc<Observation>)>,
     next_look: Option<Timestamp>,
+    held: BTreeMap<InstanceId, Contained>,
+    engine: View,
+    asked: BTreeMap<u64, Asked>,
 }
 
 #[derive(Clone)]
@@ -75,6 +138,8 @@ struct Doing {
     attempts: Attempts,
     /// Goes on when its process has ended.
     awaits_end: bool,
+    /// What was asked of the engine last.
+    asking: Option<Asking>,
 }
 
 /// What the agent may touch and where it notes what it did.
@@ -86,17 +151,23 @@ pub struct Around<'a> {
     pub out: &'a mut Vec<Out>,
 }
 
-pub fn node_id() -> NodeId {
-    name("local")
-}
-
 pub fn cluster_id() -> ClusterId {
     name("cluster01")
 }
 
 impl Agent {
-    pub fn new() -> Self {
-        Self { ledger: Ledger::default(), memory: None, epoch: 0, boot: 0, operations: 0, told: 0 }
+    pub fn new(id: NodeId, sees_processes: bool) -> Self {
+        Self {
+            id,
+            ledger: Ledger::default(),
+            sees_processes,
+            memory: None,
+            epoch: 0,
+            boot: 0,
+            operations: 0,
+            tickets: 0,
+            told: 0,
+        }
     }
 
     pub fn is_up(&self) -> bool {
@@ -112,6 +183,9 @@ impl Agent {
             steps: BTreeMap::new(),
             sent: None,
             next_look: None,
+            held: BTreeMap::new(),
+            engine: View::default(),
+            asked: BTreeMap::new(),
         });
         self.look_at(around.now, around);
     }
@@ -138,15 +212,15 @@ impl Agent {
 
     /// Takes an assignment, or refuses it.
     pub fn offered(&mut self, assignment: Arc<Assignment>, around: &mut Around<'_>) {
-        if self.memory.is_none() || ledger::is_for(&cluster_id(), &node_id(), &assignment).is_err() {
+        if self.memory.is_none() || ledger::is_for(&cluster_id(), &self.id, &assignment).is_err() {
             return;
         }
         let held = self.ledger.accepted.clone();
-        let (cluster, node) = (cluster_id(), node_id());
+        let (cluster, node) = (cluster_id(), self.id.clone());
         let holds = held.as_ref().map(|held| Held { cluster: &cluster, node: &node, stamp: &held.stamp });
         let same = || held.as_ref().is_some_and(|held| **held == *assignment);
         if let Ok(Accepted::Newer) = ledger::accept(holds, &assignment, same) {
-            around.truth.accepted(around.now, &assignment.stamp);
+            around.truth.accepted(around.now, &self.id, &assignment.stamp);
             self.ledger.accepted = Some(assignment);
             self.look_at(around.now, around);
         }
@@ -180,5 +254,5 @@ fn is_drifted(entry: &Entry, machine: &Machine) -> bool {
 }
 
 fn address(entry: &Entry) -> Option<String> {
-    entry.port.map(|port| format!("127.0.0.1:{port}"))
+    entry.port.map(|port| format!("{}:{port}", entry.node))
 }

@@ -9,11 +9,8 @@ use model::{
     route::{EndpointEvent, EndpointHealth},
 };
 
-use super::{Agent, Around, Entry, FIRST_LOOK, HEARTBEAT, address, folder, is_site, node_id, shows};
-use crate::{
-    machine::Machine,
-    play::{Event, Out},
-};
+use super::{Agent, Around, Entry, FIRST_LOOK, HEARTBEAT, Happens, address, folder, is_site, shows};
+use crate::{machine::Machine, play::Out};
 
 impl Agent {
     pub(super) fn tell(&mut self, around: &mut Around<'_>) {
@@ -23,7 +20,7 @@ impl Agent {
         let Some(memory) = &mut self.memory else { return };
         let complete = now.since(memory.since) >= FIRST_LOOK;
         if !complete {
-            around.out.push(Out::At(memory.since + FIRST_LOOK, Event::NodeLook { epoch: self.epoch }));
+            around.out.push(Out::At(memory.since + FIRST_LOOK, Happens::Look { epoch: self.epoch }));
             memory.next_look = Some(memory.since + FIRST_LOOK);
         }
         let known = self.ledger.entries.iter().filter_map(|(id, entry)| {
@@ -33,7 +30,7 @@ impl Agent {
         // A first look that has not come far.
         let seen = known.take(if complete { usize::MAX } else { 1 });
         let observation = Observation {
-            node: node_id(),
+            node: self.id.clone(),
             boot,
             sequence: now.0 * 1_000 + self.told % 1_000,
             at: now,
@@ -69,7 +66,7 @@ fn report(id: &InstanceId, entry: &Entry, step: &Step, machine: &Machine) -> Ins
         ready: step.ready && (is_site(entry) || entry.ready),
         ready_since: Timestamp::ZERO,
         pid: entry.pid,
-        container: None,
+        container: entry.record.as_ref().and_then(|r| r.id).map(|id| id.to_string()),
         address: address(entry),
         folder: is_site(entry).then(|| folder(&entry.assigned)),
         current: shows(entry, machine),

@@ -4,13 +4,13 @@ use decide::{
     health::Health,
     node::{Busy, Operation},
 };
-use model::{InstanceId, Millis, instance::Attempts, spec::Port};
+use model::{InstanceId, Millis, instance::Attempts, route::EndpointHealth, spec::Port};
 use rand::Rng;
 
-use super::{Agent, Around, Doing, PORTS, folder};
+use super::{Agent, Around, Doing, Happens, PORTS, container::is_container, folder, tell::endpoint};
 use crate::{
     machine::{EndReason, Folder},
-    play::{Event, Out},
+    play::Out,
     shape::{Character, STOP_GRACE},
 };
 
@@ -28,6 +28,9 @@ impl Agent {
         if busy == Busy::Starting {
             // Written down before the start, so that a crash in between costs an attempt and not the count.
             entry.attempts = attempts.clone();
+        }
+        if is_container(entry) {
+            return self.begin_with_engine(id, busy, attempts, around);
         }
         let reason = match busy {
             Busy::Stopping { .. } => Some(EndReason::Removed),
@@ -47,7 +50,7 @@ impl Agent {
             Busy::Starting | Busy::Stopping { .. } => Millis(around.rng.random_range(2..20)),
         };
         if let Some(memory) = &mut self.memory {
-            memory.busy.insert(id.clone(), Doing { serial, busy, attempts, awaits_end });
+            memory.busy.insert(id.clone(), Doing { serial, busy, attempts, awaits_end, asking: None });
         }
         if busy == Busy::Installing
             && let Some(entry) = self.ledger.entries.get(id)
@@ -57,8 +60,34 @@ impl Agent {
         if !awaits_end {
             around
                 .out
-                .push(Out::At(now + takes, Event::NodeDone { epoch: self.epoch, id: id.clone(), serial }));
+                .push(Out::At(now + takes, Happens::Done { epoch: self.epoch, id: id.clone(), serial }));
         }
+    }
+
+    fn begin_with_engine(
+        &mut self,
+        id: &InstanceId,
+        busy: Busy,
+        attempts: Attempts,
+        around: &mut Around<'_>,
+    ) {
+        self.operations += 1;
+        let doing = Doing { serial: self.operations, busy, attempts, awaits_end: false, asking: None };
+        if let Some(memory) = &mut self.memory {
+            memory.busy.insert(id.clone(), doing);
+        }
+        if matches!(busy, Busy::Starting | Busy::Stopping { .. })
+            && let Some(entry) = self.ledger.entries.get_mut(id)
+            && std::mem::take(&mut entry.ready)
+        {
+            around.out.extend(endpoint(entry, EndpointHealth::Down));
+        }
+        if busy == Busy::Installing
+            && let Some(entry) = self.ledger.entries.get(id)
+        {
+            around.machine.folders.entry(folder(&entry.assigned)).or_default();
+        }
+        self.begin_job(id, busy, around);
     }
 
     /// An operation is through.
@@ -69,6 +98,10 @@ impl Agent {
         let Some(memory) = &mut self.memory else { return };
         let Some(doing) = memory.busy.get(id).filter(|doing| doing.serial == serial).cloned() else { return };
         memory.busy.remove(id);
+        if doing.asking.is_some() {
+            self.look_again(id, around);
+            return self.look_at(around.now, around);
+        }
         match doing.busy {
             Busy::Installing => self.installed(id, doing.attempts, around),
             Busy::Updating => self.updated(id, around),
@@ -92,7 +125,7 @@ impl Agent {
     }
 
     /// Not that of another entry, nor one that somebody listens on.
-    fn free_port(&self, around: &mut Around<'_>) -> u16 {
+    pub(super) fn free_port(&self, around: &mut Around<'_>) -> u16 {
         let count = PORTS.end - PORTS.start;
         let from = around.rng.random_range(0..count);
         (0..count)
@@ -138,13 +171,13 @@ impl Agent {
             memory.health.insert(id.clone(), Health::new(&entry.assigned.content.health, around.now));
         }
         if let Some(at) = around.machine.processes.get(&pid).and_then(|process| process.dies_at) {
-            around.out.push(Out::At(at, Event::Dies { pid }));
+            around.out.push(Out::At(at, Happens::Dies { pid }));
         }
-        around.truth.started(around.now, id, &entry.assigned);
+        around.truth.started(around.now, id, entry.assigned.release);
         around.out.push(Out::Trace(format!("start {id} pid {pid}")));
     }
 
-    fn deleted(&mut self, id: &InstanceId, around: &mut Around<'_>) {
+    pub(super) fn deleted(&mut self, id: &InstanceId, around: &mut Around<'_>) {
         let Some(entry) = self.ledger.entries.remove(id) else { return };
         let path = folder(&entry.assigned);
         // The link first: it never points to what is not there. With the last folder goes its name too, wherever a hand
@@ -157,16 +190,18 @@ impl Agent {
         if let Some(memory) = &mut self.memory {
             memory.health.remove(id);
             memory.steps.remove(id);
+            memory.held.remove(id);
         }
     }
 }
 
 /// SIGTERM now and SIGKILL after the grace.
-fn tell_to_end(pid: u32, reason: EndReason, around: &mut Around<'_>) {
-    let Some(process) = around.machine.processes.get_mut(&pid) else { return };
+pub fn tell_to_end(pid: u32, reason: EndReason, around: &mut Around<'_>) -> Millis {
+    let Some(process) = around.machine.processes.get_mut(&pid) else { return Millis(1) };
     process.told_to_end.get_or_insert(reason);
     let deaf = process.character == Character::Stubborn;
     let ends = if deaf { STOP_GRACE } else { Millis(around.rng.random_range(2..120)) };
     around.out.push(Out::Told { pid, reason });
-    around.out.push(Out::At(around.now + ends, Event::Dies { pid }));
+    around.out.push(Out::At(around.now + ends, Happens::Dies { pid }));
+    ends
 }

@@ -4,7 +4,7 @@ use decide::status;
 use model::ServiceKey;
 
 use super::{AUDIT, BEGINNING, CONVERGES_WITHIN, Event, LOOKED_AT_EACH, Play, RESTS_FOR};
-use crate::{server::Memory, story::HEALS, truth::Seen};
+use crate::{engine::Maker, server::Memory, story::HEALS, truth::Seen};
 
 impl Play<'_> {
     pub(super) fn examine(&mut self) {
@@ -16,18 +16,20 @@ impl Play<'_> {
 
     /// What a hand has damaged is put back once the link leads to a whole folder again.
     fn mended(&mut self) {
-        let machine = &self.machine;
+        let hosts = &self.hosts;
         self.by_hand.retain(|service| {
-            let link = machine.links.get(service);
-            link.is_some_and(|link| machine.folders.get(link).is_none_or(|f| !f.complete || f.damaged))
+            hosts.iter().map(|host| &host.machine).any(|machine| {
+                let link = machine.links.get(service);
+                link.is_some_and(|link| machine.folders.get(link).is_none_or(|f| !f.complete || f.damaged))
+            })
         });
     }
 
     fn seen(&self) -> Seen<'_> {
         Seen {
             store: &self.store,
-            machine: &self.machine,
-            edge: &self.edge,
+            hosts: &self.hosts,
+            edges: &self.edges,
             shapes: &self.story.shapes,
             by_hand: &self.by_hand,
         }
@@ -37,7 +39,7 @@ impl Play<'_> {
         self.after(AUDIT, Event::Audit);
         let mut truth = std::mem::take(&mut self.truth);
         if let Some(memory) = &self.server.memory
-            && self.edge.up
+            && self.edges.iter().all(|edge| edge.up)
         {
             let snapshot = Memory::snapshot(memory, &self.unreadable, self.now);
             for (key, world) in &snapshot.worlds {
@@ -58,8 +60,9 @@ impl Play<'_> {
             }
             wrong.extend(self.left_behind(&key));
         }
+        wrong.extend(self.left_over());
         for pid in &self.strangers {
-            if !self.machine.is_alive(*pid) {
+            if !self.hosts.iter().any(|host| host.machine.is_alive(*pid)) {
                 wrong.push(("I13", format!("the stranger {pid} is gone")));
             }
         }
@@ -89,18 +92,32 @@ impl Play<'_> {
         };
         let site = format!("/sites/{}/", key.name);
         let work = format!("/instances/{}.{}.", key.project, key.name);
-        let folders =
-            self.machine.folders.keys().any(|path| path.starts_with(&site) || path.starts_with(&work));
-        let processes =
-            self.machine.live().any(|(pid, p)| p.id.service == *key && !self.strangers.contains(&pid));
-        let link = self.machine.links.contains_key(key);
-        let route = self.edge.table.services.contains_key(key);
+        let machines = || self.hosts.iter().map(|host| &host.machine);
+        let folders = machines()
+            .any(|m| m.folders.keys().any(|path| path.starts_with(&site) || path.starts_with(&work)));
+        let processes = machines().any(|m| m.live().any(|(_, p)| p.id.service == *key && !p.stranger));
+        let link = machines().any(|machine| machine.links.contains_key(key));
+        let route = self.edges.iter().any(|edge| edge.table.services.contains_key(key));
         let placed = !self.store.rows.get(key)?.world.plan.placements.is_empty();
         let left = folders || processes || link || route || placed;
         let what = format!(
             "{key} is deleted; left: folders {folders}, processes {processes}, link {link}, route {route}, placed {placed}"
         );
         (deleted && left).then_some(("I12", what))
+    }
+
+    /// I12: every container that was made is in a ledger, or gone.
+    fn left_over(&self) -> Option<(&'static str, String)> {
+        let left = self.hosts.iter().find_map(|host| {
+            let known = host.agent.containers();
+            let unknown = host
+                .engine
+                .containers
+                .iter()
+                .find(|(id, container)| container.maker == Maker::Agent && !known.contains(id));
+            unknown.map(|(_, container)| container.name.clone())
+        });
+        left.map(|name| ("I12", format!("the container {name} is in no ledger")))
     }
 
     fn state_of(&self, key: &ServiceKey) -> String {

@@ -1,79 +1,72 @@
 //! Tables that arrive, and the requests that follow them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
-use model::{InstanceId, Millis, ServiceKey, route::RouteTable};
+use model::{Millis, ServiceKey, route::RouteTable};
 use rand::Rng;
 
 use super::{Event, Play, TRAFFIC};
 use crate::{edge::Request, machine::EndReason, story::Link};
 
 impl Play<'_> {
-    pub(super) fn edge_up(&mut self) {
-        if self.edge.up {
+    pub(super) fn edge_up(&mut self, edge: usize) {
+        if self.edges[edge].up {
             return;
         }
-        self.edge.up = true;
-        let boot = self.edge.boot;
-        self.after(Millis(0), Event::EdgeTick { boot });
+        self.edges[edge].up = true;
+        let boot = self.edges[edge].boot;
+        self.after(Millis(0), Event::EdgeTick { edge, boot });
     }
 
-    pub(super) fn table_arrives(&mut self, table: &Arc<RouteTable>) {
-        if self.edge.offered(table) {
-            let routed: BTreeSet<InstanceId> = self
-                .edge
-                .table
-                .services
-                .values()
-                .flat_map(|route| route.backend.instances())
-                .cloned()
-                .collect();
-            for process in self.machine.processes.values_mut().filter(|process| routed.contains(&process.id))
-            {
-                process.routed = true;
-            }
-            self.told(format!("edge serves {}", table.revision));
-            self.edge_reports();
+    pub(super) fn table_arrives(&mut self, edge: usize, table: &Arc<RouteTable>) {
+        if self.edges[edge].offered(table) {
+            self.told(format!("edge {edge} serves {}", table.revision));
+            self.edge_reports(edge);
         }
     }
 
-    pub(super) fn edge_reports(&mut self) {
-        let report = self.edge.report(self.now);
-        self.send(Link::EdgeToServer, &Event::EdgeSays(report));
+    pub(super) fn edge_reports(&mut self, edge: usize) {
+        let report = self.edges[edge].report(self.now);
+        self.send(Link::EdgeToServer(edge), &Event::EdgeSays(report));
     }
 
     pub(super) fn traffic(&mut self) {
         self.after(TRAFFIC, Event::Traffic);
-        if !self.edge.up {
-            return;
-        }
-        for service in 0..self.story.shapes.len() {
-            let key = self.story.shapes[service].key();
-            if self.story.shapes[service].is_site {
-                self.visit(&key);
-            } else {
-                self.request(&key);
+        for edge in 0..self.edges.len() {
+            if self.edges[edge].up {
+                for shape in &self.story.shapes {
+                    self.visit(edge, &shape.key());
+                    self.request(edge, &shape.key());
+                }
             }
         }
     }
 
     /// I9: the folder that the edge serves is whole.
-    fn visit(&mut self, key: &ServiceKey) {
-        let Some(folder) = self.edge.folder(key) else { return };
-        let whole = self.machine.folders.get(folder).is_some_and(|folder| folder.complete);
-        if !whole && !self.by_hand.contains(key) {
+    fn visit(&mut self, edge: usize, key: &ServiceKey) {
+        let Some(folder) = self.edges[edge].folder(key) else { return };
+        let whole =
+            |host: &super::Host| host.machine.folders.get(folder).is_some_and(|folder| folder.complete);
+        if !self.hosts.iter().any(whole) && !self.by_hand.contains(key) {
             let message = format!("{key} is served from {folder}, which is not whole");
             self.truth.fail("I9", self.now, message);
         }
     }
 
-    fn request(&mut self, key: &ServiceKey) {
-        let mut endpoints = self.edge.endpoints(key);
+    /// The node of an address, and its port.
+    fn resolve(&self, address: &str) -> Option<(usize, u16)> {
+        let (node, port) = address.rsplit_once(':')?;
+        let node = self.hosts.iter().position(|host| host.agent.id.as_str() == node)?;
+        Some((node, port.parse().ok()?))
+    }
+
+    fn request(&mut self, edge: usize, key: &ServiceKey) {
+        let mut endpoints = self.edges[edge].endpoints(key);
         while !endpoints.is_empty() {
             let picked = endpoints.swap_remove(self.rng.random_range(0..endpoints.len()));
-            let port = picked.address.rsplit(':').next().and_then(|port| port.parse().ok());
+            let Some((node, port)) = self.resolve(&picked.address) else { continue };
             // Refused at once: another one is tried.
-            let Some((pid, process)) = port.and_then(|port| self.machine.listener(port)) else { continue };
+            let Some((pid, process)) = self.hosts[node].machine.listener(port) else { continue };
             if process.id != picked.instance {
                 let found = process.id.clone();
                 self.truth.misrouted(self.now, &picked.instance, pid, &found);
@@ -89,23 +82,23 @@ impl Play<'_> {
             } else {
                 self.rng.random_range(5..900)
             });
-            let request = self.edge.begin(request);
-            let boot = self.edge.boot;
-            self.after(takes, Event::RequestEnds { boot, request });
+            let request = self.edges[edge].begin(request);
+            let boot = self.edges[edge].boot;
+            self.after(takes, Event::RequestEnds { edge, boot, request });
             return;
         }
     }
 
-    pub(super) fn request_ends(&mut self, boot: u64, request: u64) {
-        if self.edge.boot != boot {
+    pub(super) fn request_ends(&mut self, edge: usize, boot: u64, request: u64) {
+        if self.edges[edge].boot != boot {
             return;
         }
-        let Some(ended) = self.edge.requests.remove(&request) else { return };
-        let last = !self.edge.requests.values().any(|other| other.instance == ended.instance);
-        let retired =
-            self.edge.table.services.values().all(|r| !r.backend.instances().contains(&ended.instance));
+        let Some(ended) = self.edges[edge].requests.remove(&request) else { return };
+        let last = !self.edges[edge].requests.values().any(|other| other.instance == ended.instance);
+        let mut routes = self.edges[edge].table.services.values();
+        let retired = routes.all(|route| !route.backend.instances().contains(&ended.instance));
         if last && retired {
-            self.edge_reports();
+            self.edge_reports(edge);
         }
     }
 }

@@ -2,7 +2,9 @@
 
 mod demand;
 mod edge;
+mod engine;
 mod fault;
+mod hand;
 mod node;
 mod server;
 mod user;
@@ -13,8 +15,7 @@ use std::{
 };
 
 use model::{
-    InstanceId, Millis, ServiceKey, Timestamp,
-    assignment::Assignment,
+    Millis, ServiceKey, Timestamp,
     observation::Observation,
     route::{EdgeReport, EndpointEvent, RouteTable},
 };
@@ -22,9 +23,10 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
     edge::Edge,
+    engine::{Call, ContainerId, Engine},
     machine::{EndReason, Machine},
     net::Net,
-    node::Agent,
+    node::{Agent, Happens},
     server::{PERIOD, Server},
     store::Store,
     story::{HEALS, Link, Story},
@@ -76,28 +78,42 @@ pub enum Event {
     ServerUp,
     ServerTick { epoch: u64 },
     ServerPass { epoch: u64 },
-    NodeUp,
-    NodeLook { epoch: u64 },
-    NodeDone { epoch: u64, id: InstanceId, serial: u64 },
-    Dies { pid: u32 },
-    EdgeUp,
-    EdgeTick { boot: u64 },
-    RequestEnds { boot: u64, request: u64 },
+    AtNode { node: usize, what: Happens },
+    EdgeUp { edge: usize },
+    EdgeTick { edge: usize, boot: u64 },
+    RequestEnds { edge: usize, boot: u64, request: u64 },
     Readable { service: usize },
-    ToNode(Arc<Assignment>),
     NodeSays(Arc<Observation>),
-    ToEdge(Arc<RouteTable>),
+    ToEdge { edge: usize, table: Arc<RouteTable> },
     EdgeSays(EdgeReport),
-    Endpoint { boot: u64, event: EndpointEvent },
+    Endpoint { edge: usize, boot: u64, event: EndpointEvent },
 }
 
 /// What a part wants done outside of itself.
 pub enum Out {
-    At(Timestamp, Event),
+    At(Timestamp, Happens),
+    /// Asks the engine.
+    Ask {
+        epoch: u64,
+        ticket: u64,
+        call: Call,
+    },
+    /// Something happened to a container.
+    News(ContainerId),
     NodeSays(Arc<Observation>),
     Endpoint(EndpointEvent),
-    Told { pid: u32, reason: EndReason },
+    Told {
+        pid: u32,
+        reason: EndReason,
+    },
     Trace(String),
+}
+
+/// A node: its agent, what is true on its machine, and its container engine.
+pub struct Host {
+    pub agent: Agent,
+    pub machine: Machine,
+    pub engine: Engine,
 }
 
 struct Play<'a> {
@@ -110,9 +126,8 @@ struct Play<'a> {
     net: Net,
     store: Store,
     server: Server,
-    agent: Agent,
-    machine: Machine,
-    edge: Edge,
+    hosts: Vec<Host>,
+    edges: Vec<Edge>,
     truth: Truth,
     trace: Vec<String>,
     unreadable: BTreeSet<ServiceKey>,
@@ -162,9 +177,8 @@ impl<'a> Play<'a> {
             net: Net::default(),
             store: Store::default(),
             server: Server::default(),
-            agent: Agent::new(),
-            machine: Machine::default(),
-            edge: Edge::default(),
+            hosts: (0..story.size.nodes).map(|node| Host::new(node, story)).collect(),
+            edges: (0..story.size.edges).map(Edge::new).collect(),
             truth: Truth::default(),
             trace: Vec::new(),
             unreadable: BTreeSet::new(),
@@ -176,7 +190,8 @@ impl<'a> Play<'a> {
             at_rest: BTreeMap::new(),
             over: false,
         };
-        for event in [Event::ServerUp, Event::NodeUp, Event::EdgeUp, Event::Audit, Event::Traffic] {
+        play.all_up();
+        for event in [Event::Audit, Event::Traffic] {
             play.at(BEGINNING, event);
         }
         for (index, input) in story.inputs.iter().enumerate() {
@@ -196,6 +211,19 @@ impl<'a> Play<'a> {
 
     fn after(&mut self, delay: Millis, event: Event) {
         self.at(self.now + delay, event);
+    }
+
+    /// Whatever is down comes up.
+    fn all_up(&mut self) {
+        self.after(Millis(0), Event::ServerUp);
+        for node in 0..self.hosts.len() {
+            self.after(Millis(0), Event::AtNode { node, what: Happens::EngineUp });
+            self.after(Millis(0), Event::AtNode { node, what: Happens::EngineGoesOn });
+            self.after(Millis(0), Event::AtNode { node, what: Happens::Up });
+        }
+        for edge in 0..self.edges.len() {
+            self.after(Millis(0), Event::EdgeUp { edge });
+        }
     }
 
     fn told(&mut self, line: String) {
@@ -220,45 +248,46 @@ impl<'a> Play<'a> {
             Event::ServerUp => self.server_up(),
             Event::ServerTick { epoch } => self.server_tick(epoch),
             Event::ServerPass { epoch } => self.server_pass(epoch),
-            Event::NodeUp => self.node(|agent, around| {
-                if !agent.is_up() {
-                    agent.start(around);
-                }
-            }),
-            Event::NodeLook { epoch } => self.node(|agent, around| agent.look(epoch, around)),
-            Event::NodeDone { epoch, id, serial } => {
-                self.node(|agent, around| agent.done(epoch, &id, serial, around));
-            }
-            Event::Dies { pid } => self.dies(pid, false),
-            Event::EdgeUp => self.edge_up(),
-            Event::EdgeTick { boot } => {
-                if self.edge.up && self.edge.boot == boot {
-                    self.edge_reports();
-                    self.after(PERIOD, Event::EdgeTick { boot });
+            Event::AtNode { node, what } => self.at_node(node, what),
+            Event::EdgeUp { edge } => self.edge_up(edge),
+            Event::EdgeTick { edge, boot } => {
+                if self.edges[edge].up && self.edges[edge].boot == boot {
+                    self.edge_reports(edge);
+                    self.after(PERIOD, Event::EdgeTick { edge, boot });
                 }
             }
-            Event::RequestEnds { boot, request } => self.request_ends(boot, request),
+            Event::RequestEnds { edge, boot, request } => self.request_ends(edge, boot, request),
             Event::Readable { service } => {
                 self.unreadable.remove(&self.story.shapes[service].key());
                 self.look();
             }
-            Event::ToNode(assignment) => self.node(|agent, around| agent.offered(assignment, around)),
             Event::NodeSays(observation) => {
                 if self.server.memory.as_mut().is_some_and(|memory| memory.observe(observation)) {
                     self.look();
                 }
             }
-            Event::ToEdge(table) => self.table_arrives(&table),
+            Event::ToEdge { edge, table } => self.table_arrives(edge, &table),
             Event::EdgeSays(report) => {
                 if self.server.memory.as_mut().is_some_and(|memory| memory.hear(report)) {
                     self.look();
                 }
             }
-            Event::Endpoint { boot, event } => {
-                if self.edge.up && self.edge.boot == boot {
-                    self.edge.told(event);
+            Event::Endpoint { edge, boot, event } => {
+                if self.edges[edge].up && self.edges[edge].boot == boot {
+                    self.edges[edge].told(event);
                 }
             }
+        }
+    }
+}
+
+impl Host {
+    fn new(node: usize, story: &Story) -> Self {
+        let id = crate::shape::name(&format!("n{}", node + 1));
+        Self {
+            agent: Agent::new(id, story.sees_processes),
+            machine: Machine::of_node(node),
+            engine: Engine::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use model::{Millis, Timestamp};
 
 use super::{Event, Play};
 use crate::{
+    node::Happens,
     server::{PERIOD, Passed},
     story::Link,
 };
@@ -15,7 +16,8 @@ impl Play<'_> {
         if self.server.memory.is_some() {
             return;
         }
-        self.server.start(&mut self.store, self.now);
+        let nodes = self.hosts.iter().map(|host| host.agent.id.clone()).collect();
+        self.server.start(&mut self.store, nodes, self.now);
         self.told(format!("server up, term {}", self.store.term));
         let epoch = self.server.epoch;
         self.after(Millis(0), Event::ServerTick { epoch });
@@ -94,9 +96,16 @@ impl Play<'_> {
 
     fn publish(&mut self) {
         let Some(memory) = &self.server.memory else { return };
-        let (assignment, table) = memory.messages(&self.unreadable, self.now);
-        self.send(Link::ServerToNode, &Event::ToNode(Arc::new(assignment)));
-        self.send(Link::ServerToEdge, &Event::ToEdge(Arc::new(table)));
+        let ids: Vec<_> = self.hosts.iter().map(|host| &host.agent.id).collect();
+        let (assignments, table) = memory.messages(&ids, &self.unreadable, self.now);
+        for (node, assignment) in assignments.into_iter().enumerate() {
+            let what = Happens::Offered(Arc::new(assignment));
+            self.send(Link::ServerToNode(node), &Event::AtNode { node, what });
+        }
+        let table = Arc::new(table);
+        for edge in 0..self.edges.len() {
+            self.send(Link::ServerToEdge(edge), &Event::ToEdge { edge, table: Arc::clone(&table) });
+        }
     }
 }
 
