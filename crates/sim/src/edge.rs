@@ -6,7 +6,7 @@ use std::{
 };
 
 use model::{
-    InstanceId, ServiceKey, Timestamp,
+    EdgeId, InstanceId, ServiceKey, Timestamp,
     route::{Backend, EdgeReport, Endpoint, EndpointEvent, EndpointHealth, RouteTable},
 };
 
@@ -33,6 +33,10 @@ pub struct Request {
 impl Edge {
     pub fn new(number: usize) -> Self {
         Self { number, ..Self::default() }
+    }
+
+    pub fn id(&self) -> EdgeId {
+        name(&format!("e{}", self.number + 1))
     }
 
     /// Its requests die with it.
@@ -99,7 +103,7 @@ impl Edge {
             *in_flight.entry(request.instance.clone()).or_default() += 1;
         }
         EdgeReport {
-            edge: name(&format!("e{}", self.number + 1)),
+            edge: self.id(),
             boot: name(&format!("boot-{}", self.boot)),
             at: now,
             served: self.table.revision,

@@ -10,16 +10,19 @@ use decide::{
     intent::{self, Outcome},
     lint::{self, Objection},
     plan::{self, Scope},
-    world::{Cluster, Snapshot, World},
+    world::{Cluster, Snapshot, World, not_heard},
 };
 use model::{
-    EdgeId, Generation, Holder, Knowledge, Millis, NodeId, RouteRevision, ServiceKey, Term, Timestamp,
+    EdgeId, Generation, Holder, InstanceId, Knowledge, Millis, NodeId, RouteRevision, ServiceKey, Term,
+    Timestamp,
     assignment::{Assignment, Stamp},
+    instance::{Placement, Stage},
     node::{Node, NodeState},
     observation::Observation,
-    plan::Plan,
+    plan::{Decision, Plan},
     route::{EdgeReport, RouteTable},
     service::Owner,
+    spec::{Kind, Order, Port, Strategy},
 };
 
 use crate::{
@@ -51,6 +54,8 @@ pub struct Memory {
     /// All that there are.
     nodes: Vec<NodeId>,
     since: Timestamp,
+    /// What the last pass took away without knowing what it was.
+    pub blind: Option<InstanceId>,
     /// Services that the last plan held.
     held: Option<BTreeSet<ServiceKey>>,
     pub next_pass: Option<Timestamp>,
@@ -67,7 +72,7 @@ pub enum Passed {
 
 impl Server {
     /// Loads everything; a new term begins.
-    pub fn start(&mut self, store: &mut Store, nodes: Vec<NodeId>, now: Timestamp) {
+    pub fn start(&mut self, store: &mut Store, nodes: Vec<NodeId>, edges: Vec<EdgeId>, now: Timestamp) {
         self.epoch += 1;
         let holder: Holder = name(&format!("h{}-{}", self.epoch, now.0));
         let term = store.lead(holder.clone());
@@ -78,9 +83,13 @@ impl Server {
             revision: store.revision,
             worlds: store.worlds(),
             observations: BTreeMap::new(),
-            edges: BTreeMap::new(),
+            edges: edges
+                .into_iter()
+                .map(|edge| (edge.clone(), not_heard(edge, name("unheard"), now)))
+                .collect(),
             nodes,
             since: now,
+            blind: None,
             held: None,
             next_pass: None,
             holds_until: None,
@@ -189,6 +198,7 @@ impl Memory {
         if linted && !objections.is_empty() {
             return Passed::Objected(objections);
         }
+        self.blind = plan.decisions.iter().find_map(|decision| self.blind_to(decision, unreadable, now));
         match store.commit_plan(&plan) {
             Ok(()) => {
                 self.reload(store);
@@ -201,6 +211,46 @@ impl Memory {
                 Passed::Refused(refused)
             }
         }
+    }
+
+    /// I14: an instance that the decision takes away although its service cannot be read, or although nobody has told of it
+    /// and too few of the target are known to be ready. What nobody wants, or is declared to go first, may go unseen.
+    fn blind_to(
+        &self,
+        decision: &Decision,
+        unreadable: &BTreeSet<ServiceKey>,
+        now: Timestamp,
+    ) -> Option<InstanceId> {
+        let world = self.worlds.get(&decision.key)?;
+        let before = |id: &InstanceId| world.plan.placements.get(id).is_some_and(|p| p.stage.is_run());
+        let mut gone = decision.plan.placements.values().filter(|p| !p.stage.is_assigned() || is_retiring(p));
+        if unreadable.contains(&decision.key) {
+            return gone.find(|p| before(&p.id)).map(|p| p.id.clone());
+        }
+        let service = decision.service.as_ref().or(world.service.known())?;
+        let deploy = &service.spec.deploy;
+        let first = deploy.strategy == Strategy::Recreate
+            || deploy.order == Order::StopFirst
+            || matches!(service.spec.port, Some(Port::Fixed(_)))
+            || service.spec.kind() == Kind::Site;
+        let wanted = service.wanted_replicas();
+        let told = |p: &Placement| {
+            let seen = self.observations.get(&p.node).filter(|seen| now.since(seen.at) <= STALE_AFTER)?;
+            seen.instances.get(&p.id)
+        };
+        let whole = |p: &Placement| {
+            let seen = self.observations.get(&p.node).filter(|seen| now.since(seen.at) <= STALE_AFTER);
+            seen.is_some_and(|seen| seen.complete)
+        };
+        let ready = world.plan.placements.values().filter(|p| {
+            p.stage.is_run()
+                && Some(p.release) == service.target
+                && told(p).is_some_and(|report| report.ready)
+        });
+        if first || wanted == 0 || ready.count() >= wanted as usize {
+            return None;
+        }
+        gone.find(|p| before(&p.id) && told(p).is_none() && !whole(p)).map(|p| p.id.clone())
     }
 
     pub fn messages(
@@ -244,6 +294,10 @@ impl Memory {
             Err(refused) => format!("{refused:?}"),
         }
     }
+}
+
+fn is_retiring(placement: &Placement) -> bool {
+    matches!(placement.stage, Stage::Retiring { .. })
 }
 
 fn decided(world: &World, shape: &Shape, ask: Ask, now: Timestamp) -> Result<Outcome, intent::Refused> {

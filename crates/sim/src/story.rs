@@ -179,7 +179,8 @@ pub enum Damage {
 impl Story {
     pub fn of(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let size = Size { nodes: 1, edges: 1 };
+        let size =
+            Size { nodes: [1, 1, 2, 3][rng.random_range(0..4)], edges: [1, 1, 2][rng.random_range(0..3)] };
         let shapes = shapes(&mut rng);
         let mut inputs: Vec<Input> = (0..shapes.len())
             .map(|service| Input {

@@ -13,6 +13,7 @@ use model::{
     assignment::Stamp,
     deployment::{Event as Step, Phase, next},
     instance::Stage,
+    spec::Workload,
     status::ServiceState,
 };
 
@@ -29,6 +30,8 @@ use crate::{
 const HOLD_OFF: Millis = Millis(20_000);
 /// Between the decision to start and the start.
 const START_SLACK: Millis = Millis(4_000);
+/// An agent that is up has what it accepted alive within this time: its crashes, the pauses between attempts.
+const KEPT_WITHIN: Millis = Millis(30_000);
 /// A state that says `converged` may be this old: the age of an observation, a probe's verdict, a message.
 const STATUS_SLACK: Millis = Millis(20_000);
 
@@ -63,6 +66,7 @@ pub struct Truth {
     pub unowned: BTreeSet<u32>,
     untrue_since: BTreeMap<ServiceKey, Timestamp>,
     operations: BTreeMap<ServiceKey, u64>,
+    missing_since: BTreeMap<InstanceId, Timestamp>,
 }
 
 /// What restarts are counted by; a user's word begins anew.
@@ -157,6 +161,37 @@ impl Truth {
     pub fn owned(&mut self, now: Timestamp, id: &InstanceId, maker: Maker, what: &str) {
         if maker == Maker::Hand {
             self.fail("I13", now, format!("a stranger with the labels of {id} was {what}"));
+        }
+    }
+
+    /// I14: what is to be there by the records is removed by nobody, whoever could not read them.
+    pub fn removes(&mut self, now: Timestamp, id: &InstanceId, store: &Store) {
+        let placed = store.rows.get(&id.service).and_then(|row| row.world.plan.placements.get(id));
+        if placed.is_some_and(|placement| placement.stage.is_assigned()) {
+            self.fail("I14", now, format!("{id} is removed and still placed"));
+        }
+    }
+
+    /// I19: what an agent has accepted and what could live does, whoever else is away.
+    pub fn kept(&mut self, now: Timestamp, host: &Host) {
+        let Some(accepted) = host.agent.ledger.accepted.as_ref().filter(|_| host.agent.is_up()) else {
+            return;
+        };
+        for (id, assigned) in &accepted.instances {
+            let entry = host.agent.ledger.entries.get(id);
+            let spent = entry
+                .is_some_and(|entry| decide::retry::spent(&assigned.restart, &entry.attempts, now).is_some());
+            let is_process = matches!(assigned.content.workload, Workload::Process(_));
+            let may_rest = !is_process || spent || !Character::of(&assigned.content).is_sound();
+            if may_rest || host.machine.live().any(|(_, process)| process.id == *id) {
+                self.missing_since.remove(id);
+                continue;
+            }
+            let since = *self.missing_since.entry(id.clone()).or_insert(now);
+            if now.since(since) > KEPT_WITHIN {
+                let node = &host.agent.id;
+                self.fail("I19", now, format!("{id} is accepted by {node} and does not live"));
+            }
         }
     }
 

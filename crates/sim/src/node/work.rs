@@ -24,6 +24,9 @@ impl Agent {
             Operation::Restart { attempts } => (Busy::Starting, attempts),
             Operation::Delete => (Busy::Stopping { since: now }, Attempts::default()),
         };
+        if let Busy::Stopping { .. } = busy {
+            around.out.push(Out::Removes(id.clone()));
+        }
         let Some(entry) = self.ledger.entries.get_mut(id) else { return };
         if busy == Busy::Starting {
             // Written down before the start, so that a crash in between costs an attempt and not the count.

@@ -38,6 +38,11 @@ impl Play<'_> {
     pub(super) fn audit(&mut self) {
         self.after(AUDIT, Event::Audit);
         let mut truth = std::mem::take(&mut self.truth);
+        for host in &self.hosts {
+            truth.kept(self.now, host);
+        }
+        // What the server says is a snapshot of everything, too dear for each step. It may be untrue for a while, and no
+        // untruth that lasts that long falls between two looks.
         if let Some(memory) = &self.server.memory
             && self.edges.iter().all(|edge| edge.up)
         {

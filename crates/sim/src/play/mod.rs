@@ -15,7 +15,7 @@ use std::{
 };
 
 use model::{
-    Millis, ServiceKey, Timestamp,
+    InstanceId, Millis, ServiceKey, Timestamp,
     observation::Observation,
     route::{EdgeReport, EndpointEvent, RouteTable},
 };
@@ -98,6 +98,8 @@ pub enum Out {
         ticket: u64,
         call: Call,
     },
+    /// It begins to remove an instance.
+    Removes(InstanceId),
     /// Something happened to a container.
     News(ContainerId),
     NodeSays(Arc<Observation>),

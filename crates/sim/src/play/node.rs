@@ -62,6 +62,7 @@ impl Play<'_> {
             Out::At(at, what) => self.at(at, Event::AtNode { node, what }),
             Out::Ask { epoch, ticket, call } => self.ask_engine(node, epoch, ticket, call),
             Out::News(container) => self.engine_tells(node, container),
+            Out::Removes(id) => self.truth.removes(self.now, &id, &self.store),
             Out::NodeSays(observation) => {
                 self.send(Link::NodeToServer(node), &Event::NodeSays(observation));
             }

@@ -17,7 +17,8 @@ impl Play<'_> {
             return;
         }
         let nodes = self.hosts.iter().map(|host| host.agent.id.clone()).collect();
-        self.server.start(&mut self.store, nodes, self.now);
+        let edges = self.edges.iter().map(crate::edge::Edge::id).collect();
+        self.server.start(&mut self.store, nodes, edges, self.now);
         self.told(format!("server up, term {}", self.store.term));
         let epoch = self.server.epoch;
         self.after(Millis(0), Event::ServerTick { epoch });
@@ -62,6 +63,9 @@ impl Play<'_> {
         }
         let passed = memory.pass(&mut self.store, &self.unreadable, self.now, self.options.linted);
         let holds_until = memory.holds_until;
+        if let Some(id) = memory.blind.take() {
+            self.truth.fail("I14", self.now, format!("{id} is taken away although nobody knows what it is"));
+        }
         match passed {
             Passed::Nothing => {
                 if let Some(at) = holds_until {
