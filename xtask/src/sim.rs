@@ -8,8 +8,13 @@ const SEEDS: &str = "2000";
 const BUG_SEEDS: &str = "2000";
 
 /// Features of `sim` that plant a bug in the production code.
-const PLANTED: &[&str] =
-    &["bug-accept-stale", "bug-unknown-is-empty", "bug-budget-reset", "bug-stop-before-route-out"];
+const PLANTED: &[&str] = &[
+    "bug-accept-stale",
+    "bug-unknown-is-empty",
+    "bug-budget-reset",
+    "bug-stop-before-route-out",
+    "bug-create-beside",
+];
 
 pub fn run(args: &[String]) -> Result<(), String> {
     let mut command = vec!["run", "--quiet", "--locked", "--package", "sim", "--"];

@@ -125,8 +125,11 @@ pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step 
             Operation::Install { attempts: local.attempts.floor(&assigned.attempts) },
             State::Installing,
         ),
-        Install::Failed { at, message } => retry_install(assigned, local, *at, message, now),
-        Install::Whole => match assigned.content.workload {
+        // What lives goes on, whatever became of an operation on it.
+        Install::Failed { at, message } if !matches!(local.run, Run::Alive { .. }) => {
+            retry_install(assigned, local, *at, message, now)
+        }
+        Install::Failed { .. } | Install::Whole => match assigned.content.workload {
             Workload::Site(_) => site(assigned, local),
             Workload::Process(_) | Workload::Container(_) => runs(assigned, local, now),
         },

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
-    Digest, EdgeId, Generation, Holder, InstanceId, Knowledge, NodeId, ReleaseDigest, RouteRevision,
+    BootId, Digest, EdgeId, Generation, Holder, InstanceId, Knowledge, NodeId, ReleaseDigest, RouteRevision,
     ServiceKey, Term, Timestamp,
     deployment::Deployment,
     instance::{Placement, Stage},
@@ -189,6 +189,12 @@ impl World {
         });
         routes.chain(retiring).max().unwrap_or_default()
     }
+}
+
+/// What a server says of an edge that it knows of by its records and has not heard since it began: it serves nothing new, and
+/// counts as lost once it has been silent for its time. Left out, it would count as one with nothing in flight.
+pub fn not_heard(edge: EdgeId, boot: BootId, began: Timestamp) -> EdgeReport {
+    EdgeReport { edge, boot, at: began, served: RouteRevision(0), in_flight: BTreeMap::new() }
 }
 
 /// What a node's observation says about a placement. Silence of an incomplete observation, or of one from before

@@ -72,3 +72,22 @@ fn what_could_not_be_installed_says_so_in_its_own_words() {
     assert!(step.state.is_failed());
     assert_eq!(step.message, "the program `x` does not exist");
 }
+
+/// An engine refuses to stop a container that is to be started anew: it lives on and answers again.
+#[test]
+fn what_lives_is_not_failed_whatever_became_of_an_operation_on_it() {
+    let (mut assigned, local) = site();
+    let mut content = (*assigned.content).clone();
+    content.workload =
+        Workload::Container(model::container::Container::new("registry.local/boxed:1".parse().unwrap()));
+    assigned.content = Arc::new(content);
+    let health = decide::health::Health::new(&assigned.content.health, Timestamp(1));
+    let local = Local {
+        install: Install::Failed { at: Timestamp(2), message: "the engine refuses".into() },
+        run: Run::Alive { health },
+        current: false,
+        ..local
+    };
+    let step = step(Some(&assigned), &local, Timestamp(3));
+    assert_eq!((step.ready, step.operation), (true, Operation::Nothing), "{:?}", step.state);
+}

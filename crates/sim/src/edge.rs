@@ -6,7 +6,7 @@ use std::{
 };
 
 use model::{
-    InstanceId, ServiceKey, Timestamp,
+    EdgeId, InstanceId, ServiceKey, Timestamp,
     route::{Backend, EdgeReport, Endpoint, EndpointEvent, EndpointHealth, RouteTable},
 };
 
@@ -14,6 +14,7 @@ use crate::shape::name;
 
 #[derive(Default)]
 pub struct Edge {
+    number: usize,
     pub up: bool,
     pub boot: u64,
     /// On its disk, so that it serves at once when it comes back.
@@ -30,6 +31,14 @@ pub struct Request {
 }
 
 impl Edge {
+    pub fn new(number: usize) -> Self {
+        Self { number, ..Self::default() }
+    }
+
+    pub fn id(&self) -> EdgeId {
+        name(&format!("e{}", self.number + 1))
+    }
+
     /// Its requests die with it.
     pub fn stop(&mut self) {
         self.up = false;
@@ -94,7 +103,7 @@ impl Edge {
             *in_flight.entry(request.instance.clone()).or_default() += 1;
         }
         EdgeReport {
-            edge: name("local"),
+            edge: self.id(),
             boot: name(&format!("boot-{}", self.boot)),
             at: now,
             served: self.table.revision,

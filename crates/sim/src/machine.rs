@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use model::{InstanceId, ReleaseDigest, ServiceKey, Timestamp};
 use rand::{Rng, rngs::StdRng};
 
-use crate::shape::Character;
+use crate::{engine::ContainerId, shape::Character};
 
 #[derive(Debug, Default)]
 pub struct Machine {
@@ -21,6 +21,8 @@ pub struct Machine {
 #[derive(Debug, Clone)]
 pub struct Process {
     pub id: InstanceId,
+    /// The container that it is the first process of.
+    pub container: Option<ContainerId>,
     pub release: ReleaseDigest,
     pub character: Character,
     pub port: Option<u16>,
@@ -29,10 +31,12 @@ pub struct Process {
     pub answers_at: Option<Timestamp>,
     pub dies_at: Option<Timestamp>,
     pub sick_until: Timestamp,
+    /// Its container is paused.
+    pub frozen: bool,
     pub told_to_end: Option<EndReason>,
     pub alive: bool,
-    /// It has been in a route table that an edge served.
-    pub routed: bool,
+    /// It merely bears our marks.
+    pub stranger: bool,
 }
 
 /// Why the agent told a process to end.
@@ -53,11 +57,16 @@ pub struct Folder {
 
 impl Process {
     pub fn answers(&self, now: Timestamp) -> bool {
-        self.alive && now >= self.sick_until && self.answers_at.is_some_and(|at| at <= now)
+        self.alive && !self.frozen && now >= self.sick_until && self.answers_at.is_some_and(|at| at <= now)
     }
 }
 
 impl Machine {
+    /// Pids of different machines differ.
+    pub fn of_node(node: usize) -> Self {
+        Self { next_pid: u32::try_from(node).unwrap_or_default() * 1_000_000, ..Self::default() }
+    }
+
     pub fn spawn(
         &mut self,
         id: InstanceId,
@@ -82,6 +91,7 @@ impl Machine {
         };
         let process = Process {
             id,
+            container: None,
             release,
             character,
             port,
@@ -89,9 +99,10 @@ impl Machine {
             answers_at,
             dies_at,
             sick_until: Timestamp::ZERO,
+            frozen: false,
             told_to_end: None,
             alive: true,
-            routed: false,
+            stranger: false,
         };
         self.processes.insert(self.next_pid, process);
         self.next_pid
@@ -109,8 +120,8 @@ impl Machine {
         self.live().find(|(_, process)| process.port == Some(port))
     }
 
-    /// The live process that bears an instance's marks.
+    /// The live process, in no container, that bears an instance's marks.
     pub fn marked(&self, id: &InstanceId) -> Option<u32> {
-        self.live().find(|(_, process)| process.id == *id).map(|(pid, _)| pid)
+        self.live().find(|(_, process)| process.id == *id && process.container.is_none()).map(|(pid, _)| pid)
     }
 }

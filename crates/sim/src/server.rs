@@ -10,20 +10,23 @@ use decide::{
     intent::{self, Outcome},
     lint::{self, Objection},
     plan::{self, Scope},
-    world::{Cluster, Snapshot, World},
+    world::{Cluster, Snapshot, World, not_heard},
 };
 use model::{
-    Generation, Holder, Knowledge, Millis, NodeId, RouteRevision, ServiceKey, Term, Timestamp,
+    EdgeId, Generation, Holder, InstanceId, Knowledge, Millis, NodeId, RouteRevision, ServiceKey, Term,
+    Timestamp,
     assignment::{Assignment, Stamp},
+    instance::{Placement, Stage},
     node::{Node, NodeState},
     observation::Observation,
-    plan::Plan,
+    plan::{Decision, Plan},
     route::{EdgeReport, RouteTable},
     service::Owner,
+    spec::{Kind, Order, Port, Strategy},
 };
 
 use crate::{
-    node::{cluster_id, node_id},
+    node::cluster_id,
     shape::{Shape, name},
     store::{Refused, Store},
     story::Ask,
@@ -46,8 +49,13 @@ pub struct Memory {
     generation: Generation,
     revision: RouteRevision,
     worlds: BTreeMap<ServiceKey, World>,
-    observation: Option<Arc<Observation>>,
-    edge: Option<EdgeReport>,
+    observations: BTreeMap<NodeId, Arc<Observation>>,
+    edges: BTreeMap<EdgeId, EdgeReport>,
+    /// All that there are.
+    nodes: Vec<NodeId>,
+    since: Timestamp,
+    /// What the last pass took away without knowing what it was.
+    pub blind: Option<InstanceId>,
     /// Services that the last plan held.
     held: Option<BTreeSet<ServiceKey>>,
     pub next_pass: Option<Timestamp>,
@@ -64,7 +72,7 @@ pub enum Passed {
 
 impl Server {
     /// Loads everything; a new term begins.
-    pub fn start(&mut self, store: &mut Store, now: Timestamp) {
+    pub fn start(&mut self, store: &mut Store, nodes: Vec<NodeId>, edges: Vec<EdgeId>, now: Timestamp) {
         self.epoch += 1;
         let holder: Holder = name(&format!("h{}-{}", self.epoch, now.0));
         let term = store.lead(holder.clone());
@@ -74,8 +82,14 @@ impl Server {
             generation: store.generation,
             revision: store.revision,
             worlds: store.worlds(),
-            observation: None,
-            edge: None,
+            observations: BTreeMap::new(),
+            edges: edges
+                .into_iter()
+                .map(|edge| (edge.clone(), not_heard(edge, name("unheard"), now)))
+                .collect(),
+            nodes,
+            since: now,
+            blind: None,
             held: None,
             next_pass: None,
             holds_until: None,
@@ -97,29 +111,30 @@ impl Memory {
 
     /// A newer observation; an older one that comes late is dropped.
     pub fn observe(&mut self, observation: Arc<Observation>) -> bool {
-        let newer = self.observation.as_ref().is_none_or(|before| before.sequence < observation.sequence);
+        let before = self.observations.get(&observation.node);
+        let newer = before.is_none_or(|before| before.sequence < observation.sequence);
         if newer {
-            self.observation = Some(observation);
+            self.observations.insert(observation.node.clone(), observation);
         }
         newer
     }
 
     pub fn hear(&mut self, report: EdgeReport) -> bool {
-        let newer = self.edge.as_ref().is_none_or(|before| before.at < report.at);
+        let newer = self.edges.get(&report.edge).is_none_or(|before| before.at < report.at);
         if newer {
-            self.edge = Some(report);
+            self.edges.insert(report.edge.clone(), report);
         }
         newer
     }
 
     pub fn snapshot(&self, unreadable: &BTreeSet<ServiceKey>, now: Timestamp) -> Snapshot {
-        let fresh = self.observation.iter().filter(|seen| now.since(seen.at) <= STALE_AFTER);
+        let fresh = self.observations.values().filter(|seen| now.since(seen.at) <= STALE_AFTER);
         let observations: BTreeMap<NodeId, Arc<Observation>> =
             fresh.map(|seen| (seen.node.clone(), Arc::clone(seen))).collect();
         let worlds = self.worlds.iter().map(|(key, world)| {
             let mut world = world.clone();
             world.see(&observations);
-            world.hear(self.edge.iter(), now);
+            world.hear(self.edges.values(), now);
             if unreadable.contains(key) {
                 let cause = "row 7 holds no JSON".into();
                 world.service = Knowledge::Unknown { since: now, cause };
@@ -130,22 +145,31 @@ impl Memory {
             now,
             term: self.term,
             holder: self.holder.clone(),
-            cluster: self.cluster(observations.is_empty(), now),
+            cluster: self.cluster(&observations),
             worlds: worlds.collect(),
         }
     }
 
-    fn cluster(&self, is_silent: bool, now: Timestamp) -> Cluster {
+    fn cluster(&self, fresh: &BTreeMap<NodeId, Arc<Observation>>) -> Cluster {
+        let mut load = BTreeMap::new();
+        let placed = self.worlds.values().flat_map(|w| w.plan.placements.values());
+        for placement in placed.filter(|p| p.stage.is_run()) {
+            *load.entry(placement.node.clone()).or_default() += 1;
+        }
         let running =
             self.worlds.values().flat_map(|w| w.plan.placements.values()).filter(|p| p.stage.is_run());
         let running = u32::try_from(running.count()).unwrap_or(u32::MAX);
-        let state = if is_silent { NodeState::Silent { since: now } } else { NodeState::Up };
-        let node = Node { id: node_id(), state, reserved_ports: Vec::new() };
+        let nodes = self.nodes.iter().map(|id| {
+            let heard = self.observations.get(id).map_or(self.since, |seen| seen.at);
+            let silent = NodeState::Silent { since: heard };
+            let state = if fresh.contains_key(id) { NodeState::Up } else { silent };
+            (id.clone(), Node { id: id.clone(), state, reserved_ports: Vec::new() })
+        });
         Cluster {
             generation: self.generation,
             route_revision: self.revision,
-            nodes: [(node_id(), node)].into(),
-            load: BTreeMap::new(),
+            nodes: nodes.collect(),
+            load,
             running,
         }
     }
@@ -174,6 +198,7 @@ impl Memory {
         if linted && !objections.is_empty() {
             return Passed::Objected(objections);
         }
+        self.blind = plan.decisions.iter().find_map(|decision| self.blind_to(decision, unreadable, now));
         match store.commit_plan(&plan) {
             Ok(()) => {
                 self.reload(store);
@@ -188,12 +213,57 @@ impl Memory {
         }
     }
 
-    pub fn messages(&self, unreadable: &BTreeSet<ServiceKey>, now: Timestamp) -> (Assignment, RouteTable) {
+    /// I14: an instance that the decision takes away although its service cannot be read, or although nobody has told of it
+    /// and too few of the target are known to be ready. What nobody wants, or is declared to go first, may go unseen.
+    fn blind_to(
+        &self,
+        decision: &Decision,
+        unreadable: &BTreeSet<ServiceKey>,
+        now: Timestamp,
+    ) -> Option<InstanceId> {
+        let world = self.worlds.get(&decision.key)?;
+        let before = |id: &InstanceId| world.plan.placements.get(id).is_some_and(|p| p.stage.is_run());
+        let mut gone = decision.plan.placements.values().filter(|p| !p.stage.is_assigned() || is_retiring(p));
+        if unreadable.contains(&decision.key) {
+            return gone.find(|p| before(&p.id)).map(|p| p.id.clone());
+        }
+        let service = decision.service.as_ref().or(world.service.known())?;
+        let deploy = &service.spec.deploy;
+        let first = deploy.strategy == Strategy::Recreate
+            || deploy.order == Order::StopFirst
+            || matches!(service.spec.port, Some(Port::Fixed(_)))
+            || service.spec.kind() == Kind::Site;
+        let wanted = service.wanted_replicas();
+        let told = |p: &Placement| {
+            let seen = self.observations.get(&p.node).filter(|seen| now.since(seen.at) <= STALE_AFTER)?;
+            seen.instances.get(&p.id)
+        };
+        let whole = |p: &Placement| {
+            let seen = self.observations.get(&p.node).filter(|seen| now.since(seen.at) <= STALE_AFTER);
+            seen.is_some_and(|seen| seen.complete)
+        };
+        let ready = world.plan.placements.values().filter(|p| {
+            p.stage.is_run()
+                && Some(p.release) == service.target
+                && told(p).is_some_and(|report| report.ready)
+        });
+        if first || wanted == 0 || ready.count() >= wanted as usize {
+            return None;
+        }
+        gone.find(|p| before(&p.id) && told(p).is_none() && !whole(p)).map(|p| p.id.clone())
+    }
+
+    pub fn messages(
+        &self,
+        nodes: &[&NodeId],
+        unreadable: &BTreeSet<ServiceKey>,
+        now: Timestamp,
+    ) -> (Vec<Assignment>, RouteTable) {
         let snapshot = self.snapshot(unreadable, now);
         let worlds = || snapshot.worlds.values().map(|world| &**world);
         let stamp = Stamp { term: self.term, holder: self.holder.clone(), generation: self.generation };
-        let assignment = compose::assignment(&cluster_id(), &node_id(), stamp, worlds());
-        (assignment, compose::route_table(self.revision, worlds()))
+        let assignment = |node: &&NodeId| compose::assignment(&cluster_id(), node, stamp.clone(), worlds());
+        (nodes.iter().map(assignment).collect(), compose::route_table(self.revision, worlds()))
     }
 
     /// A user asks; the answer is durable before it is given.
@@ -226,16 +296,16 @@ impl Memory {
     }
 }
 
+fn is_retiring(placement: &Placement) -> bool {
+    matches!(placement.stage, Stage::Retiring { .. })
+}
+
 fn decided(world: &World, shape: &Shape, ask: Ask, now: Timestamp) -> Result<Outcome, intent::Refused> {
     match ask {
-        Ask::Apply { version, character, policy } => intent::apply(
-            world,
-            &shape.spec(version, character, policy),
-            &Owner::Api,
-            &Default::default(),
-            now,
-        ),
-        Ask::Deploy => intent::deploy(world, &intent::Content::Declared, &Default::default(), now),
+        Ask::Apply { version, character, policy } => {
+            intent::apply(world, &shape.spec(version, character, policy), &Owner::Api, &shape.images(), now)
+        }
+        Ask::Deploy => intent::deploy(world, &intent::Content::Declared, &shape.images(), now),
         Ask::Rollback => intent::rollback(world, None, now),
         Ask::Cancel => match world.open_deployment() {
             Some(open) => intent::cancel(world, &open.id.clone(), now),

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use decide::intent::Images;
 use model::{
     Digest, Millis, ServiceKey,
+    container::Container,
+    image::{ImagePin, ImageRef},
     release::Release,
     spec::{
-        Check, DeployPolicy, Domain, DriftPolicy, EnvKey, Health, OnFailure, Order, Port, Probe, Process,
-        Resources, RestartPolicy, ServiceSpec, Site, StopPolicy, Strategy, Template, Workload,
+        Check, DeployPolicy, Domain, DriftPolicy, EnvKey, Health, Kind, OnFailure, Order, Port, Probe,
+        Process, Resources, RestartPolicy, ServiceSpec, Site, StopPolicy, Strategy, Template, Workload,
     },
 };
 
@@ -71,7 +74,7 @@ impl Character {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     pub name: &'static str,
-    pub is_site: bool,
+    pub kind: Kind,
     pub replicas: u32,
     pub recreate: bool,
     pub stop_first: bool,
@@ -92,7 +95,8 @@ impl Shape {
     }
 
     pub fn spec(&self, version: u32, character: Character, policy: u32) -> ServiceSpec {
-        let health = if self.is_site { Health::default() } else { health() };
+        let is_site = self.kind == Kind::Site;
+        let health = if is_site { Health::default() } else { health() };
         let env = [("VERSION", version.to_string()), ("IS", character.word().into())];
         ServiceSpec {
             workload: self.workload(version),
@@ -100,7 +104,7 @@ impl Shape {
             domains: vec![Domain { host: format!("{}.localhost", self.name), path: "/".into() }],
             env: env.into_iter().map(|(key, value)| (name::<EnvKey>(key), Template(value))).collect(),
             files: BTreeMap::new(),
-            port: match (self.is_site, self.fixed_port) {
+            port: match (is_site, self.fixed_port) {
                 (true, _) => None,
                 (false, Some(port)) => Some(Port::Fixed(port)),
                 (false, None) => Some(Port::Dynamic),
@@ -129,13 +133,27 @@ impl Shape {
         }
     }
 
+    fn image(&self, version: u32) -> ImageRef {
+        name(&format!("registry.local/{}:{version}", self.name))
+    }
+
+    /// What a registry says of the images that a story asks for.
+    pub fn images(&self) -> Images {
+        let pin = |version: u32| ImagePin::Registry(Digest::of_bytes(&version.to_le_bytes()));
+        (1..10).map(|version| (self.image(version), pin(version))).collect()
+    }
+
     fn workload(&self, version: u32) -> Workload {
-        if self.is_site {
-            let artifact = Some(Digest::of_bytes(format!("{} {version}", self.name).as_bytes()));
-            Workload::Site(Site { artifact, webroot: None, spa: false })
-        } else {
-            let command = vec![Template(format!("/bin/{}", self.name))];
-            Workload::Process(Process { command, workdir: None, user: None })
+        let content = Digest::of_bytes(format!("{} {version}", self.name).as_bytes());
+        match self.kind {
+            Kind::Site => Workload::Site(Site { artifact: Some(content), webroot: None, spa: false }),
+            Kind::Process => {
+                let command = vec![Template(format!("/bin/{}", self.name))];
+                Workload::Process(Process { command, workdir: None, user: None })
+            }
+            Kind::Container => {
+                Workload::Container(Container { port: Some(80), ..Container::new(self.image(version)) })
+            }
         }
     }
 }

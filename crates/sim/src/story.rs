@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use model::Millis;
+use model::{Millis, spec::Kind};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use crate::shape::{Character, Shape};
+use crate::{
+    engine::Manner,
+    shape::{Character, Shape},
+};
 
 /// When the faults heal; nothing is asked for after that.
 pub const HEALS: Millis = Millis(75_000);
@@ -15,6 +18,15 @@ pub struct Story {
     pub seed: u64,
     pub shapes: Vec<Shape>,
     pub inputs: Vec<Input>,
+    /// The first processes of containers are in the agent's kernel.
+    pub sees_processes: bool,
+    pub size: Size,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub nodes: usize,
+    pub edges: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -46,15 +58,10 @@ pub enum Ask {
 /// Where a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Link {
-    ServerToNode,
-    NodeToServer,
-    ServerToEdge,
-    EdgeToServer,
-}
-
-impl Link {
-    pub const ALL: [Self; 4] =
-        [Self::ServerToNode, Self::NodeToServer, Self::ServerToEdge, Self::EdgeToServer];
+    ServerToNode(usize),
+    NodeToServer(usize),
+    ServerToEdge(usize),
+    EdgeToServer(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,14 +80,19 @@ pub enum Fault {
     },
     /// The agent alone: processes live on.
     NodeCrash {
+        node: usize,
         down: Millis,
     },
     /// The machine: processes and what was not synced are gone.
     Reboot {
+        node: usize,
         down: Millis,
     },
-    LedgerLost,
+    LedgerLost {
+        node: usize,
+    },
     EdgeRestart {
+        edge: usize,
         down: Millis,
     },
     /// The `nth` live process, by hand.
@@ -118,6 +130,42 @@ pub enum Fault {
         link: Link,
         lasts: Millis,
     },
+    /// The engine answers nobody; its containers live on.
+    EngineHangs {
+        node: usize,
+        lasts: Millis,
+    },
+    EngineEnds {
+        node: usize,
+        down: Millis,
+        with_its_containers: bool,
+    },
+    EngineManner {
+        node: usize,
+        manner: Manner,
+        lasts: Millis,
+    },
+    /// A hand acts on the `nth` container.
+    Hand {
+        nth: usize,
+        deed: Deed,
+    },
+}
+
+/// What a hand does to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    Stop,
+    Start,
+    Pause,
+    Remove,
+    Rename,
+    /// Another one with the same labels.
+    Copy,
+}
+
+impl Deed {
+    const ALL: [Self; 6] = [Self::Stop, Self::Start, Self::Pause, Self::Remove, Self::Rename, Self::Copy];
 }
 
 /// What a hand does to a site.
@@ -131,6 +179,8 @@ pub enum Damage {
 impl Story {
     pub fn of(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
+        let size =
+            Size { nodes: [1, 1, 2, 3][rng.random_range(0..4)], edges: [1, 1, 2][rng.random_range(0..3)] };
         let shapes = shapes(&mut rng);
         let mut inputs: Vec<Input> = (0..shapes.len())
             .map(|service| Input {
@@ -150,19 +200,24 @@ impl Story {
         }
         for _ in 0..rng.random_range(0..12) {
             let at = Millis(rng.random_range(1_000..end));
-            let fault = fault(&mut rng, shapes.len());
+            let fault = fault(&mut rng, size, shapes.len());
             inputs.push(Input { at, what: What::Fault(fault) });
         }
+        for _ in 0..rng.random_range(0..8) {
+            let at = Millis(rng.random_range(1_000..end));
+            inputs.push(Input { at, what: What::Fault(engine_fault(&mut rng, size)) });
+        }
         if rng.random_bool(0.35) {
-            inputs.extend(crashes_within_a_crash_loop(&mut rng, end));
+            inputs.extend(crashes_within_a_crash_loop(&mut rng, size, end));
         }
         inputs.sort_by_key(|input| input.at);
-        Self { seed, shapes, inputs }
+        let sees_processes = rng.random_bool(0.6);
+        Self { seed, shapes, inputs, sees_processes, size }
     }
 }
 
 /// A bad release, and an agent that dies again and again while it does.
-fn crashes_within_a_crash_loop(rng: &mut StdRng, end: u64) -> Vec<Input> {
+fn crashes_within_a_crash_loop(rng: &mut StdRng, size: Size, end: u64) -> Vec<Input> {
     let mut at = rng.random_range(2_000..end - 20_000);
     let character = if rng.random_bool(0.7) { Character::DiesReady } else { Character::Crash };
     let asks = Ask::Apply { version: 9, character, policy: 0 };
@@ -171,7 +226,8 @@ fn crashes_within_a_crash_loop(rng: &mut StdRng, end: u64) -> Vec<Input> {
     for _ in 0..rng.random_range(2..8) {
         at += rng.random_range(200..2_500);
         let down = Millis(rng.random_range(20..1_500));
-        inputs.push(Input { at: Millis(at), what: What::Fault(Fault::NodeCrash { down }) });
+        let node = rng.random_range(0..size.nodes);
+        inputs.push(Input { at: Millis(at), what: What::Fault(Fault::NodeCrash { node, down }) });
     }
     inputs
 }
@@ -179,7 +235,7 @@ fn crashes_within_a_crash_loop(rng: &mut StdRng, end: u64) -> Vec<Input> {
 fn shapes(rng: &mut StdRng) -> Vec<Shape> {
     let web = Shape {
         name: "web",
-        is_site: false,
+        kind: Kind::Process,
         replicas: rng.random_range(1..4),
         recreate: false,
         stop_first: false,
@@ -201,14 +257,22 @@ fn shapes(rng: &mut StdRng) -> Vec<Shape> {
     };
     let docs = Shape {
         name: "docs",
-        is_site: true,
+        kind: Kind::Site,
         replicas: 1,
         parallelism: 1,
         pause: false,
         retain: rng.random_range(0..3),
         ..web.clone()
     };
-    vec![web, api, docs]
+    let boxed = Shape {
+        name: "boxed",
+        kind: Kind::Container,
+        replicas: rng.random_range(1..3),
+        stop_first: rng.random_bool(0.3),
+        pause: rng.random_bool(0.2),
+        ..web.clone()
+    };
+    vec![web, api, docs, boxed]
 }
 
 fn ask(rng: &mut StdRng, shape: &Shape) -> Ask {
@@ -217,7 +281,7 @@ fn ask(rng: &mut StdRng, shape: &Shape) -> Ask {
     match rng.random_range(0..20) {
         0..=7 => Ask::Apply {
             version: rng.random_range(1..6),
-            character: character(rng, shape.is_site),
+            character: character(rng, shape.kind == Kind::Site),
             policy: rng.random_range(0..2),
         },
         8 => Ask::Deploy,
@@ -243,19 +307,25 @@ fn character(rng: &mut StdRng, is_site: bool) -> Character {
     }
 }
 
-fn fault(rng: &mut StdRng, services: usize) -> Fault {
+fn fault(rng: &mut StdRng, size: Size, services: usize) -> Fault {
+    let (node, edge) = (rng.random_range(0..size.nodes), rng.random_range(0..size.edges));
     let down = Millis(rng.random_range(20..5_000));
     let lasts = Millis(rng.random_range(500..14_000));
     let nth = rng.random_range(0..8);
-    let link = Link::ALL[rng.random_range(0..Link::ALL.len())];
+    let link = match rng.random_range(0..4) {
+        0 => Link::ServerToNode(node),
+        1 => Link::NodeToServer(node),
+        2 => Link::ServerToEdge(edge),
+        _ => Link::EdgeToServer(edge),
+    };
     match rng.random_range(0..24) {
         0..=1 => Fault::ServerCrash { down },
         2..=3 => Fault::CrashAtCommit { after: rng.random_bool(0.5), down },
         4 => Fault::UnknownOutcome { made: rng.random_bool(0.5) },
-        5..=8 => Fault::NodeCrash { down },
-        9 => Fault::Reboot { down },
-        10 => Fault::LedgerLost,
-        11 => Fault::EdgeRestart { down },
+        5..=8 => Fault::NodeCrash { node, down },
+        9 => Fault::Reboot { node, down },
+        10 => Fault::LedgerLost { node },
+        11 => Fault::EdgeRestart { edge, down },
         12..=13 => Fault::Kill { nth },
         14 => Fault::Sick { nth, lasts },
         15..=16 => {
@@ -268,6 +338,26 @@ fn fault(rng: &mut StdRng, services: usize) -> Fault {
         20..=21 => Fault::Delayed { link, up_to: Millis(rng.random_range(100..5_000)), lasts },
         22 => Fault::Repeating { link, lasts },
         _ => Fault::Cut { link, lasts },
+    }
+}
+
+fn engine_fault(rng: &mut StdRng, size: Size) -> Fault {
+    let node = rng.random_range(0..size.nodes);
+    let lasts = Millis(rng.random_range(500..12_000));
+    match rng.random_range(0..10) {
+        0 => Fault::EngineHangs { node, lasts },
+        1..=2 => {
+            let down = Millis(rng.random_range(20..6_000));
+            Fault::EngineEnds { node, down, with_its_containers: rng.random_bool(0.5) }
+        }
+        3..=6 => {
+            let manner = Manner::ALL[rng.random_range(0..Manner::ALL.len())];
+            Fault::EngineManner { node, manner, lasts }
+        }
+        _ => {
+            let deed = Deed::ALL[rng.random_range(0..Deed::ALL.len())];
+            Fault::Hand { nth: rng.random_range(0..8), deed }
+        }
     }
 }
 

@@ -8,17 +8,20 @@ use std::{
 
 use decide::status;
 use model::{
-    DeploymentId, Generation, InstanceId, Knowledge, Millis, ReleaseDigest, ServiceKey, Slot, Term,
+    DeploymentId, Generation, InstanceId, Knowledge, Millis, NodeId, ReleaseDigest, ServiceKey, Slot, Term,
     Timestamp,
-    assignment::{Assigned, Stamp},
+    assignment::Stamp,
     deployment::{Event as Step, Phase, next},
     instance::Stage,
+    spec::Workload,
     status::ServiceState,
 };
 
 use crate::{
     edge::Edge,
-    machine::Machine,
+    engine::Maker,
+    machine::Process,
+    play::Host,
     shape::{ATTEMPTS, Character, DRAIN, Shape, WINDOW},
     store::Store,
 };
@@ -27,6 +30,8 @@ use crate::{
 const HOLD_OFF: Millis = Millis(20_000);
 /// Between the decision to start and the start.
 const START_SLACK: Millis = Millis(4_000);
+/// An agent that is up has what it accepted alive within this time: its crashes, the pauses between attempts.
+const KEPT_WITHIN: Millis = Millis(30_000);
 /// A state that says `converged` may be this old: the age of an observation, a probe's verdict, a message.
 const STATUS_SLACK: Millis = Millis(20_000);
 
@@ -47,7 +52,7 @@ impl fmt::Display for Violation {
 #[derive(Default)]
 pub struct Truth {
     pub violation: Option<Violation>,
-    accepted: Option<(Term, Generation)>,
+    accepted: BTreeMap<NodeId, (Term, Generation)>,
     ledger_lost_at: Option<Timestamp>,
     phases: BTreeMap<DeploymentId, Phase>,
     /// Ready instances that a service never has fewer of, while only Setpoint acts on it.
@@ -61,6 +66,7 @@ pub struct Truth {
     pub unowned: BTreeSet<u32>,
     untrue_since: BTreeMap<ServiceKey, Timestamp>,
     operations: BTreeMap<ServiceKey, u64>,
+    missing_since: BTreeMap<InstanceId, Timestamp>,
 }
 
 /// What restarts are counted by; a user's word begins anew.
@@ -74,19 +80,19 @@ impl Truth {
     }
 
     /// I2: what a node has accepted never goes back.
-    pub fn accepted(&mut self, now: Timestamp, stamp: &Stamp) {
+    pub fn accepted(&mut self, now: Timestamp, node: &NodeId, stamp: &Stamp) {
         let offered = (stamp.term, stamp.generation);
-        if let Some(held) = self.accepted
+        if let Some(held) = self.accepted.get(node).copied()
             && (offered.0 < held.0 || offered.1 < held.1)
         {
             self.fail("I2", now, format!("accepted {offered:?} after {held:?}"));
         }
-        self.accepted = Some(offered);
+        self.accepted.insert(node.clone(), offered);
     }
 
     /// With the ledger goes what was accepted, and whose processes are whose.
-    pub fn ledger_lost(&mut self, now: Timestamp, machine: &Machine) {
-        self.accepted = None;
+    pub fn ledger_lost(&mut self, now: Timestamp, node: &NodeId, machine: &crate::machine::Machine) {
+        self.accepted.remove(node);
         self.ledger_lost_at = Some(now);
         self.starts.clear();
         self.unowned.extend(machine.live().map(|(pid, _)| pid));
@@ -116,9 +122,9 @@ impl Truth {
     }
 
     /// I15: restarts in a window are bounded, counted where they happen.
-    pub fn started(&mut self, now: Timestamp, id: &InstanceId, assigned: &Assigned) {
+    pub fn started(&mut self, now: Timestamp, id: &InstanceId, release: ReleaseDigest) {
         let era = self.asked.get(&id.service).copied().unwrap_or_default();
-        let key = (id.service.clone(), id.slot, assigned.release, era);
+        let key = (id.service.clone(), id.slot, release, era);
         let starts = self.starts.entry(key).or_default();
         starts.push((now, id.clone()));
         let window_began = now - Millis(WINDOW.0 - START_SLACK.0);
@@ -148,6 +154,44 @@ impl Truth {
         let forgot_ports = self.ledger_lost_at.is_some_and(|at| now.since(at) < HOLD_OFF);
         if !forgot_ports && !self.unowned.contains(&pid) {
             self.fail("I18", now, format!("a request for {meant} reached {found}"));
+        }
+    }
+
+    /// I13: nothing of ours is done to what a hand has made.
+    pub fn owned(&mut self, now: Timestamp, id: &InstanceId, maker: Maker, what: &str) {
+        if maker == Maker::Hand {
+            self.fail("I13", now, format!("a stranger with the labels of {id} was {what}"));
+        }
+    }
+
+    /// I14: what is to be there by the records is removed by nobody, whoever could not read them.
+    pub fn removes(&mut self, now: Timestamp, id: &InstanceId, store: &Store) {
+        let placed = store.rows.get(&id.service).and_then(|row| row.world.plan.placements.get(id));
+        if placed.is_some_and(|placement| placement.stage.is_assigned()) {
+            self.fail("I14", now, format!("{id} is removed and still placed"));
+        }
+    }
+
+    /// I19: what an agent has accepted and what could live does, whoever else is away.
+    pub fn kept(&mut self, now: Timestamp, host: &Host) {
+        let Some(accepted) = host.agent.ledger.accepted.as_ref().filter(|_| host.agent.is_up()) else {
+            return;
+        };
+        for (id, assigned) in &accepted.instances {
+            let entry = host.agent.ledger.entries.get(id);
+            let spent = entry
+                .is_some_and(|entry| decide::retry::spent(&assigned.restart, &entry.attempts, now).is_some());
+            let is_process = matches!(assigned.content.workload, Workload::Process(_));
+            let may_rest = !is_process || spent || !Character::of(&assigned.content).is_sound();
+            if may_rest || host.machine.live().any(|(_, process)| process.id == *id) {
+                self.missing_since.remove(id);
+                continue;
+            }
+            let since = *self.missing_since.entry(id.clone()).or_insert(now);
+            if now.since(since) > KEPT_WITHIN {
+                let node = &host.agent.id;
+                self.fail("I19", now, format!("{id} is accepted by {node} and does not live"));
+            }
         }
     }
 
@@ -204,10 +248,13 @@ impl Truth {
     /// After every step.
     pub fn examine(&mut self, now: Timestamp, box_: &Seen<'_>) {
         self.processes(now, box_);
+        self.containers(now, box_);
         self.links(now, box_);
-        for shape in box_.shapes.iter().filter(|shape| !shape.is_site) {
+        for shape in box_.shapes.iter().filter(|shape| shape.kind.runs()) {
             // An edge that is down routes to nobody; that a service was stopped meanwhile counts all the same.
-            if box_.edge.up || box_.wanted(&shape.key()).is_none_or(|wanted| wanted == 0) {
+            if box_.edges.iter().any(|edge| edge.up)
+                || box_.wanted(&shape.key()).is_none_or(|wanted| wanted == 0)
+            {
                 self.routable(now, shape, box_);
             }
         }
@@ -216,7 +263,7 @@ impl Truth {
     /// I17: no instance twice, and none that is not placed.
     fn processes(&mut self, now: Timestamp, box_: &Seen<'_>) {
         let mut seen: BTreeSet<&InstanceId> = BTreeSet::new();
-        for (pid, process) in box_.machine.live() {
+        for (pid, process) in box_.live().filter(|(_, process)| !process.stranger) {
             let twice = !seen.insert(&process.id);
             let row = box_.store.rows.get(&process.id.service);
             let placed = row.is_some_and(|row| row.world.plan.placements.contains_key(&process.id));
@@ -232,11 +279,22 @@ impl Truth {
         }
     }
 
+    /// I17: no instance has two containers, also where a creation was never answered.
+    fn containers(&mut self, now: Timestamp, box_: &Seen<'_>) {
+        let mut seen: BTreeSet<&InstanceId> = BTreeSet::new();
+        for container in box_.hosts.iter().flat_map(|host| host.engine.containers.values()) {
+            let ours = container.maker == Maker::Agent;
+            if ours && !seen.insert(&container.labels.instance) {
+                self.fail("I17", now, format!("{} has two containers", container.labels.instance));
+            }
+        }
+    }
+
     /// I9: `current` resolves to a whole folder.
     fn links(&mut self, now: Timestamp, box_: &Seen<'_>) {
-        for (service, folder) in &box_.machine.links {
+        for (host, service, folder) in box_.links() {
             let by_hand = box_.by_hand.contains(service);
-            let whole = box_.machine.folders.get(folder).is_some_and(|folder| folder.complete);
+            let whole = host.machine.folders.get(folder).is_some_and(|folder| folder.complete);
             if !whole && !by_hand {
                 self.fail(
                     "I9",
@@ -301,8 +359,8 @@ fn may_follow(before: Phase, after: Phase) -> bool {
 /// The parts of the box that the truth is read from.
 pub struct Seen<'a> {
     pub store: &'a Store,
-    pub machine: &'a Machine,
-    pub edge: &'a Edge,
+    pub hosts: &'a [Host],
+    pub edges: &'a [Edge],
     pub shapes: &'a [Shape],
     /// Sites that a hand has damaged and the node has not yet put back.
     pub by_hand: &'a BTreeSet<ServiceKey>,
@@ -319,11 +377,29 @@ impl Seen<'_> {
 
     pub fn routable(&self, key: &ServiceKey, now: Timestamp) -> u32 {
         let answers = |id: &InstanceId| {
-            self.machine.live().any(|(_, process)| process.id == *id && process.answers(now))
+            self.live().any(|(_, process)| process.id == *id && !process.stranger && process.answers(now))
         };
-        let endpoints = self.edge.endpoints(key);
-        u32::try_from(endpoints.iter().filter(|endpoint| answers(&endpoint.instance)).count())
-            .unwrap_or(u32::MAX)
+        let of_edge = |edge: &Edge| {
+            let endpoints = edge.endpoints(key);
+            endpoints.iter().filter(|endpoint| answers(&endpoint.instance)).count()
+        };
+        let least = self.edges.iter().filter(|edge| edge.up).map(of_edge).min().unwrap_or_default();
+        u32::try_from(least).unwrap_or(u32::MAX)
+    }
+
+    pub fn live(&self) -> impl Iterator<Item = (u32, &Process)> {
+        self.hosts.iter().flat_map(|host| host.machine.live())
+    }
+
+    pub fn links(&self) -> impl Iterator<Item = (&Host, &ServiceKey, &String)> {
+        self.hosts.iter().flat_map(|host| host.machine.links.iter().map(move |(key, to)| (host, key, to)))
+    }
+
+    /// What the edges show of a site; none shows another than the others.
+    fn shown(&self, key: &ServiceKey) -> Option<&str> {
+        let mut shown = self.edges.iter().map(|edge| edge.folder(key));
+        let first = shown.next().flatten();
+        first.filter(|_| shown.all(|other| other == first))
     }
 
     /// Exactly the target lives, answers and takes the requests.
@@ -335,9 +411,10 @@ impl Seen<'_> {
         }
         // Strangers have no placement.
         let placed = |id: &InstanceId| row.world.plan.placements.contains_key(id);
-        let live: Vec<_> = self.machine.live().filter(|(_, process)| placed(&process.id)).collect();
+        let ours = |process: &&Process| placed(&process.id) && !process.stranger;
+        let live: Vec<_> = self.live().map(|(_, process)| process).filter(ours).collect();
         let sound =
-            live.iter().all(|(_, process)| Some(process.release) == service.target && process.answers(now));
+            live.iter().all(|process| Some(process.release) == service.target && process.answers(now));
         let wanted = service.wanted_replicas();
         sound && live.len() == wanted as usize && self.routable(key, now) == wanted
     }
@@ -349,15 +426,17 @@ impl Seen<'_> {
         row: &crate::store::Row,
     ) -> bool {
         if service.wanted_replicas() == 0 {
-            return self.edge.folder(key).is_none();
+            return self.edges.iter().all(|edge| edge.folder(key).is_none());
         }
         let shown = row.world.plan.current.as_ref().and_then(|id| row.world.plan.placements.get(id));
         let folder = shown.map(|p| format!("/sites/{}/deployment-{}", key.name, p.deployment));
-        let whole = |path: &String| self.machine.folders.get(path).is_some_and(|f| f.complete && !f.damaged);
+        let host = shown.and_then(|p| self.hosts.iter().find(|host| host.agent.id == p.node));
+        let Some(machine) = host.map(|host| &host.machine) else { return false };
+        let whole = |path: &String| machine.folders.get(path).is_some_and(|f| f.complete && !f.damaged);
         shown.is_some_and(|p| Some(p.release) == service.target)
             && folder.as_ref().is_some_and(whole)
-            && self.machine.links.get(key) == folder.as_ref()
-            && self.edge.folder(key) == folder.as_deref()
+            && machine.links.get(key) == folder.as_ref()
+            && self.shown(key) == folder.as_deref()
     }
 
     /// Whether the target can be reached at all: its release is sound and nobody has to be asked first.

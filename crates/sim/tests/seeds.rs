@@ -11,7 +11,8 @@ const SEEDS: u64 = 40;
         feature = "bug-accept-stale",
         feature = "bug-unknown-is-empty",
         feature = "bug-budget-reset",
-        feature = "bug-stop-before-route-out"
+        feature = "bug-stop-before-route-out",
+        feature = "bug-create-beside"
     ),
     ignore = "a bug is planted"
 )]
@@ -50,7 +51,8 @@ fn a_story_has_users_and_faults_and_does_its_work() {
     feature = "bug-accept-stale",
     feature = "bug-unknown-is-empty",
     feature = "bug-budget-reset",
-    feature = "bug-stop-before-route-out"
+    feature = "bug-stop-before-route-out",
+    feature = "bug-create-beside"
 ))]
 fn a_planted_bug_is_found_and_its_story_shrinks() {
     let options = Options { linted: false };
