@@ -38,7 +38,7 @@ pub async fn resolve(engine: &Engine, image: &ImageRef) -> Result<ImagePin, Unre
         Ok(local) => local,
         Err(error) => return Err(Unresolved::Engine(error)),
     };
-    if let Some(own) = local.as_ref().and_then(only_local) {
+    if let Some(own) = local.as_ref().and_then(|local| only_local(local, image)) {
         return Ok(own);
     }
     let client = engine.client().await.map_err(Unresolved::Engine)?;
@@ -86,19 +86,25 @@ pub async fn inspect(engine: &Engine, name: &str) -> Result<Option<ImageInspect>
     }
 }
 
-fn only_local(image: &ImageInspect) -> Option<ImagePin> {
-    let in_a_registry = image.repo_digests.as_ref().is_some_and(|digests| !digests.is_empty());
-    let id = image.id.as_deref()?.parse().ok()?;
-    (!in_a_registry).then_some(ImagePin::Local(id))
+/// The same content may have come from another repository; under this name it was made here.
+fn only_local(local: &ImageInspect, image: &ImageRef) -> Option<ImagePin> {
+    let id = local.id.as_deref()?.parse().ok()?;
+    pulled(local, image).is_none().then_some(ImagePin::Local(id))
 }
 
 fn pulled(local: &ImageInspect, image: &ImageRef) -> Option<Digest> {
     let of_repository = |name: &&String| {
         let repository = name.split('@').next().unwrap_or_default();
-        repository == image.repository() || repository.ends_with(&format!("/{}", image.repository()))
+        whole(repository) == whole(image.repository())
     };
     let name = local.repo_digests.as_ref()?.iter().find(of_repository)?;
     name.split_once('@')?.1.parse().ok()
+}
+
+/// Without what an engine leaves out of names of its default registry, or does not.
+fn whole(repository: &str) -> &str {
+    let own = repository.strip_prefix("docker.io/").unwrap_or(repository);
+    own.strip_prefix("library/").unwrap_or(own)
 }
 
 /// How far a pull has come.
@@ -287,6 +293,24 @@ fn of_helper(config: &Config, registry: &str) -> Option<DockerCredentials> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn content_that_came_from_another_repository_too_is_local_under_its_own_name() {
+        let (id, digest) = (format!("sha256:{}", "1".repeat(64)), format!("sha256:{}", "2".repeat(64)));
+        let local = |repository: &str| ImageInspect {
+            id: Some(id.clone()),
+            repo_digests: Some(vec![format!("{repository}@{digest}")]),
+            ..ImageInspect::default()
+        };
+        let pinned = |repository: &str, image: &str| only_local(&local(repository), &image.parse().unwrap());
+        let own = Some(ImagePin::Local(id.parse().unwrap()));
+        assert_eq!(pinned("127.0.0.1:5000/slow", "setpoint-test/app:v2"), own);
+        assert_eq!(pinned("127.0.0.1:5000/acme/app", "acme/app:v2"), own, "another registry");
+        assert_eq!(pinned("acme/app", "acme/app:v2"), None);
+        assert_eq!(pinned("docker.io/library/nginx", "nginx:1"), None);
+        assert_eq!(pinned("nginx", "docker.io/library/nginx:1"), None);
+        assert_eq!(pinned("127.0.0.1:5000/slow", "127.0.0.1:5000/slow:2"), None);
+    }
 
     #[test]
     fn what_docker_login_stored_is_found_and_only_for_its_registry() {

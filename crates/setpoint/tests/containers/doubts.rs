@@ -172,6 +172,7 @@ fn where_addresses_are_not_reached_a_port_leads_there_and_a_taken_one_is_left_to
         web["replicas"]["ready"] == 1 && web["instances"][0]["address"] != address.as_str()
     });
     assert_eq!(moved["instances"][0]["id"], web["instances"][0]["id"]);
-    assert_eq!(setpoint.get("web.localhost", "/").text(), "v1");
+    // Its routes follow a moment later.
+    until("it is served there", SOON, || (setpoint.get("web.localhost", "/").text() == "v1").then_some(()));
     drop(taken);
 }
