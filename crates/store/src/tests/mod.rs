@@ -3,6 +3,7 @@
 
 mod crash;
 mod damage;
+mod durable;
 mod model_based;
 mod retention;
 mod scale;
