@@ -4,6 +4,7 @@
 mod crash;
 mod damage;
 mod durable;
+mod migration;
 mod model_based;
 mod retention;
 mod scale;
