@@ -239,6 +239,28 @@ fn prune_deletes_what_the_file_no_longer_has() {
 }
 
 #[test]
+fn up_with_a_file_that_has_less_removes_nothing() {
+    let mut setpoint = setpoint().file("site/index.html", "hello").start();
+    let both = format!("{}  docs:\n    static: ./site\n    domains: [docs.localhost]\n", version("v1"));
+    setpoint.apply_ok(&both, &["--wait"]);
+    setpoint.stop();
+    let file = setpoint.work().join("app.yaml");
+    std::fs::write(&file, version("v2")).unwrap();
+    setpoint.set_args(&["-f", file.to_str().unwrap()]);
+    setpoint.restart();
+    setpoint.wait_for_service("api", "the file was taken", |api| {
+        api["state"] == "converged" && api["deployment"]["number"] == 2
+    });
+    setpoint.wait_until_converged("docs");
+    assert_eq!(setpoint.get("docs.localhost", "/").text(), "hello");
+    setpoint.stop();
+    setpoint.set_args(&["-f", file.to_str().unwrap(), "--prune"]);
+    setpoint.restart();
+    setpoint.wait_for("with --prune it goes", SOON, |status| find(status, "docs").is_none().then_some(()));
+    setpoint.wait_until_converged("api");
+}
+
+#[test]
 fn an_apply_at_the_moment_at_which_a_deployment_succeeds_is_taken() {
     let short = |version: u64| {
         demo(
