@@ -14,6 +14,7 @@ use std::{
 
 use content::{Blobs, intake, links, place};
 use model::artifact::Artifact;
+use testkit::strace::{self, Step};
 
 /// What takes a folder in, stages it and switches; see `crash/child.rs`.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_content-crash-child");
@@ -90,8 +91,7 @@ impl Scene {
 
 #[test]
 fn killed_at_any_syscall_current_is_whole_and_a_second_run_finishes() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        println!("skipped: strace is not installed");
+    if !strace::is_there() {
         return;
     }
     let mut kills = 0;
@@ -118,6 +118,26 @@ fn killed_at_any_syscall_current_is_whole_and_a_second_run_finishes() {
     }
     println!("{kills} kill points");
     assert!(kills > 50, "only {kills} kill points: is the injection working?");
+}
+
+#[test]
+fn every_name_comes_after_its_content_and_is_on_the_disk_itself() {
+    if !strace::is_there() {
+        return;
+    }
+    let scene = Scene::new();
+    let (data, source) = (scene.path("data"), scene.path("source-deployment-new"));
+    let args = [data.as_os_str(), source.as_os_str(), "deployment-new".as_ref()];
+    let steps = strace::steps_below(&data, Path::new(PROGRAM), &args, &[]);
+    let names = strace::assert_durable_renames(&steps);
+    let (blobs, site) = (data.join("store/blobs"), data.join("site"));
+    let of_site: Vec<&PathBuf> = names.iter().filter(|name| name.starts_with(&site)).collect();
+    let expected = [".manifest-deployment-new.json", "deployment-new", "current"].map(|name| site.join(name));
+    assert_eq!(of_site, expected.iter().collect::<Vec<_>>(), "in this order");
+    assert_eq!(names.iter().filter(|name| name.starts_with(&blobs)).count(), 2);
+    // What `current` leads to is whole on the disk before it does.
+    let switch = steps.iter().position(|step| matches!(step, Step::Renamed { to, .. } if *to == expected[2]));
+    strace::assert_durable_renames(&steps[..switch.unwrap()]);
 }
 
 fn kill_everywhere(syscall: &str) -> u32 {

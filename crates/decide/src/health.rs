@@ -287,6 +287,16 @@ mod tests {
     }
 
     #[test]
+    fn rise_counts_successes_in_a_row() {
+        let readiness = Some(Probe { rise: 2, ..Probe::new(Check::Tcp) });
+        let spec = spec::Health { readiness, ..spec::Health::default() };
+        let (health, _) = run(Health::new(&spec, Timestamp(0)), &spec, 0, 5_000, |now| now % 200 == 0);
+        assert!(!health.ready, "one success between failures is not two in a row");
+        let (health, _) = run(health, &spec, 5_000, 6_000, |_| true);
+        assert_eq!((health.ready, health.ready_since), (true, Timestamp(5_100)));
+    }
+
+    #[test]
     fn an_images_own_check_takes_the_place_of_what_is_assumed_and_never_of_what_is_declared() {
         let assumed = spec::Health { assumed: true, ..all(&Check::Tcp) };
         for declared in [spec::Health::default(), assumed] {

@@ -138,3 +138,66 @@ impl Target {
         Ok(connection)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+        sync::watch,
+    };
+
+    use super::*;
+
+    struct Scene {
+        listener: TcpListener,
+        target: Target,
+        limits: Limits,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let flight = Flight::new("default.api.0.1".parse().unwrap(), watch::channel(0).0);
+            let target = Target::new(Arc::new(flight), &listener.local_addr().unwrap().to_string());
+            Self { listener, target, limits: Limits::default() }
+        }
+
+        /// A connection, and its other end.
+        async fn connection(&self) -> (Connection, TcpStream) {
+            let mut connection = self.target.connect(&self.limits).await.unwrap();
+            let (other, _) = self.listener.accept().await.unwrap();
+            connection.ready().await.unwrap();
+            (connection, other)
+        }
+    }
+
+    async fn assert_closed(mut other: TcpStream) {
+        let read = tokio::time::timeout(Duration::from_secs(10), other.read(&mut [0])).await;
+        assert_eq!(read.expect("closed within ten seconds").unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_retired_closes_its_idle_connections_and_keeps_no_more() {
+        let scene = Scene::new().await;
+        let ((idle, idle_end), (busy, busy_end)) = (scene.connection().await, scene.connection().await);
+        scene.target.put(idle, &scene.limits);
+        scene.target.close_idle(true);
+        assert_closed(idle_end).await;
+        // Its exchange is over only now.
+        scene.target.put(busy, &scene.limits);
+        assert!(scene.target.take(Duration::MAX).is_none());
+        assert_closed(busy_end).await;
+    }
+
+    #[tokio::test]
+    async fn what_only_lost_its_idle_connections_keeps_the_next_ones() {
+        let scene = Scene::new().await;
+        let ((idle, idle_end), (busy, _busy_end)) = (scene.connection().await, scene.connection().await);
+        scene.target.put(idle, &scene.limits);
+        scene.target.close_idle(false);
+        assert_closed(idle_end).await;
+        scene.target.put(busy, &scene.limits);
+        assert!(scene.target.take(Duration::MAX).is_some());
+    }
+}

@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod container;
 mod content_source;
+mod failpoints;
 mod handle;
 mod instance;
 mod ledger;

@@ -1,10 +1,11 @@
 //! Points at which a test may end this process, as a kill would: `FAILPOINTS=phase.starting.after_commit=return`. For
 //! each phase that a plan lets a deployment reach: `before` the commit, `after_commit`, and `after_effect` when the
-//! assignments and routes are handed out. Not built into releases.
+//! assignments and routes are handed out. For each that an intent does (`queued`, `cancelled`): the same, with
+//! `after_effect` when the next pass has been asked for. Not built into releases.
 
 use std::collections::BTreeMap;
 
-use model::{ServiceKey, plan::Report};
+use model::{ServiceKey, deployment::Phase, plan::Report};
 
 #[cfg(feature = "failpoints")]
 pub fn at(reports: &BTreeMap<ServiceKey, Report>, point: &str) {
@@ -12,13 +13,26 @@ pub fn at(reports: &BTreeMap<ServiceKey, Report>, point: &str) {
     for change in reports.values().flat_map(decide::plan::changes) {
         // Also a phase that is left again within the same plan is a boundary.
         if let Change::PhaseReached { phase, .. } | Change::DeploymentEnded { phase, .. } = change {
-            fail::eval(&format!("phase.{phase}.{point}"), |_| -> () { std::process::abort() });
+            reached(*phase, point);
         }
     }
 }
 
 #[cfg(not(feature = "failpoints"))]
 pub fn at(_: &BTreeMap<ServiceKey, Report>, _: &str) {}
+
+#[cfg(feature = "failpoints")]
+pub fn intended(phases: &[Phase], point: &str) {
+    phases.iter().for_each(|phase| reached(*phase, point));
+}
+
+#[cfg(not(feature = "failpoints"))]
+pub fn intended(_: &[Phase], _: &str) {}
+
+#[cfg(feature = "failpoints")]
+fn reached(phase: Phase, point: &str) {
+    fail::eval(&format!("phase.{phase}.{point}"), |_| -> () { std::process::abort() });
+}
 
 /// Reads the points from the environment, once.
 #[cfg(feature = "failpoints")]

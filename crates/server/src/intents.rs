@@ -14,7 +14,7 @@ use decide::{
 use model::{
     DeploymentId, Digest, Generation, ProjectName, ServiceKey,
     access::Role,
-    deployment::Deployment,
+    deployment::{Deployment, Phase},
     event::Event,
     manifest::{self, FieldError},
     reason::{Change, Waiting},
@@ -28,7 +28,7 @@ use store::{
     ServiceIntent, StoreError, Stored,
 };
 
-use crate::{Control, ImageError};
+use crate::{Control, ImageError, failpoints};
 
 /// Losing this often against others' writes in a row says that something is wrong.
 const TRIES: usize = 16;
@@ -361,6 +361,9 @@ impl Control {
         if commit.services.is_empty() && commit.idempotency.is_none() {
             return Ok(Answer::Done(applied));
         }
+        let phases: Vec<Phase> =
+            commit.services.iter().flat_map(|s| &s.deployments).map(|deployment| deployment.phase).collect();
+        failpoints::intended(&phases, "before");
         match self.store().commit_intents(None, commit).await.map_err(RequestError::Commit)? {
             IntentOutcome::Committed { .. } => {}
             IntentOutcome::Replayed(stored) => {
@@ -368,10 +371,12 @@ impl Control {
                 return repeated(stored, &digest.unwrap_or(stored_digest(&applied)));
             }
         }
+        failpoints::intended(&phases, "after_commit");
         for key in &keys {
             self.0.reload(key).await?;
         }
         self.0.wake.notify_one();
+        failpoints::intended(&phases, "after_effect");
         Ok(Answer::Done(applied))
     }
 

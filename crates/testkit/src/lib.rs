@@ -14,6 +14,7 @@ pub mod load;
 pub mod proc;
 pub mod random;
 pub mod setpoint;
+pub mod strace;
 pub mod wait;
 
 pub use http::Response;

@@ -34,6 +34,19 @@ fn workload(pid: u32, root: &Path) -> Option<Workload> {
     (cwd.starts_with(root) || named).then_some(Workload { pid, instance, cwd })
 }
 
+/// Live processes with this among their arguments.
+pub fn with_argument(argument: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let has = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())
+    };
+    let mut found: Vec<u32> = pids.filter(has).collect();
+    found.sort();
+    found
+}
+
 /// Whether there is such a process and it is more than a zombie.
 pub fn is_alive(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };

@@ -22,7 +22,10 @@ use super::{
     lookup::{self, User},
     render::{self, Names},
 };
-use crate::ledger::{self, Folder, Identity, State};
+use crate::{
+    failpoints,
+    ledger::{self, Folder, Identity, State},
+};
 
 /// All that a start needs, found once and kept until it fails.
 #[derive(Debug, Clone)]
@@ -153,6 +156,7 @@ impl Prepared {
             start: identity.start,
             run: state.runs,
         })?;
+        failpoints::at("start.gated");
         // Polled, not read: a program on a slow disk must not hold up a worker thread.
         let opened = gated.open();
         let opened = match sys::ready::opened(opened) {

@@ -1,9 +1,10 @@
 //! What was accepted, and what is refused.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use decide::ledger::{Accepted, Refused};
 use node::AssignError;
+use testkit::strace::{self, Step};
 
 use crate::world::*;
 
@@ -56,6 +57,54 @@ async fn an_assignment_that_cannot_be_written_down_has_no_effect() {
     std::fs::remove_dir_all(world.config.data.join("accepted.json")).unwrap();
     run.node.assign(offered).await.unwrap();
     run.until_ready(&job.id).await;
+}
+
+/// Two assignments, the second with one instance more; run by the test below.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_accepted_runs() {
+    let mut world = World::new();
+    let run = world.start().await;
+    let jobs = ["default.job.0.1", "default.job.1.2"].map(|id| shell(id, "exec sleep 1000"));
+    for count in 1..=2 {
+        run.node.assign(world.assignment(&jobs[..count])).await.unwrap();
+        run.until_ready(&jobs[count - 1].id).await;
+    }
+}
+
+#[test]
+fn what_was_accepted_is_on_the_disk_before_anything_of_it_is_made() {
+    if !strace::is_there() {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let args = ["ledger::what_is_accepted_runs", "--exact"].map(AsRef::as_ref);
+    let env = [("TMPDIR", tmp.path().to_str().unwrap())];
+    let steps = strace::steps_below(tmp.path(), &std::env::current_exe().unwrap(), &args, &env);
+    let marks: Vec<(usize, &PathBuf)> = (0..)
+        .zip(&steps)
+        .filter_map(|(at, step)| match step {
+            Step::Renamed { to, .. } if to.ends_with("accepted.json") => Some((at, to)),
+            Step::Renamed { .. } | Step::Made(_) | Step::Synced(_) => None,
+        })
+        .collect();
+    assert_eq!(marks.len(), 2, "one for each assignment: {steps:#?}");
+    let folder = marks[0].1.parent().unwrap();
+    let mut of_mark = steps.clone();
+    of_mark.retain(|step| match step {
+        Step::Renamed { to, .. } => to == marks[0].1,
+        Step::Made(path) | Step::Synced(path) => path == folder || path.ends_with(".accepted.json.tmp"),
+    });
+    strace::assert_durable_renames(&of_mark);
+    for ((at, _), instance) in marks.iter().zip(["default.job.0.1", "default.job.1.2"]) {
+        let synced = Step::Synced(folder.into());
+        let durable = at + steps[*at..].iter().position(|step| *step == synced).unwrap();
+        let of_instance = |step: &Step| match step {
+            Step::Made(path) => path.components().any(|part| part.as_os_str() == instance),
+            Step::Synced(_) | Step::Renamed { .. } => false,
+        };
+        let effect = steps.iter().position(of_instance).expect("its folder is made");
+        assert!(durable < effect, "{instance} is made before it is known to be accepted: {steps:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

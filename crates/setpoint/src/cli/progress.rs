@@ -15,11 +15,28 @@ use super::text;
 #[derive(Debug, Clone)]
 pub struct Display {
     bars: Option<MultiProgress>,
+    lines: Lines,
 }
+
+/// How a line is written where there is no terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lines {
+    Plain,
+    /// As one of the log, which is written as JSON: whoever reads that reads nothing else.
+    Logged,
+}
+
+/// What the lines that are [`Lines::Logged`] are logged under, whatever else is.
+pub const TARGET: &str = "told";
 
 impl Display {
     pub fn of_stderr() -> Self {
-        Self { bars: std::io::stderr().is_terminal().then(MultiProgress::new) }
+        Self { bars: std::io::stderr().is_terminal().then(MultiProgress::new), lines: Lines::Plain }
+    }
+
+    /// Beside a log that is written as JSON.
+    pub fn logged() -> Self {
+        Self { bars: None, lines: Lines::Logged }
     }
 
     /// Shows how far this folder, archive or backup has come on its way.
@@ -31,7 +48,7 @@ impl Display {
             bar.set_prefix(what.clone());
             bar
         });
-        Transfer { what: what.into(), bar, last: Arc::default() }
+        Transfer { what: what.into(), bar, lines: self.lines, last: Arc::default() }
     }
 
     /// Shows a deployment's phases.
@@ -43,7 +60,7 @@ impl Display {
             bar.set_prefix(service.clone());
             bar
         });
-        Phases { service, bar, shown: None }
+        Phases { service, bar, lines: self.lines, shown: None }
     }
 
     /// A line of its own, above the bars if there are any.
@@ -52,14 +69,20 @@ impl Display {
             Some(bars) => {
                 let _ = bars.println(line);
             }
-            None => tell(line),
+            None => self.lines.tell(line),
         }
     }
 }
 
-/// One line on stderr. Nobody may be reading it any more, or its disk may be full: that must not end what is told of.
-pub fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+impl Lines {
+    /// One line on stderr. Nobody may be reading it any more, or its disk may be full: that must not end what is told
+    /// of.
+    fn tell(self, line: &str) {
+        match self {
+            Self::Plain => drop(writeln!(std::io::stderr(), "{line}")),
+            Self::Logged => tracing::info!(target: TARGET, "{line}"),
+        }
+    }
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -72,6 +95,7 @@ fn style(template: &str) -> ProgressStyle {
 pub struct Transfer {
     what: Arc<str>,
     bar: Option<ProgressBar>,
+    lines: Lines,
     last: Arc<Mutex<Progress>>,
 }
 
@@ -89,7 +113,7 @@ impl Transfer {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.bar {
             Some(bar) => bar.finish_and_clear(),
-            None => tell(&format!("{}: {how} {}", self.what, sum(last))),
+            None => self.lines.tell(&format!("{}: {how} {}", self.what, sum(last))),
         }
     }
 }
@@ -104,6 +128,7 @@ pub fn sum(done: Progress) -> String {
 pub struct Phases {
     service: String,
     bar: Option<ProgressBar>,
+    lines: Lines,
     shown: Option<String>,
 }
 
@@ -129,8 +154,8 @@ impl Phases {
                 bar.set_message(words.clone());
                 bar.tick();
             }
-            (None, Some(progress)) => tell(&format!("{}: {words} ({progress}%)", self.service)),
-            (None, None) => tell(&format!("{}: {words}", self.service)),
+            (None, Some(progress)) => self.lines.tell(&format!("{}: {words} ({progress}%)", self.service)),
+            (None, None) => self.lines.tell(&format!("{}: {words}", self.service)),
         }
         self.shown = Some(words);
     }

@@ -11,7 +11,7 @@ use super::{
     client::Client,
     commands::{self, logs, states},
     files,
-    progress::{self, Display},
+    progress::Display,
     wait::{Awaited, Goal, wait},
 };
 
@@ -40,8 +40,8 @@ pub async fn watch_status(client: &Client) -> Result<(), commands::Error> {
 }
 
 /// A line on stderr for each event behind `after`, for as long as it is polled.
-pub async fn tell_events(client: &Client, mut after: u64) -> Result<(), commands::Error> {
+pub async fn tell_events(client: &Client, mut after: u64, display: &Display) -> Result<(), commands::Error> {
     loop {
-        after = logs::tell(client, after, progress::tell).await?;
+        after = logs::tell(client, after, |line| display.say(line)).await?;
     }
 }

@@ -19,7 +19,7 @@ use crate::cli::{
     self, apply,
     args::{self, LogFormat},
     client::Client,
-    progress::Display,
+    progress::{Display, TARGET},
 };
 
 /// After what happens could not be shown.
@@ -59,7 +59,7 @@ fn run_up(args: &args::Up) -> Result<(), Error> {
         let running = local::start(Options::of(&settings, data, true)).await?;
         let client = Client::new(&format!("http://{}", running.api), Some(&running.token))?;
         let worked = tokio::select! {
-            worked = stay(&running, &client, args) => worked,
+            worked = stay(&running, &client, args, settings.log.format) => worked,
             () = ends.wait() => Ok(()),
         };
         let workloads = if args.keep { Workloads::Keep } else { Workloads::Stop };
@@ -71,8 +71,11 @@ fn run_up(args: &args::Up) -> Result<(), Error> {
 }
 
 /// Declares the files, says `ready`, and shows what happens for as long as it is let.
-async fn stay(running: &Running, client: &Client, args: &args::Up) -> Result<(), Error> {
-    let display = Display::of_stderr();
+async fn stay(running: &Running, client: &Client, args: &args::Up, format: LogFormat) -> Result<(), Error> {
+    let display = match format {
+        LogFormat::Text => Display::of_stderr(),
+        LogFormat::Json => Display::logged(),
+    };
     let before = running.control.store().latest_event_seq().await?;
     if !args.files.is_empty() {
         let options = apply::Options { prune: args.prune, display: display.clone() };
@@ -88,7 +91,7 @@ async fn stay(running: &Running, client: &Client, args: &args::Up) -> Result<(),
     loop {
         let shown = match std::io::stdout().is_terminal() {
             true => cli::watch_status(client).await,
-            false => cli::tell_events(client, before).await,
+            false => cli::tell_events(client, before, &display).await,
         };
         // What cannot be shown is held all the same: out of descriptors, say, nobody is helped by an end.
         if let Err(error) = shown {
@@ -168,7 +171,8 @@ async fn hung_up(hangup: &mut Option<Signal>) {
 
 fn log(settings: &Settings) -> Result<(), Error> {
     let filter = tracing_subscriber::EnvFilter::try_new(&settings.log.level)
-        .map_err(|error| format!("log.level `{}`: {error}; use a level such as info", settings.log.level))?;
+        .map_err(|error| format!("log.level `{}`: {error}; use a level such as info", settings.log.level))?
+        .add_directive(format!("{TARGET}=info").parse()?);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = match settings.log.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),

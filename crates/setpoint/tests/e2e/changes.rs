@@ -208,12 +208,21 @@ fn a_rollback_in_the_middle_of_a_deployment_keeps_what_runs_the_earlier_release(
     setpoint.wait_for_service("api", "the third deployment is starting", |api| {
         api["deployment"]["number"] == 3 && api["deployment"]["phase"] == "starting"
     });
-    let third = setpoint.service("api")["deployment"]["id"].as_str().unwrap().to_owned();
-    setpoint.ok(&["cancel", &third]);
-    let after = setpoint.wait_for_service("api", "the second release is whole", |api| {
-        api["state"] != "progressing" && api["replicas"]["ready"] == 2
-    });
+    let load = setpoint.load("api.localhost", VERSION).start();
+    setpoint.ok(&["rollback", "api", "--wait"]);
+    let after = setpoint.wait_until_converged("api");
+    testkit::until("only the second release runs", SOON, || (setpoint.workloads().len() == 2).then_some(()));
+    let report = load.stop();
+    report.assert_clean(20);
+    assert_eq!(report.sequence(), ["v2"]);
     assert_eq!(pids(&after), before, "a rollback keeps what already runs that release");
+    let deployments = setpoint.deployments("api");
+    let told: Vec<_> =
+        deployments.iter().map(|d| (d["status"].as_str().unwrap(), d["cause"].as_str().unwrap())).collect();
+    let expected =
+        [("active", "rollback"), ("cancelled", "apply"), ("rolled_back", "apply"), ("superseded", "apply")];
+    assert_eq!(told, expected);
+    assert_eq!(deployments[0]["release"], deployments[2]["release"]);
 }
 
 #[test]
@@ -227,6 +236,28 @@ fn prune_deletes_what_the_file_no_longer_has() {
     setpoint.wait_for("the site is gone", SOON, |status| find(status, "docs").is_none().then_some(()));
     assert_eq!(setpoint.get("docs.localhost", "/").status, 404);
     assert!(!setpoint.data().join("sites/default/docs").exists());
+}
+
+#[test]
+fn up_with_a_file_that_has_less_removes_nothing() {
+    let mut setpoint = setpoint().file("site/index.html", "hello").start();
+    let both = format!("{}  docs:\n    static: ./site\n    domains: [docs.localhost]\n", version("v1"));
+    setpoint.apply_ok(&both, &["--wait"]);
+    setpoint.stop();
+    let file = setpoint.work().join("app.yaml");
+    std::fs::write(&file, version("v2")).unwrap();
+    setpoint.set_args(&["-f", file.to_str().unwrap()]);
+    setpoint.restart();
+    setpoint.wait_for_service("api", "the file was taken", |api| {
+        api["state"] == "converged" && api["deployment"]["number"] == 2
+    });
+    setpoint.wait_until_converged("docs");
+    assert_eq!(setpoint.get("docs.localhost", "/").text(), "hello");
+    setpoint.stop();
+    setpoint.set_args(&["-f", file.to_str().unwrap(), "--prune"]);
+    setpoint.restart();
+    setpoint.wait_for("with --prune it goes", SOON, |status| find(status, "docs").is_none().then_some(()));
+    setpoint.wait_until_converged("api");
 }
 
 #[test]

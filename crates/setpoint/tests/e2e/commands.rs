@@ -1,9 +1,11 @@
 //! Commands and their status: what `plan` says, what `logs` shows, what prints without a server.
 
+use std::fs;
+
 use serde_json::Value;
 use testkit::{
     fixture::{QUICK, demo},
-    setpoint::SOON,
+    setpoint::{SOON, free_port},
 };
 
 use crate::setpoint;
@@ -169,4 +171,47 @@ fn every_example_can_be_planned() {
         let is_to_come = manifest.ends_with("every-key.yaml") && plan.stderr.contains("not possible yet");
         assert!(plan.code == 3 || is_to_come, "{}: {plan:?}", manifest.display());
     }
+}
+
+#[test]
+fn the_environment_goes_before_the_file_and_a_flag_before_the_environment() {
+    let [of_file, of_environment] = [free_port(), free_port()];
+    let builder = setpoint();
+    let file = builder.work().join("settings.toml");
+    let text = format!("[api]\nlisten = \"{of_file}\"\n[reconcile]\nevery = \"5s\"\n");
+    fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let setpoint =
+        builder.env("SETPOINT__API__LISTEN", &of_environment.to_string()).arg("--config").arg(file).start();
+    // It is always started with `--api`.
+    let listens = setpoint.ready_line().to_owned();
+    assert!(listens.contains(&format!("api=http://{} ", setpoint.api())), "the flag counts: {listens}");
+    assert!(![of_file, of_environment].contains(&setpoint.api()));
+    let config = setpoint.bare(&["config", "--config", file, "-o", "json"]).json();
+    let in_force = |name: &str| {
+        let settings = config["settings"].as_array().unwrap();
+        let found = settings.iter().find(|setting| setting["name"] == name).unwrap();
+        (found["value"].as_str().unwrap().to_owned(), found["from"].as_str().unwrap().to_owned())
+    };
+    let (listen, from) = in_force("api.listen");
+    assert_eq!((listen, from.contains("environment")), (of_environment.to_string(), true), "{from}");
+    let (every, from) = in_force("reconcile.every");
+    assert_eq!((every.as_str(), from.contains("settings.toml")), ("5s", true), "{from}");
+}
+
+#[test]
+fn a_log_in_json_has_an_object_on_each_line() {
+    let builder = setpoint().arg("--log-format").arg("json").arg("--log-level").arg("info,server=debug");
+    let mut setpoint = builder.manifest(&demo(1, &[("VERSION", "v1")], QUICK)).start();
+    setpoint.wait_until_converged("api");
+    setpoint.apply_ok(&demo(1, &[("VERSION", "v2")], QUICK), &["--wait"]);
+    setpoint.stop();
+    let stderr = setpoint.stderr();
+    let lines: Vec<&str> = stderr.lines().collect();
+    for line in &lines {
+        let parsed = serde_json::from_str::<serde_json::Value>(line);
+        assert!(parsed.as_ref().is_ok_and(serde_json::Value::is_object), "{line}: {parsed:?}");
+    }
+    assert!(lines.iter().any(|line| line.contains("is active")), "it tells what happens: {stderr}");
+    assert!(lines.iter().any(|line| line.contains("\"level\"")), "and logs: {stderr}");
 }

@@ -16,7 +16,7 @@ fn version(version: &str) -> String {
 }
 
 /// What lies in the folders of the processes that run now.
-fn rendered(setpoint: &Setpoint) -> Vec<String> {
+pub fn rendered(setpoint: &Setpoint) -> Vec<String> {
     let folders: Vec<PathBuf> = setpoint.workloads().into_iter().map(|workload| workload.cwd).collect();
     folders.iter().map(|folder| fs::read_to_string(folder.join("config.txt")).unwrap()).collect()
 }

@@ -1,22 +1,29 @@
 //! Death at every phase boundary: before a plan is committed, after its commit, after its effects were handed out.
 //! Whatever the moment, the next start brings the same deployment to its end.
 
-use std::{os::unix::process::ExitStatusExt, time::Duration};
+use std::{
+    os::unix::process::ExitStatusExt,
+    time::{Duration, SystemTime},
+};
 
 use testkit::{
     Setpoint,
     fixture::{QUICK, demo, versioned_site},
+    setpoint::SOON,
 };
 
 use crate::{crash::assert_whole, setpoint};
 
 const VERSION: &str = "/env?name=VERSION";
 const SIGABRT: i32 = 6;
+/// From `ready` to the first sign that the work goes on.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Starts it with this point armed, lets it die there, and starts it again without. What is asked for in between is
-/// recorded by then; the answer may be lost.
+/// recorded by then; the answer may be lost. Gives the time of the day of the last start.
 #[track_caller]
-fn die_at(setpoint: &mut Setpoint, point: &str, act: impl FnOnce(&Setpoint)) {
+fn die_at(setpoint: &mut Setpoint, point: &str, act: impl FnOnce(&Setpoint)) -> Duration {
     setpoint.kill9();
     setpoint.set_args(&[]);
     setpoint.set_env("FAILPOINTS", &format!("{point}=return"));
@@ -25,7 +32,61 @@ fn die_at(setpoint: &mut Setpoint, point: &str, act: impl FnOnce(&Setpoint)) {
     let status = setpoint.wait_for_end(Duration::from_secs(20));
     assert_eq!(status.signal(), Some(SIGABRT), "{point}: {status}\n{}", setpoint.tail());
     setpoint.unset_env("FAILPOINTS");
+    let began = time_of_day();
     setpoint.restart();
+    began
+}
+
+/// As `die_at`, and what was begun goes on at once: by the times at which it was recorded.
+#[track_caller]
+fn die_and_go_on_at(setpoint: &mut Setpoint, point: &str, act: impl FnOnce(&Setpoint)) {
+    let began = die_at(setpoint, point, act);
+    let ready = time_of_day();
+    if let Some(first) = first_step_since(setpoint, began) {
+        // Also what came before `ready` is in time.
+        let late = since(ready, first).filter(|late| *late > GOES_ON_WITHIN);
+        assert_eq!(late, None, "{point}: from `ready` until it goes on");
+    }
+}
+
+fn time_of_day() -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    Duration::from_millis(u64::try_from(now.as_millis() % DAY.as_millis()).unwrap())
+}
+
+/// From one time of the day to a later one, over midnight where need be; `None` when it is an earlier one.
+fn since(from: Duration, to: Duration) -> Option<Duration> {
+    let passed = if to >= from { to - from } else { to + DAY - from };
+    (passed < DAY / 2).then_some(passed)
+}
+
+/// When the first step of the newest deployment was recorded after a time of the day; `None` when it had its outcome
+/// before. That what lives was found again is no step.
+#[track_caller]
+fn first_step_since(setpoint: &Setpoint, began: Duration) -> Option<Duration> {
+    let service = setpoint.status()["services"][0]["name"].as_str().unwrap().to_owned();
+    let newest = setpoint.deployments(&service).remove(0);
+    let ended = newest["ended_at"].as_str().map(time_in);
+    if ended.is_some_and(|ended| since(began, ended).is_none()) {
+        return None;
+    }
+    let is_step = |event: &serde_json::Value| {
+        event["kind"].as_str().unwrap().starts_with("deployment.") && event["deployment"] == newest["id"]
+    };
+    let first = testkit::until("an event says that it goes on", SOON, || {
+        let events = setpoint.events();
+        let mut steps =
+            events.iter().filter(|event| is_step(event)).map(|event| time_in(event["at"].as_str().unwrap()));
+        steps.find(|at| since(began, *at).is_some())
+    });
+    Some(first)
+}
+
+/// The time of the day in `2026-11-21T09:30:00.250Z`.
+fn time_in(at: &str) -> Duration {
+    let time = at.split_once('T').unwrap().1.trim_end_matches('Z');
+    let seconds = time.split(':').fold(0.0, |sum, part| sum * 60.0 + part.parse::<f64>().unwrap());
+    Duration::from_secs_f64(seconds)
 }
 
 fn processes_die(moment: &str) {
@@ -33,10 +94,10 @@ fn processes_die(moment: &str) {
     let mut setpoint = setpoint().manifest(&version("start")).start();
     setpoint.wait_until_converged("api");
     for (number, phase) in
-        (2..).zip(["copying_files", "starting", "updating_routes", "health_check", "active"])
+        (2..).zip(["copying_files", "starting", "updating_routes", "health_check", "active", "superseded"])
     {
         let point = format!("phase.{phase}.{moment}");
-        die_at(&mut setpoint, &point, |setpoint| {
+        die_and_go_on_at(&mut setpoint, &point, |setpoint| {
             setpoint.apply(&version(phase), &[]);
         });
         assert_whole(&setpoint, 2);
@@ -55,11 +116,12 @@ fn sites_die(moment: &str) {
     let yaml = "services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n";
     let mut setpoint = builder.manifest(yaml).start();
     setpoint.wait_until_converged("docs");
-    // `creating_symlinks` is reached and left in one plan.
-    for (number, phase) in (2..).zip(["copying_files", "updating_routes", "active"]) {
+    for (number, phase) in
+        (2..).zip(["copying_files", "creating_symlinks", "updating_routes", "active", "superseded"])
+    {
         let point = format!("phase.{phase}.{moment}");
         versioned_site(&setpoint.work().join("site"), phase, 20);
-        die_at(&mut setpoint, &point, |setpoint| {
+        die_and_go_on_at(&mut setpoint, &point, |setpoint| {
             setpoint.cli(&["deploy", "docs", "site"]);
         });
         setpoint.wait_until_converged("docs");
@@ -79,7 +141,7 @@ fn failures_die(moment: &str) {
     let mut setpoint = setpoint().manifest(&good).start();
     setpoint.wait_until_converged("api");
     let bad = demo(1, &[("FAIL_START", "1")], &format!("{QUICK}\nrestart: {{ attempts: 1, backoff: 50ms }}"));
-    die_at(&mut setpoint, &format!("phase.failed.{moment}"), |setpoint| {
+    die_and_go_on_at(&mut setpoint, &format!("phase.failed.{moment}"), |setpoint| {
         setpoint.apply(&bad, &[]);
     });
     setpoint.wait_for_service("api", "the good release is back", |api| {
@@ -90,6 +152,45 @@ fn failures_die(moment: &str) {
     let told: Vec<_> = deployments.iter().map(|d| d["status"].as_str().unwrap()).collect();
     assert_eq!(told, ["active", "failed", "superseded"], "each has its outcome once: {deployments:#?}");
     assert_eq!(setpoint.workloads().len(), 1);
+}
+
+fn rollbacks_die(moment: &str) {
+    let version = |version: &str| demo(2, &[("VERSION", version)], QUICK);
+    let mut setpoint = setpoint().manifest(&version("v1")).start();
+    setpoint.wait_until_converged("api");
+    setpoint.apply_ok(&version("v2"), &["--wait"]);
+    die_and_go_on_at(&mut setpoint, &format!("phase.rolled_back.{moment}"), |setpoint| {
+        setpoint.cli(&["rollback", "api"]);
+    });
+    assert_whole(&setpoint, 2);
+    assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), "v1", "{moment}");
+    assert_eq!(outcomes(&setpoint), ["active", "rolled_back", "superseded"], "{moment}");
+}
+
+fn cancellations_die(moment: &str) {
+    let version = |version: &str, delay| demo(2, &[("VERSION", version), ("BOOT_DELAY_MS", delay)], QUICK);
+    let mut setpoint = setpoint().manifest(&version("v1", "0")).start();
+    setpoint.wait_until_converged("api");
+    // What is starting takes its time whatever happens.
+    die_at(&mut setpoint, &format!("phase.cancelled.{moment}"), |setpoint| {
+        setpoint.apply_ok(&version("v2", "3000"), &[]);
+        let api = setpoint
+            .wait_for_service("api", "it is starting", |api| api["deployment"]["phase"] == "starting");
+        setpoint.cli(&["cancel", api["deployment"]["id"].as_str().unwrap()]);
+    });
+    assert_whole(&setpoint, 2);
+    // Not recorded is not asked for.
+    let (serves, expected) = match moment {
+        "before" => ("v2", &["active", "superseded"][..]),
+        _ => ("v1", &["active", "cancelled", "superseded"][..]),
+    };
+    assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), serves, "{moment}");
+    assert_eq!(outcomes(&setpoint), expected, "{moment}");
+}
+
+/// Of every deployment, the newest first.
+fn outcomes(setpoint: &Setpoint) -> Vec<String> {
+    setpoint.deployments("api").iter().map(|d| d["status"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -127,4 +228,35 @@ fn failures_die_before_and_after() {
     for moment in ["before", "after_commit", "after_effect"] {
         failures_die(moment);
     }
+}
+
+#[test]
+fn rollbacks_die_before_and_after() {
+    for moment in ["before", "after_commit", "after_effect"] {
+        rollbacks_die(moment);
+    }
+}
+
+#[test]
+fn cancellations_die_before_and_after() {
+    for moment in ["before", "after_commit", "after_effect"] {
+        cancellations_die(moment);
+    }
+}
+
+#[test]
+fn a_death_before_a_written_down_process_may_run_leaves_neither_an_orphan_nor_a_duplicate() {
+    let version = |version: &str| demo(2, &[("VERSION", version)], QUICK);
+    let mut setpoint = setpoint().manifest(&version("v1")).start();
+    setpoint.wait_until_converged("api");
+    die_and_go_on_at(&mut setpoint, "start.gated", |setpoint| {
+        setpoint.apply(&version("v2"), &[]);
+    });
+    assert_whole(&setpoint, 2);
+    assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), "v2");
+    // What waits behind its gate looks like the Setpoint that made it.
+    let data = setpoint.data();
+    testkit::until("nothing else of Setpoint is left", SOON, || {
+        (testkit::proc::with_argument(data.to_str().unwrap()) == [setpoint.pid()]).then_some(())
+    });
 }

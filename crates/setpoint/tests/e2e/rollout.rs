@@ -1,12 +1,13 @@
 //! New releases under constant load: none of them costs a request, the bad ones least of all.
 
 use testkit::{
-    Load,
+    Load, Setpoint,
     fixture::{QUICK, demo},
     load::Options,
+    setpoint::{SOON, pids},
 };
 
-use crate::setpoint;
+use crate::{history::rendered, setpoint};
 
 const VERSION: &str = "/env?name=VERSION";
 
@@ -81,8 +82,7 @@ fn bad_release_never_serves(bad: &str, expected: &str) {
     }
     let after = setpoint.wait_until_state("api", "degraded");
     assert!(after["message"].as_str().unwrap().contains("failed"), "{after:#}");
-    let processes = |api: &serde_json::Value| testkit::setpoint::pids(api);
-    assert_eq!(processes(&after), processes(&before), "what ran well was not touched");
+    assert_eq!(pids(&after), pids(&before), "what ran well was not touched");
     assert_eq!(setpoint.workloads().len(), 2);
 }
 
@@ -113,6 +113,49 @@ fn a_release_that_crashes_after_it_was_ready_does_not_become_active() {
     assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), "good");
     let api = setpoint.wait_until_state("api", "degraded");
     assert_eq!(api["replicas"]["ready"], 2);
+}
+
+/// What the processes that run now were given as VERSION.
+fn given(setpoint: &Setpoint) -> Vec<String> {
+    let environ = |pid| std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let version = |pid| {
+        let text = String::from_utf8(environ(pid)).unwrap();
+        text.split('\0').find_map(|variable| variable.strip_prefix("VERSION=").map(str::to_owned)).unwrap()
+    };
+    setpoint.workloads().into_iter().map(|workload| version(workload.pid)).collect()
+}
+
+#[test]
+fn when_the_second_new_one_fails_the_replaced_first_comes_back_with_its_files_and_environment() {
+    let release = |version: &str| {
+        let more = format!("{QUICK}\nfiles: {{ config.txt: \"{version}\\n\" }}");
+        let more = format!("{more}\nrestart: {{ attempts: 1, backoff: 50ms }}");
+        demo(2, &[("VERSION", version)], &more)
+    };
+    let setpoint = setpoint().manifest(&release("old")).start();
+    let before = pids(&setpoint.wait_until_converged("api"));
+    let loads = loads(|| setpoint.load("api.localhost", VERSION));
+    // Whoever makes the folder runs; every later one ends at once.
+    let only_one =
+        format!("[sh, -c, 'mkdir {}/one && exec ${{SETPOINT}} demo-app']", setpoint.work().display());
+    let output =
+        setpoint.apply(&release("new").replace("[\"${SETPOINT}\", demo-app]", &only_one), &["--wait=60s"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    let after = pids(&setpoint.wait_until_state("api", "degraded"));
+    testkit::until("only the old release runs", SOON, || (setpoint.workloads().len() == 2).then_some(()));
+    loads[0].go_on_for(20);
+    for load in loads {
+        let report = load.stop();
+        report.assert_clean(50);
+        assert!(report.words().contains_key("new"), "the first new one was ready and served: {report}");
+        assert_eq!(report.sequence().last(), Some(&"old"));
+    }
+    let kept = after.iter().filter(|pid| before.contains(pid)).count();
+    assert_eq!(kept, 1, "one of {before:?} was replaced before the failure, the other never: {after:?}");
+    assert_eq!(rendered(&setpoint), ["old\n", "old\n"]);
+    assert_eq!(given(&setpoint), ["old", "old"]);
+    let told: Vec<_> = setpoint.deployments("api").iter().map(|d| d["status"].clone()).collect();
+    assert_eq!(told, ["active", "failed", "superseded"]);
 }
 
 #[test]

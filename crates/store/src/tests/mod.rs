@@ -3,6 +3,8 @@
 
 mod crash;
 mod damage;
+mod durable;
+mod migration;
 mod model_based;
 mod retention;
 mod scale;

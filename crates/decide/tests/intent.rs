@@ -1,0 +1,36 @@
+//! What an intent is refused for, whatever runs.
+
+#![expect(clippy::unwrap_used, reason = "an intent that cannot be made is a failed test")]
+
+mod bench;
+
+use bench::{Bench, spec};
+use decide::intent::{self, Images, Refused};
+use model::{ServiceKey, service::Owner};
+
+fn key() -> ServiceKey {
+    "web".parse().unwrap()
+}
+
+#[test]
+fn who_does_not_own_a_service_neither_changes_nor_deletes_it() {
+    let git = Owner::Git { url: "https://git.example/web".into() };
+    let (v1, v2) = (spec::parse(&["process", "v1"]), spec::parse(&["process", "v2"]));
+    for (owner, other) in [(Owner::Api, git.clone()), (git, Owner::Api)] {
+        let mut bench = Bench::new();
+        let apply = |bench: &mut Bench, spec, by: &Owner| {
+            let world = bench.world(&key()).clone();
+            intent::apply(&world, spec, by, &Images::new(), bench.now)
+        };
+        let declared = apply(&mut bench, &v1, &owner);
+        assert_eq!(bench.intend(&key(), declared), "declared");
+        let why = Refused::OwnedByAnother { service: key(), owner: owner.clone() };
+        let refused = Err(why.clone());
+        assert_eq!(apply(&mut bench, &v2, &other), refused);
+        assert_eq!(apply(&mut bench, &v1, &other), refused, "also what would change nothing");
+        assert_eq!(intent::delete(&bench.world(&key()).clone(), &other, bench.now), refused);
+        let said = why.to_string();
+        assert!(said.contains(&format!("belongs to {owner}")), "it says where to change it: {said}");
+        assert!(apply(&mut bench, &v2, &owner).is_ok());
+    }
+}
