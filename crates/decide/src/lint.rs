@@ -9,11 +9,12 @@ use model::{
     instance::{Placement, RetireReason, Stage},
     observation::State,
     plan::{Decision, Plan},
-    service::Service,
-    spec::{Order, Port, Strategy},
 };
 
-use crate::world::{Snapshot, World};
+use crate::{
+    plan::{order::takes_down_first, work::count},
+    world::{Snapshot, World},
+};
 
 /// Removals without an intent that names them, beyond which a pass stops and asks (I14): the larger of both.
 const BLAST_COUNT: u32 = 3;
@@ -153,7 +154,7 @@ fn routes(world: &World, decision: &Decision) -> Vec<Objection> {
 fn too_many(world: &World, decision: &Decision) -> Option<Objection> {
     let service = decision.service.as_ref().or(world.service.known())?;
     let live = |placements: &std::collections::BTreeMap<InstanceId, Placement>| {
-        u32::try_from(placements.values().filter(|p| p.stage.is_run()).count()).unwrap_or(u32::MAX)
+        count(placements.values().filter(|p| p.stage.is_run()))
     };
     let (before, after) = (live(&world.plan.placements), live(&decision.plan.placements));
     let limit = service.wanted_replicas().max(1) + service.spec.deploy.parallelism.max(1);
@@ -208,7 +209,9 @@ fn blast(snapshot: &Snapshot, plan: &Plan) -> Option<Objection> {
 /// that may serve now are left of them. What is on a lost node counts by itself: it may serve all the same.
 fn unnamed_removals(world: &World, decision: &Decision) -> u32 {
     let Some(service) = decision.service.as_ref().or(world.service.known()) else { return 0 };
-    let stands = |p: &&Placement| match declared_to_go_first(service) {
+    let target = service.target.and_then(|target| world.releases.get(&target));
+    let goes_first = takes_down_first(service, target.map(|release| &**release));
+    let stands = |p: &&Placement| match goes_first {
         // Only what is outdated is declared to go.
         true => Some(p.release) == service.target && p.restart_epoch == service.restart_epoch,
         false => true,
@@ -242,14 +245,4 @@ fn may_serve(world: &World, id: &InstanceId) -> bool {
             None => true,
         },
     }
-}
-
-fn declared_to_go_first(service: &Service) -> bool {
-    let deploy = &service.spec.deploy;
-    let fixed = matches!(service.spec.port, Some(Port::Fixed(_)));
-    fixed || deploy.strategy == Strategy::Recreate || deploy.order == Order::StopFirst
-}
-
-fn count<T>(all: impl Iterator<Item = T>) -> u32 {
-    u32::try_from(all.count()).unwrap_or(u32::MAX)
 }

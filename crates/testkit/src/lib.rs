@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must end, and say where")]
 #![expect(clippy::print_stdout, reason = "shown for tests that fail: seeds, and what Setpoint said")]
 
+pub mod command;
 pub mod disk;
 pub mod docker;
 pub mod fixture;
@@ -17,7 +18,8 @@ pub mod setpoint;
 pub mod strace;
 pub mod wait;
 
+pub use command::Output;
 pub use http::Response;
 pub use load::{Load, Report};
-pub use setpoint::{Builder, Output, Setpoint};
+pub use setpoint::{Builder, Setpoint};
 pub use wait::until;

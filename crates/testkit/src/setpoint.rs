@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -11,13 +11,14 @@ use std::{
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    command::{Output, bounded, bounded_with},
     http::{self, Request, Response},
     load,
     proc::{self, Workload},
@@ -28,8 +29,6 @@ use crate::{
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// From SIGTERM to the end: drains and grace times included.
 const END_WITHIN: Duration = Duration::from_secs(30);
-/// A command that does not end by then hangs.
-const COMMAND_WITHIN: Duration = Duration::from_secs(60);
 /// Most states come within a second or two; on a machine with other work, later.
 pub const SOON: Duration = Duration::from_secs(20);
 /// Outside of what the kernel gives to clients, so that a port is free again after a restart.
@@ -48,24 +47,6 @@ pub struct Builder {
     data: PathBuf,
     stderr: PathBuf,
     under: Vec<String>,
-}
-
-/// A command's end.
-#[derive(Debug)]
-pub struct Output {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Output {
-    #[track_caller]
-    pub fn json(&self) -> Value {
-        match serde_json::from_str(&self.stdout) {
-            Ok(value) => value,
-            Err(error) => panic!("{error} in {self:?}"),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -713,42 +694,4 @@ fn lines_of(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
         }
     });
     received
-}
-
-/// Runs a command to its end, which must come.
-#[track_caller]
-pub fn bounded(command: Command) -> Output {
-    bounded_with(command, b"")
-}
-
-/// As [`bounded`], with something on its standard input.
-#[track_caller]
-pub fn bounded_with(mut command: Command, input: &[u8]) -> Output {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
-    std::thread::spawn(move || {
-        // It need not read it.
-        let _ = stdin.write_all(&input);
-    });
-    let read = |mut stream: Box<dyn Read + Send>| {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = stream.read_to_end(&mut bytes);
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
-    };
-    let stdout = read(Box::new(child.stdout.take().unwrap()));
-    let stderr = read(Box::new(child.stderr.take().unwrap()));
-    let began = Instant::now();
-    let status = wait::within(COMMAND_WITHIN, || child.try_wait().unwrap());
-    let Some(status) = status else {
-        let _ = child.kill();
-        panic!("{command:?} hangs since {:?}: {}", began.elapsed(), stderr.join().unwrap());
-    };
-    Output {
-        code: status.code().unwrap_or(-1),
-        stdout: stdout.join().unwrap(),
-        stderr: stderr.join().unwrap(),
-    }
 }

@@ -10,11 +10,12 @@ pub use deployment::begin;
 mod drift;
 mod events;
 mod lost;
+pub(crate) mod order;
 mod place;
 mod retire;
 mod rollout;
 mod routes;
-mod work;
+pub(crate) mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -12,12 +12,12 @@ use model::{
     reason::Change,
     release::Release,
     service::Service,
-    spec::{Kind, Order, Port, Strategy},
+    spec::{Kind, Order},
 };
 
 use super::{
     classify::{Class, Readiness},
-    events, place,
+    events, order, place,
 };
 use crate::world::{Cluster, World};
 
@@ -74,9 +74,12 @@ impl<'a> Work<'a> {
         self.world.releases.get(digest).map(|release| &**release)
     }
 
+    fn target_release(&self) -> Option<&'a Release> {
+        self.target().and_then(|target| self.release(&target))
+    }
+
     pub fn kind(&self) -> Kind {
-        let target = self.target().and_then(|target| self.release(&target));
-        target.map_or_else(|| self.service.spec.kind(), |release| release.workload.kind())
+        order::kind(&self.service, self.target_release())
     }
 
     /// Instances that shall run: a site is one folder, however many are declared; a fixed port is there once at each
@@ -97,21 +100,16 @@ impl<'a> Work<'a> {
     }
 
     pub fn fixed_port(&self) -> Option<u16> {
-        match self.target().and_then(|target| self.release(&target))?.port? {
-            Port::Fixed(port) => Some(port),
-            Port::Dynamic => None,
-        }
+        order::fixed_port(self.target_release())
     }
 
-    /// A fixed host port lets no two instances run side by side, so new ones come after old ones.
     pub fn order(&self) -> Order {
-        if self.fixed_port().is_some() { Order::StopFirst } else { self.service.spec.deploy.order }
+        order::order(&self.service, self.target_release())
     }
 
-    /// Whether old ones go before new ones are ready. A site's folders lie side by side, however it is declared.
+    /// Whether old ones go before new ones are ready.
     pub fn takes_down_first(&self) -> bool {
-        let declared = self.service.spec.deploy.strategy == Strategy::Recreate;
-        self.kind() != Kind::Site && (declared || self.order() == Order::StopFirst)
+        order::takes_down_first(&self.service, self.target_release())
     }
 
     /// Edges that report and serve an older route table than this one.

@@ -210,16 +210,17 @@ impl Drop for Watched {
     }
 }
 
-fn open(pid: u32, container: &str) -> Option<tokio::io::unix::AsyncFd<Arc<PidFd>>> {
-    sys::ready::pidfd(Arc::new(of_container(pid, container)?)).ok()
-}
-
 /// The process, if it is certainly the container's: on another machine, or behind another kernel, the number means
 /// somebody else. Opened first, compared after.
 pub fn of_container(pid: u32, container: &str) -> Option<PidFd> {
     let pidfd = PidFd::open(pid).ok()?;
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     groups.contains(container).then_some(pidfd)
+}
+
+/// The same, to be waited for.
+fn open(pid: u32, container: &str) -> Option<tokio::io::unix::AsyncFd<Arc<PidFd>>> {
+    sys::ready::pidfd(Arc::new(of_container(pid, container)?)).ok()
 }
 
 /// Waits for the engine to have noticed.

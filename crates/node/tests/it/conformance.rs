@@ -1,14 +1,14 @@
 //! What holds of whatever runs, written once and tried on each runtime: the same program, as a process and as a
 //! container of a real engine.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use model::{
     Millis,
     assignment::Assigned,
     container::Container,
     image::ImagePin,
-    observation::{ExitStatus, State},
+    observation::{ExitStatus, InstanceReport, State},
     route::EndpointHealth,
     spec::{Check, Health, Port, Probe, Process, RestartPolicy, Template, Workload},
 };
@@ -74,10 +74,22 @@ impl Runtime {
             }
         })
     }
+}
 
-    fn well(&self) -> Assigned {
-        self.program(&[])
-    }
+/// A node that was assigned one instance.
+async fn assigned_one(runtime: &Runtime, one: &Assigned) -> (World, Running) {
+    let mut world = runtime.world();
+    let run = world.start().await;
+    assign(&run, &mut world, std::slice::from_ref(one)).await;
+    (world, run)
+}
+
+/// The program, up and well.
+async fn up(runtime: &Runtime) -> (World, Running, Assigned, Arc<InstanceReport>) {
+    let web = runtime.program(&[]);
+    let (world, run) = assigned_one(runtime, &web).await;
+    let report = run.until_ready(&web.id).await;
+    (world, run, web, report)
 }
 
 async fn assign(run: &Running, world: &mut World, instances: &[Assigned]) {
@@ -92,11 +104,7 @@ async fn clear(run: Running, world: &mut World) {
 }
 
 async fn comes_up_and_goes_when_it_is_no_longer_assigned(runtime: Runtime) {
-    let mut world = runtime.world();
-    let run = world.start().await;
-    let web = runtime.well();
-    assign(&run, &mut world, std::slice::from_ref(&web)).await;
-    let report = run.until_ready(&web.id).await;
+    let (mut world, run, web, report) = up(&runtime).await;
     assert_eq!((&report.state, report.attempts.total), (&State::Running, 0));
     assert!(std::net::TcpStream::connect(report.address.clone().unwrap()).is_ok());
     let pid = report.pid.unwrap();
@@ -110,11 +118,7 @@ async fn comes_up_and_goes_when_it_is_no_longer_assigned(runtime: Runtime) {
 }
 
 async fn is_back_when_it_was_killed_and_left_the_routes_first(runtime: Runtime) {
-    let mut world = runtime.world();
-    let run = world.start().await;
-    let web = runtime.well();
-    assign(&run, &mut world, std::slice::from_ref(&web)).await;
-    let before = run.until_ready(&web.id).await;
+    let (mut world, run, web, before) = up(&runtime).await;
     run.endpoints.lock().unwrap().clear();
     kill(before.pid.unwrap());
     let after = run.until_report(&web.id, "it is back", |r| r.ready && r.pid != before.pid).await;
@@ -126,11 +130,7 @@ async fn is_back_when_it_was_killed_and_left_the_routes_first(runtime: Runtime) 
 }
 
 async fn outlives_the_node_and_is_adopted_as_it_is(runtime: Runtime) {
-    let mut world = runtime.world();
-    let run = world.start().await;
-    let web = runtime.well();
-    assign(&run, &mut world, std::slice::from_ref(&web)).await;
-    let before = run.until_ready(&web.id).await;
+    let (mut world, run, web, before) = up(&runtime).await;
     run.drop().await;
     assert!(lives(before.pid.unwrap()));
     let run = world.start().await;
@@ -142,11 +142,7 @@ async fn outlives_the_node_and_is_adopted_as_it_is(runtime: Runtime) {
 }
 
 async fn that_died_without_the_node_is_restarted_from_the_ledger_and_counted(runtime: Runtime) {
-    let mut world = runtime.world();
-    let run = world.start().await;
-    let web = runtime.well();
-    assign(&run, &mut world, std::slice::from_ref(&web)).await;
-    let before = run.until_ready(&web.id).await;
+    let (mut world, run, web, before) = up(&runtime).await;
     run.drop().await;
     kill(before.pid.unwrap());
     eventually("it is dead", || !lives(before.pid.unwrap())).await;
@@ -158,11 +154,9 @@ async fn that_died_without_the_node_is_restarted_from_the_ledger_and_counted(run
 }
 
 async fn that_keeps_dying_fails_with_its_status_and_its_last_lines(runtime: Runtime) {
-    let mut world = runtime.world();
-    let run = world.start().await;
     let mut dies = runtime.program(&[("MODE", "exit:4")]);
     dies.restart = RestartPolicy { attempts: 2, backoff: Millis(5), ..RestartPolicy::default() };
-    assign(&run, &mut world, std::slice::from_ref(&dies)).await;
+    let (mut world, run) = assigned_one(&runtime, &dies).await;
     let report = run.until_report(&dies.id, "it has failed", |report| report.state.is_failed()).await;
     assert_eq!(report.attempts.at.len(), 2, "started once, and twice again");
     assert!(report.message.contains("exit status 4"), "{}", report.message);
@@ -174,10 +168,8 @@ async fn that_keeps_dying_fails_with_its_status_and_its_last_lines(runtime: Runt
 }
 
 async fn that_is_deaf_is_killed_after_its_grace(runtime: Runtime) {
-    let mut world = runtime.world();
-    let run = world.start().await;
     let deaf = runtime.program(&[("MODE", "deaf")]);
-    assign(&run, &mut world, std::slice::from_ref(&deaf)).await;
+    let (mut world, run) = assigned_one(&runtime, &deaf).await;
     let report = run.until_ready(&deaf.id).await;
     assign(&run, &mut world, &[]).await;
     run.until_report(&deaf.id, "it is stopping", |r| matches!(r.state, State::Stopping { .. })).await;
@@ -187,14 +179,12 @@ async fn that_is_deaf_is_killed_after_its_grace(runtime: Runtime) {
 }
 
 async fn that_is_ill_lives_and_is_not_ready(runtime: Runtime) {
-    let mut world = runtime.world();
-    let run = world.start().await;
     let mut ill = runtime.program(&[("MODE", "ill")]);
     ill = with(ill, |release| {
         // Nothing ends it; it is only not ready.
         (release.health.startup, release.health.liveness) = (None, None);
     });
-    assign(&run, &mut world, std::slice::from_ref(&ill)).await;
+    let (mut world, run) = assigned_one(&runtime, &ill).await;
     let report =
         run.until_report(&ill.id, "its probes say why", |report| report.message.contains("503")).await;
     assert!(!report.ready && lives(report.pid.unwrap()), "{report:#?}");
@@ -202,10 +192,8 @@ async fn that_is_ill_lives_and_is_not_ready(runtime: Runtime) {
 }
 
 async fn that_is_no_longer_assigned_while_it_starts_leaves_nothing(runtime: Runtime) {
-    let mut world = runtime.world();
-    let run = world.start().await;
     let late = runtime.program(&[("MODE", "late:60000")]);
-    assign(&run, &mut world, std::slice::from_ref(&late)).await;
+    let (mut world, run) = assigned_one(&runtime, &late).await;
     let report = run.until_report(&late.id, "it has a process", |report| report.pid.is_some()).await;
     assign(&run, &mut world, &[]).await;
     run.until_gone(&late.id).await;
@@ -216,7 +204,7 @@ async fn that_is_no_longer_assigned_while_it_starts_leaves_nothing(runtime: Runt
 async fn is_kept_when_an_older_assignment_comes_late(runtime: Runtime) {
     let mut world = runtime.world();
     let run = world.start().await;
-    let (empty, web) = (world.assignment(&[]), runtime.well());
+    let (empty, web) = (world.assignment(&[]), runtime.program(&[]));
     assign(&run, &mut world, std::slice::from_ref(&web)).await;
     let before = run.until_ready(&web.id).await;
     assert!(run.node.assign(empty).await.is_err(), "it is refused");
@@ -227,11 +215,7 @@ async fn is_kept_when_an_older_assignment_comes_late(runtime: Runtime) {
 }
 
 async fn ends_with_the_node_where_that_is_asked_for_and_comes_back_uncounted(runtime: Runtime) {
-    let mut world = runtime.world();
-    let run = world.start().await;
-    let web = runtime.well();
-    assign(&run, &mut world, std::slice::from_ref(&web)).await;
-    let before = run.until_ready(&web.id).await;
+    let (mut world, run, web, before) = up(&runtime).await;
     run.node.shutdown(Workloads::Stop).await;
     assert!(!lives(before.pid.unwrap()));
     let run = world.start().await;
@@ -241,13 +225,11 @@ async fn ends_with_the_node_where_that_is_asked_for_and_comes_back_uncounted(run
 }
 
 async fn has_its_rendered_files_put_back(runtime: Runtime) {
-    let mut world = runtime.world();
-    let run = world.start().await;
-    let web = with(runtime.well(), |release| {
+    let web = with(runtime.program(&[]), |release| {
         let file = Template("instance ${SETPOINT_INSTANCE}".into());
         release.files.insert("conf/app.yaml".parse().unwrap(), file);
     });
-    assign(&run, &mut world, std::slice::from_ref(&web)).await;
+    let (mut world, run) = assigned_one(&runtime, &web).await;
     let before = run.until_ready(&web.id).await;
     let file: &Path = &world.folder(&web).join("work/conf/app.yaml");
     assert_eq!(read(file), format!("instance {ID}"));

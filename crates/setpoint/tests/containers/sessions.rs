@@ -45,7 +45,7 @@ fn a_terminal_is_given_where_one_is_asked_for() {
     script
         .args(["-qec", &line, "/dev/null"])
         .envs(exec.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let output = testkit::setpoint::bounded(script);
+    let output = testkit::command::bounded(script);
     assert!(output.stdout.contains("terminal: true"), "{output:?}");
 }
 

@@ -9,7 +9,7 @@ use std::{
 use testkit::{
     Output, Setpoint,
     fixture::{QUICK, demo},
-    setpoint::{SOON, bounded, pids},
+    setpoint::{SOON, pids},
 };
 
 use crate::setpoint;
@@ -32,7 +32,7 @@ fn a_token_of_a_project_deploys_there_and_nowhere_else() {
     let as_ci = |args: &[&str]| -> Output {
         let api = format!("http://{}", setpoint.api());
         let all: Vec<&str> = args.iter().copied().chain(["--api", &api, "--token", token]).collect();
-        bounded(setpoint.command(&all))
+        testkit::command::bounded(setpoint.command(&all))
     };
     std::fs::write(setpoint.work().join("site/index.html"), "v2").unwrap();
     let deployed = as_ci(&["deploy", "demo/docs", "site", "--wait"]);
@@ -82,7 +82,9 @@ fn a_token_survives_a_restart_and_expires() {
     setpoint.stop();
     setpoint.restart();
     let api = format!("http://{}", setpoint.api());
-    let with = |token: &str| bounded(setpoint.command(&["status", "--api", &api, "--token", token.trim()]));
+    let with = |token: &str| {
+        testkit::command::bounded(setpoint.command(&["status", "--api", &api, "--token", token.trim()]))
+    };
     assert_eq!(with(&token).code, 0);
     testkit::until("it has expired", SOON, || {
         let refused = with(&brief);

@@ -67,7 +67,7 @@ fn the_ten_more_lines_of_the_readme_do_what_they_say() {
         let line = if line.contains("events -f") { format!("timeout 2 {line}") } else { line.clone() };
         let mut shell = std::process::Command::new("sh");
         shell.args(["-c", &line]).current_dir(&work).env("PATH", &path).env("SETPOINT_DATA", setpoint.data());
-        let output = testkit::setpoint::bounded(shell);
+        let output = testkit::command::bounded(shell);
         let fine = match line.as_str() {
             line if line.starts_with("timeout") => {
                 output.code == 124 && output.stdout.contains("instance.exited")
