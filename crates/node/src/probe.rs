@@ -311,6 +311,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_command_leaves_behind_ends_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target { cwd: dir.path().into(), ..target(0) };
+        let words = ["sh", "-c", "sleep 1000 & echo $! > pid"].map(|word| model::spec::Template(word.into()));
+        assert_eq!(make(&target, Check::Exec(words.into()), 5000).await, Ok(()));
+        let pid: u32 = std::fs::read_to_string(dir.path().join("pid")).unwrap().trim().parse().unwrap();
+        let began = Instant::now();
+        while sys::proc::stat(pid).unwrap().is_some_and(|s| !s.zombie) {
+            assert!(began.elapsed() < Duration::from_secs(10), "{pid} lives on");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
     async fn a_command_that_takes_too_long_is_killed_with_what_it_started() {
         let dir = tempfile::tempdir().unwrap();
         let target = Target { cwd: dir.path().into(), ..target(0) };

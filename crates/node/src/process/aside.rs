@@ -57,16 +57,24 @@ pub fn spawn(target: &Target, words: &[String], streams: Streams) -> Result<Asid
         command.gid(gid).uid(uid);
     }
     let child = Command::from(command).spawn().map_err(Failure::Spawn)?;
-    let group = child.id().map(Group);
+    let group = child.id().and_then(Group::of);
     Ok(Aside { child, _group: group })
 }
 
-struct Group(u32);
+/// By its leader, as it was started: what has its number later is somebody else's.
+struct Group(sys::Identity);
+
+impl Group {
+    /// Of a child that nobody has waited for: its number is its own.
+    fn of(pid: u32) -> Option<Self> {
+        let stat = sys::proc::stat(pid).ok()??;
+        Some(Self(sys::Identity { pid, start: stat.start }))
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Ok(Some(stat)) = sys::proc::stat(self.0) {
-            let _ = sys::pidfd::kill_group(&sys::Identity { pid: self.0, start: stat.start });
-        }
+        // With or without its leader.
+        let _ = sys::pidfd::kill_group(&self.0);
     }
 }

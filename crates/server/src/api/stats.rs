@@ -1,6 +1,7 @@
 //! What instances use of their machines, measured when it is asked for.
 
 use axum::{Json, extract::State};
+use decide::intent::Refused;
 use model::{InstanceId, ServiceKey};
 use serde::Deserialize;
 
@@ -18,6 +19,9 @@ pub async fn stats(
     Asked(StatsAsked { service }): Asked<StatsAsked>,
 ) -> Result<Json<views::Usages>, Problem> {
     if let Some(key) = &service {
+        if !permit.sees(Some(&key.project)) {
+            return Err(Refused::NotDeclared(key.clone()).into());
+        }
         standing(&api, key)?;
     }
     let asked = |key: &ServiceKey| {

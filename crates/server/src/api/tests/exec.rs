@@ -141,4 +141,10 @@ fn stats_are_of_what_runs_and_of_one_service_when_one_is_named() {
     let foreign = bench.token(&json!({ "name": "other", "project": "other" }));
     let seen = bench.send(bench.request_as(&foreign, "GET", "/api/v1/stats")).json();
     assert_eq!(seen["usage"], json!([]), "another project's are not shown");
+    let ask = |service: &str| {
+        let path = format!("/api/v1/stats?service={service}");
+        let answer = bench.send(bench.request_as(&foreign, "GET", &path));
+        (answer.status, answer.text().replace(service, "it"))
+    };
+    assert_eq!(ask("default/api"), ask("default/no"), "and are as if they were not there");
 }
