@@ -88,7 +88,8 @@ impl Job {
             }
         };
         let made = work.make(self.record.clone(), &mut progress).await;
-        made.map_err(|failure| cx.failed(failure, self.record.clone()))
+        // What was asked may have been done: the ledger knows more of it than we did before.
+        made.map_err(|failure| cx.failed(failure, Record::read(&self.folder).ok().flatten()))
     }
 
     fn place_files(&self, work: &Work<'_>) -> Result<(), Failure> {

@@ -373,21 +373,20 @@ impl Agent {
     /// Somebody removed it. What was in it alone is gone; another is made in its place.
     fn container_gone(&mut self, id: &InstanceId) {
         let Some(instance) = self.instances.get_mut(id) else { return };
-        let Some(mut record) = instance.record().cloned() else {
+        let Some(record) = instance.record().cloned() else {
             if let Run::Unknown { .. } = instance.run {
                 instance.run = Run::NotStarted;
             }
             return;
         };
-        if let Some(container) = record.id.take() {
-            self.containers.remove(&container);
+        if let Some(container) = &record.id {
+            self.containers.remove(container);
             self.cx.say(
                 instance,
                 Kind::InstanceExited,
                 format!("the container of {id} was removed by somebody"),
             );
-            // A new one has nothing of the old one but its instance.
-            (record.limits, record.started) = (None, None);
+            let record = record.without_container();
             if let Err(error) = record.write(&instance.folder) {
                 tracing::warn!(instance = %id, %error, "its container is held in memory alone");
             }
@@ -444,6 +443,9 @@ impl Agent {
                 self.look_at_container(id, false);
             }
             Err(failure) if failure.kind == FailureKind::Ordinary => {
+                if let Some(record) = failure.record {
+                    instance.hold(*record);
+                }
                 instance.install = Install::Failed {
                     at: now,
                     message: format!("it cannot be installed: {}", failure.message),
@@ -490,9 +492,8 @@ impl Agent {
         }
         match failure.kind {
             FailureKind::PortTaken => {
-                if let Some(mut record) = instance.record().cloned() {
-                    (record.id, record.limits, record.started) = (None, None, None);
-                    instance.hold(record);
+                if let Some(record) = instance.record().cloned() {
+                    instance.hold(record.without_container());
                 }
                 instance.run = Run::NotStarted;
                 instance.trouble = Some(failure.message);

@@ -9,7 +9,7 @@ use crate::ledger::{self, Folder, files};
 pub struct Record {
     /// As the engine gave it; `None` before a creation was answered.
     pub id: Option<String>,
-    /// Written down before the engine is asked to create.
+    /// Of one creation: written down before the engine is asked for it; empty where none is under way or there.
     pub nonce: String,
     /// Its name, which people may change.
     pub name: String,
@@ -31,6 +31,12 @@ pub struct Record {
 const FILE: &str = "container.json";
 
 impl Record {
+    /// Its container is certainly gone. The next one is another: what bears the old one's marks is a copy of it.
+    #[must_use]
+    pub fn without_container(self) -> Self {
+        Self { id: None, nonce: String::new(), limits: None, started: None, ..self }
+    }
+
     /// Whether an answer is about this container: what was asked about the one before it says nothing of this one.
     pub fn is_about(&self, asked: &str) -> bool {
         self.id.as_deref() == Some(asked)

@@ -12,9 +12,9 @@ use bollard::{
         ContainerSummary, NetworkConnectRequest, NetworkCreateRequest, SystemInfo, VolumeCreateRequest,
     },
     query_parameters::{
-        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
-        RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
-        WaitContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+        LogsOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+        StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
     },
 };
 use decide::policy::Policy;
@@ -119,9 +119,7 @@ impl Work<'_> {
         let image = self.image(progress).await?;
         let mut record = match before {
             Some(record) => self.found(record).await?,
-            None => {
-                self.of_lost_ledger().await?.unwrap_or_else(|| Record { nonce: nonce(), ..Record::default() })
-            }
+            None => self.of_lost_ledger().await?.unwrap_or_default(),
         };
         (record.image_check, record.workdir) = (image.check, image.workdir);
         self.check_binds()?;
@@ -141,10 +139,12 @@ impl Work<'_> {
         match self.find(&record).await? {
             Some(seen) if seen.state == State::Dead => {
                 remove(self.engine, &seen.id).await?;
-                Ok(Record { id: None, limits: None, started: None, ..record })
+                Ok(record.without_container())
             }
             Some(seen) => Ok(Record { id: Some(seen.id), name: seen.name, ..record }),
-            None => Ok(Record { id: None, limits: None, started: None, ..record }),
+            None if record.id.is_some() => Ok(record.without_container()),
+            // Its creation was never answered, and may be carried out yet.
+            None => Ok(record),
         }
     }
 
@@ -265,6 +265,9 @@ impl Work<'_> {
         match self.engine.within(QUESTION, client.inspect_network(&name, None)).await {
             Ok(network) => return Ok(is_here(network.id.as_deref())),
             Err(error) if error.is_not_found() => {}
+            Err(Error::Refused { message, .. }) if message.contains("ambiguous") => {
+                return self.one_network(&name).await;
+            }
             Err(error) => return Err(error.into()),
         }
         // One at a time: an engine makes two networks of one name when it is asked twice at once.
@@ -288,10 +291,35 @@ impl Work<'_> {
         }
     }
 
+    /// An engine makes a second network of one name when a creation that was given up is carried out late, and from then
+    /// on answers for neither. Of ours, those that nobody uses go, until one is left.
+    async fn one_network(&self, name: &str) -> Result<bool, Failure> {
+        let client = self.engine.client().await?;
+        let mut marks = names::marked(self.order.cluster);
+        marks.insert("name".into(), vec![name.to_owned()]);
+        let options = ListNetworksOptionsBuilder::default().filters(&marks).build();
+        let found = self.engine.within(QUESTION, client.list_networks(Some(options))).await?;
+        // The filter finds parts of names too.
+        let ours = found.into_iter().filter(|network| network.name.as_deref() == Some(name));
+        let mut ours: Vec<String> = ours.filter_map(|network| network.id).collect();
+        ours.sort();
+        for id in ours.clone() {
+            // One that is used is kept by the engine.
+            if ours.len() > 1 && self.engine.within(QUESTION, client.remove_network(&id)).await.is_ok() {
+                ours.retain(|one| *one != id);
+            }
+        }
+        let network = self.engine.within(QUESTION, client.inspect_network(name, None)).await?;
+        Ok(is_here(network.id.as_deref()))
+    }
+
     /// The nonce is on the disk before the engine is asked, so that a container that was made and not answered for is
     /// found again.
     async fn create(&mut self, record: &mut Record) -> Result<(), Failure> {
         const NAMES: u32 = 20;
+        if record.nonce.is_empty() {
+            record.nonce = nonce();
+        }
         record.write(self.folder)?;
         let client = self.engine.client().await?;
         let workdir = record.workdir.clone();
@@ -311,8 +339,14 @@ impl Work<'_> {
                     record.name = name;
                     return Ok(());
                 }
-                // Somebody's container has that name; ours is found by its id, whatever it is called.
-                Err(Error::Conflict(message)) if message.contains("name") => {}
+                Err(Error::Conflict(message)) if message.contains("name") => {
+                    // A creation that was given up and carried out late; else somebody's container has that name, and
+                    // ours is found by its id, whatever it is called.
+                    if let Some(seen) = self.find(record).await? {
+                        (record.id, record.name) = (Some(seen.id), seen.name);
+                        return Ok(());
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -147,12 +147,7 @@ fn somebody_elses_container_with_our_labels_is_told_and_never_touched() {
     let Some(stage) = stage() else { return };
     let Stage { setpoint, engine } = &stage;
     let victim = stage.victim();
-    let labels = engine.inspect(&victim, "{{range $k, $v := .Config.Labels}}--label={{$k}}={{$v}} {{end}}");
-    let app = image(engine, "v1");
-    let mut args = vec!["run", "-d", "--network", "none"];
-    args.extend(labels.split_whitespace());
-    args.push(&app);
-    let foreign = engine.docker(&args);
+    let foreign = copy_of(engine, &victim);
     setpoint.wait_for_event("stranger.found", &["bears the labels of instance"]);
     let stats = setpoint.ask("GET", "/api/monitoring/stats", None).json();
     assert_eq!(stats["zombieContainers"], 1, "{stats}");
@@ -160,6 +155,67 @@ fn somebody_elses_container_with_our_labels_is_told_and_never_touched() {
     setpoint.ok(&["delete", "web", "--wait"]);
     assert_eq!(engine.inspect(&foreign, "{{.State.Running}}"), "true");
     engine.docker(&["rm", "-f", &foreign]);
+}
+
+#[test]
+fn a_network_that_was_made_twice_is_one_again() {
+    let Some(stage) = stage() else { return };
+    let Stage { setpoint, engine } = &stage;
+    let of_cluster =
+        |network: &serde_json::Value| network["Labels"]["setpoint.cluster"] == setpoint.cluster();
+    let networks =
+        || -> Vec<serde_json::Value> { engine.api().networks().into_iter().filter(of_cluster).collect() };
+    let [network] = networks().try_into().unwrap();
+    // As an engine does that carries out a creation which was given up and asked for again.
+    let again =
+        serde_json::json!({ "Name": network["Name"], "Labels": network["Labels"], "CheckDuplicate": false });
+    let made = engine.api().ask("POST", "/networks/create", Some(&again)).unwrap();
+    if made.status == 409 {
+        println!("this engine makes no two networks of one name");
+        return;
+    }
+    assert_eq!(networks().len(), 2, "{}", made.text());
+    setpoint.ok(&["scale", "web", "3", "--wait=30s"]);
+    let left = networks();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0]["Id"], network["Id"], "the one that is used");
+    assert_eq!(stage.restarts(), 0);
+}
+
+#[test]
+fn a_copy_of_a_container_that_was_removed_is_not_taken_for_it() {
+    // Whether it was seen to go, or went while nobody looked.
+    for away in [false, true] {
+        let Some(Stage { mut setpoint, engine }) = stage() else { return };
+        let victim = container(&setpoint, &engine, 0);
+        let copy = copy_of(&engine, &victim);
+        let pid = || engine.inspect(&copy, "{{.State.Pid}}").parse::<u64>().unwrap();
+        let before = pid();
+        if away {
+            setpoint.kill9();
+        }
+        engine.docker(&["rm", "-f", &victim]);
+        if away {
+            setpoint.restart();
+        }
+        let back =
+            |web: &serde_json::Value| web["instances"][0]["restarts"] == 1 && web["replicas"]["ready"] == 2;
+        let web = setpoint.wait_for_service("web", "another one is made", back);
+        assert_ne!(web["instances"][0]["pid"], before, "away: {away}");
+        setpoint.ok(&["delete", "web", "--wait"]);
+        assert_eq!(pid(), before, "it was never touched, away: {away}");
+        engine.docker(&["rm", "-f", &copy]);
+    }
+}
+
+/// Somebody's container with all the labels of another one.
+fn copy_of(engine: &Engine, container: &str) -> String {
+    let labels = engine.inspect(container, "{{range $k, $v := .Config.Labels}}--label={{$k}}={{$v}} {{end}}");
+    let app = image(engine, "v1");
+    let mut args = vec!["run", "-d", "--network", "none"];
+    args.extend(labels.split_whitespace());
+    args.push(&app);
+    engine.docker(&args)
 }
 
 #[test]

@@ -61,6 +61,24 @@ fn what_was_done_without_an_answer_is_found_and_not_done_again() {
 }
 
 #[test]
+fn what_was_made_without_an_answer_goes_with_its_service() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).start();
+    lose(&wire, "/containers/create", || {
+        setpoint.apply_ok(&web(&app, 1, ""), &[]);
+        until("it is being made", SOON, || (wire.kept_back() > 0).then_some(()));
+        setpoint.ok(&["delete", "web"]);
+    });
+    until("the service is gone", SOON, || {
+        let status = setpoint.status();
+        status["services"].as_array().unwrap().is_empty().then_some(())
+    });
+    assert_eq!(containers(&setpoint, &engine), 0, "gone is said of what is gone");
+}
+
+#[test]
 fn a_pull_that_never_ends_is_given_up_and_the_good_release_serves() {
     let Some(engine) = Engine::shared() else { return };
     let Some(registry) = Registry::start() else { return };
