@@ -373,7 +373,8 @@ impl Agent {
     /// Somebody removed it. What was in it alone is gone; another is made in its place.
     fn container_gone(&mut self, id: &InstanceId) {
         let Some(instance) = self.instances.get_mut(id) else { return };
-        let Some(record) = instance.record().cloned() else {
+        let Some(record) = instance.record().filter(|record| record.id.is_some()).cloned() else {
+            // None was ever there, as far as anybody has told.
             if let Run::Unknown { .. } = instance.run {
                 instance.run = Run::NotStarted;
             }
@@ -381,17 +382,14 @@ impl Agent {
         };
         if let Some(container) = &record.id {
             self.containers.remove(container);
-            self.cx.say(
-                instance,
-                Kind::InstanceExited,
-                format!("the container of {id} was removed by somebody"),
-            );
-            let record = record.without_container();
-            if let Err(error) = record.write(&instance.folder) {
-                tracing::warn!(instance = %id, %error, "its container is held in memory alone");
-            }
-            instance.hold(record);
         }
+        let message = format!("the container of {id} was removed by somebody");
+        self.cx.say(instance, Kind::InstanceExited, message);
+        let record = record.without_container();
+        if let Err(error) = record.write(&instance.folder) {
+            tracing::warn!(instance = %id, %error, "its container is held in memory alone");
+        }
+        instance.hold(record);
         match &instance.run {
             Run::Alive { .. } | Run::Unknown { .. } => self.ended_unseen(id, None),
             Run::NotStarted | Run::Ended { .. } => {}
