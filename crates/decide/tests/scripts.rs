@@ -94,6 +94,10 @@ impl Story {
             ["node", name, state] => self.node(name, state),
             ["unreadable", name] => drop(self.bench.unreadable.insert(key(name))),
             ["readable", name] => drop(self.bench.unreadable.remove(&key(name))),
+            ["ending-takes", time] => {
+                let time = time.parse().unwrap();
+                self.bench.nodes.values_mut().for_each(|node| node.ending = time);
+            }
             ["unknown", name] => {
                 let node = self.bench.nodes.get_mut(&name.parse().unwrap()).unwrap();
                 (node.reachable, node.heard) = (false, None);

@@ -124,6 +124,8 @@ fn starts(work: &Work<'_>, report: &mut StepReport) -> u32 {
     }
     let (live, parallelism) = (work.live(), work.service.spec.deploy.parallelism);
     let others = live.saturating_sub(count(current.iter()));
+    // What was told to end holds nobody up, as long as no more are at it than there shall be replicas.
+    let (running, limit) = (live - work.ending().min(wanted), wanted + parallelism);
     let coming = count(current.iter().filter(|(_, readiness)| *readiness != Readiness::Ready));
     let allowed = match (work.service.spec.deploy.strategy, work.order()) {
         (Strategy::Recreate, _) if others > 0 => {
@@ -135,12 +137,12 @@ fn starts(work: &Work<'_>, report: &mut StepReport) -> u32 {
         // Nothing to protect: all at once.
         (Strategy::Rolling, Order::StartFirst) if others == 0 => missing,
         (Strategy::Rolling, Order::StartFirst) => {
-            (wanted + parallelism).saturating_sub(live).min(parallelism.saturating_sub(coming))
+            limit.saturating_sub(running).min(parallelism.saturating_sub(coming))
         }
     };
     if allowed < missing {
         report.waiting.push(match work.order() {
-            Order::StartFirst => Waiting::Surge { running: live, limit: wanted + parallelism },
+            Order::StartFirst => Waiting::Surge { running, limit },
             Order::StopFirst => Waiting::Predecessors { left: others },
         });
     }

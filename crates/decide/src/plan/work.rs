@@ -199,6 +199,14 @@ impl<'a> Work<'a> {
         }))
     }
 
+    /// Those of them that were told to end: they serve nothing any more.
+    pub fn ending(&self) -> u32 {
+        count(
+            self.placements()
+                .filter(|p| matches!(p.stage, Stage::Removing { why, .. } if why != RetireReason::NodeLost)),
+        )
+    }
+
     /// Takes an instance out of the routes, to be stopped once nothing is in flight. Without routes there is nothing
     /// to wait for.
     pub fn retire(&mut self, id: &InstanceId, why: RetireReason) -> Option<Change> {

@@ -7,7 +7,7 @@ use decide::{
     node::{Install, Local, Operation, Run, Step, step},
 };
 use model::{
-    InstanceId, NodeId, ReleaseDigest, Timestamp,
+    InstanceId, Millis, NodeId, ReleaseDigest, Timestamp,
     assignment::{Assigned, Assignment},
     instance::Attempts,
     node::NodeState,
@@ -27,6 +27,8 @@ pub struct Fake {
     pub instances: BTreeMap<InstanceId, Instance>,
     pub heard: Option<Observation>,
     pub wake_at: Option<Timestamp>,
+    /// How long what runs takes to end once it is asked to.
+    pub ending: Millis,
     sequence: u64,
     ports: u16,
 }
@@ -44,6 +46,8 @@ pub struct Instance {
     pub last: Option<Step>,
     /// How the last run ended, also while the next one lives.
     pub last_exit: Option<Exit>,
+    /// When it is gone, once it was asked to end.
+    gone_at: Option<Timestamp>,
 }
 
 impl Fake {
@@ -56,6 +60,7 @@ impl Fake {
             instances: BTreeMap::new(),
             heard: None,
             wake_at: None,
+            ending: Millis::ZERO,
             sequence: 0,
             ports: 31_000,
         }
@@ -103,6 +108,11 @@ impl Fake {
             match operation {
                 Operation::Nothing => return,
                 Operation::Delete => {
+                    let gone_at = *instance.gone_at.get_or_insert(now + self.ending);
+                    if gone_at > now {
+                        self.wake_at = [self.wake_at, Some(gone_at)].into_iter().flatten().min();
+                        return;
+                    }
                     self.instances.remove(id);
                     return;
                 }
@@ -183,6 +193,7 @@ impl Instance {
             starts: Vec::new(),
             last: None,
             last_exit: None,
+            gone_at: None,
         }
     }
 
