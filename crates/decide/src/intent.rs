@@ -305,7 +305,7 @@ fn change(world: &World, service: &Service, spec: &ServiceSpec, images: &Images,
     let digest = release.digest();
     // What is not part of a release (replicas, policies) moves no target, so that it ends no rollback.
     let moves = release.is_complete() && changed && Some(digest) != service.target;
-    if !moves {
+    if !moves || is_turned_away(world, service, &before, &release) {
         return draft.done(pinned(world, &draft_service(service, spec)));
     }
     draft.fits(&release)?;
@@ -316,6 +316,16 @@ fn change(world: &World, service: &Service, spec: &ServiceSpec, images: &Images,
     }
     draft.deploy(digest, Cause::Apply, "");
     draft.done("declared")
+}
+
+/// Content that was rolled back, found again in a folder whose declaration is the same: it comes back by `deploy` alone.
+fn is_turned_away(world: &World, service: &Service, before: &Release, release: &Release) -> bool {
+    let mut as_before = release.clone();
+    set_artifact(&mut as_before, before.artifact());
+    let by = service.target.and_then(|target| world.deployment_of(&target));
+    let Some(by) = by.filter(|by| matches!(by.cause, Cause::Rollback | Cause::Restore)) else { return false };
+    let turned_away = world.deployments.iter().filter(|d| d.number < by.number).max_by_key(|d| d.number);
+    as_before == *before && turned_away.is_some_and(|d| d.release == release.digest())
 }
 
 /// The image that must be resolved before this declaration can be applied; `None` when nothing need be asked.

@@ -43,7 +43,7 @@ struct Counts {
     wanted: u32,
     /// Running, ready and of whatever release: what serves.
     ready: u32,
-    /// Not ready, and has died or failed before.
+    /// Not ready, and has been up, died or failed before.
     troubled: Vec<(InstanceId, String)>,
     unknown: u32,
     /// Outdated, retiring or being removed.
@@ -82,7 +82,13 @@ impl Counts {
         }
         match world.report(&placement.id) {
             Some(seen) if seen.ready && seen.state == State::Running => self.ready += 1,
-            Some(seen) if seen.attempts.total > 0 || seen.last_exit.is_some() || seen.state.is_failed() => {
+            // It has come up, and is not ready any more.
+            Some(seen)
+                if seen.state == State::Running
+                    || seen.attempts.total > 0
+                    || seen.last_exit.is_some()
+                    || seen.state.is_failed() =>
+            {
                 let trouble = format!("{} {}: {}", seen.id, seen.state.word(), seen.message);
                 self.troubled.push((seen.id.clone(), trouble));
             }

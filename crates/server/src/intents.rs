@@ -12,7 +12,7 @@ use decide::{
     world::World,
 };
 use model::{
-    DeploymentId, Digest, Generation, ProjectName, ServiceKey,
+    DeploymentId, Digest, IntentSeq, ProjectName, ServiceKey,
     access::Role,
     deployment::{Deployment, Phase},
     event::Event,
@@ -85,8 +85,8 @@ pub enum Request {
 /// What goes with a request.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
-    /// Refused unless the service has this generation.
-    pub if_match: Option<Generation>,
+    /// Refused unless nothing was written since this.
+    pub if_match: Option<IntentSeq>,
     /// The caller's key and the digest of the whole request: the same again gets the same answer.
     pub idempotency: Option<(String, Digest)>,
 }
@@ -103,6 +103,9 @@ pub struct AppliedService {
     pub name: model::ServiceName,
     pub changed: bool,
     pub generation: u64,
+    /// The number in the `ETag`.
+    #[serde(default)]
+    pub revision: u64,
     /// The deployment that was begun, or that was cancelled where nothing was begun.
     pub deployment: Option<DeploymentId>,
     pub message: String,
@@ -136,8 +139,8 @@ pub enum RequestError {
     Image(#[from] ImageError),
     #[error("nothing is declared: name at least one service")]
     Empty,
-    #[error("{service} has generation {found}, not {expected}; read it again")]
-    Mismatch { service: ServiceKey, expected: Generation, found: Generation },
+    #[error("{service} has revision {found}, not {expected}; read it again")]
+    Mismatch { service: ServiceKey, expected: IntentSeq, found: IntentSeq },
     #[error("this idempotency key was used for another request")]
     KeyReused,
     #[error("no deployment {0} is known")]
@@ -160,7 +163,6 @@ pub enum Answer {
 /// A service's outcome with the ground that it was decided on.
 pub(crate) struct Decided {
     pub(crate) world: World,
-    pub(crate) floor: Option<Floor>,
     pub(crate) outcome: Outcome,
 }
 
@@ -198,9 +200,8 @@ impl Control {
         images: &mut Images,
     ) -> Result<Vec<Decided>, RequestError> {
         let now = self.now();
-        let one = |world: World, outcome: Result<Outcome, Refused>| {
-            Ok(vec![Decided { world, floor: None, outcome: outcome? }])
-        };
+        let one =
+            |world: World, outcome: Result<Outcome, Refused>| Ok(vec![Decided { world, outcome: outcome? }]);
         match request {
             Request::Apply { services, prune } => {
                 self.decide_apply(services, prune, terms, permit, images).await
@@ -284,12 +285,12 @@ impl Control {
             self.resolve_for_apply(&world, spec, images).await?;
             let outcome = intent::apply(&world, spec, &Owner::Api, images, self.now())?;
             check_code(permit, self.0.rules, &world.key, spec.kind(), &outcome)?;
-            decided.push(Decided { world, floor, outcome });
+            decided.push(Decided { world, outcome: raised(outcome, floor) });
         }
         for key in self.left_over(services, prune) {
             let (world, floor) = self.0.fresh_world(&key).await?;
             let outcome = intent::delete(&world, &Owner::Api, self.now())?;
-            decided.push(Decided { world, floor, outcome });
+            decided.push(Decided { world, outcome: raised(outcome, floor) });
         }
         Ok(decided)
     }
@@ -516,7 +517,7 @@ fn check_scaled(world: &World, replicas: u64) -> Result<(), RequestError> {
 }
 
 fn check_match(world: &World, terms: &Terms) -> Result<(), RequestError> {
-    let found = world.service.known().map_or(Generation(0), |service| service.generation);
+    let found = world.service.known().map_or(IntentSeq(0), |service| service.intent_seq);
     match terms.if_match {
         Some(expected) if expected != found => {
             Err(RequestError::Mismatch { service: world.key.clone(), expected, found })
@@ -534,37 +535,44 @@ fn intent_of(decided: &Decided) -> Option<&Intent> {
 
 fn applied(decided: &Decided) -> AppliedService {
     let key = &decided.world.key;
-    let before = decided.world.service.known().map_or(0, |service| service.generation.0);
-    let (changed, generation, deployment, message) = match &decided.outcome {
+    let intent = intent_of(decided);
+    let service = intent.map(|intent| &intent.service).or(decided.world.service.known());
+    let (deployment, message) = match &decided.outcome {
         Outcome::Changed(intent) => {
             let begun = intent.deployments.iter().filter(|d| d.phase.is_open()).max_by_key(|d| d.number);
-            let shown = begun.or(intent.deployments.last()).map(|d| d.id.clone());
-            (true, intent.service.generation.0, shown, intent.message.clone())
+            (begun.or(intent.deployments.last()).map(|d| d.id.clone()), intent.message.clone())
         }
-        Outcome::Unchanged { message } => (false, before, None, message.clone()),
+        Outcome::Unchanged { message } => (None, message.clone()),
     };
     AppliedService {
         project: key.project.clone(),
         name: key.name.clone(),
-        changed,
-        generation,
+        changed: intent.is_some(),
+        generation: service.map_or(0, |service| service.generation.0),
+        revision: service.map_or(0, |service| service.intent_seq.0),
         deployment,
         message,
     }
 }
 
-/// The record to write. A service that is declared anew goes on above the counters of an earlier one of its name.
+/// A service that is declared anew goes on above the counters of an earlier one of its name.
+fn raised(mut outcome: Outcome, floor: Option<Floor>) -> Outcome {
+    if let (Outcome::Changed(intent), Some(floor)) = (&mut outcome, floor) {
+        let service = &mut intent.service;
+        service.intent_seq = service.intent_seq.max(floor.intent.next());
+        service.generation = service.generation.max(floor.generation.next());
+    }
+    outcome
+}
+
+/// The record to write.
 fn service_intent(decided: Decided) -> Option<ServiceIntent> {
     let Outcome::Changed(intent) = decided.outcome else { return None };
-    let Intent { mut service, releases, deployments, .. } = *intent;
+    let Intent { service, releases, deployments, .. } = *intent;
     let expected = match decided.world.service.known() {
         Some(before) => Expected::Intent(before.intent_seq),
         None => Expected::Absent,
     };
-    if let Some(floor) = decided.floor {
-        service.intent_seq = service.intent_seq.max(floor.intent.next());
-        service.generation = service.generation.max(floor.generation.next());
-    }
     Some(ServiceIntent { expected, service, releases, deployments })
 }
 

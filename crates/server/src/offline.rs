@@ -42,7 +42,7 @@ pub fn plan_offline(
             (image, pin)
         });
         let outcome = intent::apply(&world, spec, &Owner::Api, &images.into_iter().collect(), now)?;
-        Ok(planned(&Decided { world, floor: None, outcome }, &cluster, now))
+        Ok(planned(&Decided { world, outcome }, &cluster, now))
     };
     services.iter().map(decide).collect()
 }

@@ -71,6 +71,8 @@ fn set(spec: &mut ServiceSpec, name: &str, value: &str) {
             };
             container.image = value.parse().unwrap();
         }
+        // A folder with other content, and the same declaration.
+        "version" => drop(spec.env.insert("VERSION".parse().unwrap(), Template(value.into()))),
         "is" => drop(spec.env.insert("IS".parse().unwrap(), Template(value.into()))),
         "replicas" => spec.replicas = value.parse().unwrap(),
         "domains" => {

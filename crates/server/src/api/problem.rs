@@ -134,7 +134,7 @@ impl From<RequestError> for Problem {
             RequestError::Image(error) => of_image(&error),
             RequestError::Empty => Self::unprocessable("declares_nothing", message).field("services"),
             RequestError::Mismatch { .. } => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "generation_mismatch", message)
+                Self::new(StatusCode::PRECONDITION_FAILED, "revision_mismatch", message)
                     .field("If-Match")
                     .help("read the service again and decide anew with its ETag")
             }

@@ -140,7 +140,7 @@ async fn carry_out(
 fn done(applied: &Applied) -> Response {
     let mut response = Json(applied).into_response();
     if let [one] = applied.services.as_slice() {
-        let etag = super::services::etag(model::Generation(one.generation));
+        let etag = super::services::etag(model::IntentSeq(one.revision));
         response.headers_mut().insert(header::ETAG, etag);
     }
     response

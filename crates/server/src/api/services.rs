@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use decide::{access::Permit, intent::Refused, monitor, world::World};
-use model::{Generation, ServiceKey, Timestamp};
+use model::{IntentSeq, ServiceKey, Timestamp};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub async fn one(State(api): State<Api>, Key(key): Key) -> Result<Response, Prob
     let world = standing(&api, &key)?;
     let now = api.control.now();
     let shown = show::service(&world, api.control.edge_address(), now);
-    let etag = etag(Generation(shown.generation));
+    let etag = etag(IntentSeq(shown.revision));
     let of_project = |other: &&Arc<World>| other.key.project == key.project && is_shown(other);
     let worlds: Vec<Arc<World>> =
         api.control.with_brain(|brain| brain.worlds().filter(of_project).cloned().collect());
@@ -54,7 +54,7 @@ pub async fn spec(State(api): State<Api>, Key(key): Key) -> Result<Response, Pro
     let Some(service) = world.service.known() else {
         return Err(Refused::Unreadable(key, "see `setpoint explain`".into()).into());
     };
-    Ok(([(header::ETAG, etag(service.generation))], Json(show::spec(service))).into_response())
+    Ok(([(header::ETAG, etag(service.intent_seq))], Json(show::spec(service))).into_response())
 }
 
 pub async fn deployments(State(api): State<Api>, Key(key): Key) -> Result<Json<views::Deployments>, Problem> {
@@ -104,8 +104,8 @@ fn drifts(api: &Api, permit: &Permit, only: Option<&ServiceKey>) -> views::Drift
 }
 
 /// What `GET` of a service gives and `If-Match` takes.
-pub fn etag(generation: Generation) -> HeaderValue {
-    HeaderValue::from_str(&format!("\"{generation}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
+pub fn etag(revision: IntentSeq) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{revision}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
 }
 
 /// The world of a service that is declared, or cannot be read.

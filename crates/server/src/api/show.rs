@@ -36,6 +36,7 @@ pub fn service(world: &World, edge: Option<SocketAddr>, now: Timestamp) -> views
         state: summary.state,
         message: summary.message,
         generation: declared.map_or(0, |service| service.generation.0),
+        revision: declared.map_or(0, |service| service.intent_seq.0),
         replicas: views::Replicas { desired: summary.desired, ready: summary.ready },
         deployment: shown_deployment(world).map(brief),
         urls: declared.map(|service| urls(&service.spec.domains, edge)).unwrap_or_default(),
@@ -222,6 +223,7 @@ pub fn spec(service: &Service) -> views::Spec {
         project: service.key.project.clone(),
         name: service.key.name.clone(),
         generation: service.generation.0,
+        revision: service.intent_seq.0,
         spec: service.spec.clone(),
     }
 }

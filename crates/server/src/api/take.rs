@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, Uri, header, request::Parts},
 };
 use futures_util::StreamExt;
-use model::{DeploymentId, Digest, Generation, InstanceId, NodeId, ServiceKey, TokenName};
+use model::{DeploymentId, Digest, InstanceId, IntentSeq, NodeId, ServiceKey, TokenName};
 use serde::de::DeserializeOwned;
 
 use super::{Api, problem::Problem};
@@ -219,7 +219,7 @@ fn terms(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result
     Ok(Terms {
         if_match: headers
             .get(header::IF_MATCH)
-            .map(|value| generation(value.as_bytes()))
+            .map(|value| revision(value.as_bytes()))
             .transpose()?
             .flatten(),
         idempotency: idempotency_key(headers)?.map(|key| {
@@ -230,7 +230,7 @@ fn terms(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result
 }
 
 /// `"3"` as the ETag of a service shows it; `*` is met by whatever is there.
-fn generation(value: &[u8]) -> Result<Option<Generation>, Problem> {
+fn revision(value: &[u8]) -> Result<Option<IntentSeq>, Problem> {
     let bad = || {
         Problem::bad_request("bad_if_match", "If-Match must be the ETag of a service, such as \"3\"")
             .field("If-Match")
@@ -241,7 +241,7 @@ fn generation(value: &[u8]) -> Result<Option<Generation>, Problem> {
     }
     let number = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     let digits = number.bytes().all(|b| b.is_ascii_digit());
-    number.parse().ok().filter(|_| digits).map(|n| Some(Generation(n))).ok_or_else(bad)
+    number.parse().ok().filter(|_| digits).map(|n| Some(IntentSeq(n))).ok_or_else(bad)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -276,11 +276,11 @@ mod tests {
     }
 
     #[test]
-    fn an_etag_is_a_generation() {
-        assert_eq!(generation(b"\"3\"").unwrap(), Some(Generation(3)));
-        assert_eq!(generation(b"*").unwrap(), None);
+    fn an_etag_is_a_revision() {
+        assert_eq!(revision(b"\"3\"").unwrap(), Some(IntentSeq(3)));
+        assert_eq!(revision(b"*").unwrap(), None);
         for bad in ["", "\"\"", "W/\"3\"", "+3", "\"-1\"", "\"1\",\"2\"", "\"99999999999999999999\""] {
-            assert!(generation(bad.as_bytes()).is_err(), "{bad}");
+            assert!(revision(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

@@ -85,8 +85,11 @@ pub struct Service {
     #[schemars(with = "String")]
     pub state: ServiceState,
     pub message: String,
-    /// Grows with each change of the declaration; also the `ETag`.
+    /// Grows with each change of the declaration.
     pub generation: u64,
+    /// Grows with each write, also one that leaves the declaration as it is; the number in the `ETag`.
+    #[serde(default)]
+    pub revision: u64,
     pub replicas: Replicas,
     /// The open deployment, else the active one, else the latest.
     pub deployment: Option<DeploymentBrief>,
@@ -160,6 +163,9 @@ pub struct Spec {
     pub project: ProjectName,
     pub name: ServiceName,
     pub generation: u64,
+    /// The number in the `ETag`.
+    #[serde(default)]
+    pub revision: u64,
     #[schemars(with = "serde_json::Value")]
     pub spec: model::spec::ServiceSpec,
 }

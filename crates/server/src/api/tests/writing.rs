@@ -97,7 +97,7 @@ fn the_same_key_gets_the_same_answer_once() {
 }
 
 #[test]
-fn a_write_on_an_older_generation_is_refused() {
+fn a_write_on_an_older_revision_is_refused() {
     let bench = Bench::start();
     bench.apply(API);
     let etag = bench.get("/api/v1/services/default/api").header("etag").unwrap().to_owned();
@@ -109,10 +109,32 @@ fn a_write_on_an_older_generation_is_refused() {
     assert_eq!(first.status, 200, "{}", first.text());
     assert_ne!(first.header("etag"), Some(etag.as_str()), "a write tells the new ETag");
     let second = apply("3000");
-    assert_eq!((second.status, second.json()["code"].as_str()), (412, Some("generation_mismatch")));
+    assert_eq!((second.status, second.json()["code"].as_str()), (412, Some("revision_mismatch")));
     let stop = bench.request("POST", "/api/v1/services/default/api/stop").header("If-Match", &etag);
     assert_eq!(bench.send(stop).status, 412);
     assert!(bench.get("/api/v1/services/default/api/spec").text().contains("2000"));
+}
+
+#[test]
+fn a_write_that_leaves_the_declaration_as_it_is_moves_the_etag_too() {
+    let bench = Bench::start();
+    bench.apply(API);
+    let shown = || bench.get("/api/v1/services/default/api").header("etag").unwrap().to_owned();
+    let ask = |what: &str, etag: &str| {
+        let path = format!("/api/v1/services/default/api/{what}");
+        bench.send(bench.request("POST", &path).header("If-Match", etag))
+    };
+    for what in ["restart", "stop", "start"] {
+        let etag = shown();
+        let done = ask(what, &etag);
+        assert_eq!(done.status, 200, "{what}: {}", done.text());
+        assert_eq!(
+            done.header("etag"),
+            Some(shown().as_str()),
+            "{what}: the answer's ETag is that of a read"
+        );
+        assert_eq!(ask(what, &etag).status, 412, "{what}");
+    }
 }
 
 #[test]
