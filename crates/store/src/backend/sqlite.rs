@@ -132,6 +132,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .pragma("trusted_schema", "OFF")
         .pragma("cell_size_check", "ON")
         .pragma("journal_size_limit", "67108864")
+        // KiB, for each connection; beyond them the system's own cache serves.
+        .pragma("cache_size", "-512")
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {
