@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Api,
-    problem::Problem,
+    problem::{Problem, UPLOAD},
     take::{BODY_PAUSE, LISTEN_ON, OfArtifact, announced, too_slow},
 };
 use crate::views;
@@ -45,10 +45,8 @@ pub async fn one(
     OfArtifact(digest): OfArtifact,
 ) -> Result<Json<views::Artifact>, Problem> {
     let stored = api.control.store().artifact(&digest).await?;
-    let missing = || {
-        Problem::not_found("no_such_artifact", format!("artifact {digest} is not stored"))
-            .help("upload it with POST /api/v1/artifacts")
-    };
+    let missing =
+        || Problem::not_found("no_such_artifact", format!("artifact {digest} is not stored"), UPLOAD);
     stored.map(|artifact| Json(shown(digest, &artifact))).ok_or_else(missing)
 }
 
@@ -58,11 +56,11 @@ fn shown(digest: model::ArtifactDigest, artifact: &Artifact) -> views::Artifact 
 
 fn too_large() -> Problem {
     let message = format!("an archive may have at most {} MiB", MAX_ARCHIVE >> 20);
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message).help("make the site smaller")
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, "make the site smaller")
 }
 
 fn busy() -> Problem {
-    Problem::unavailable("too_many_uploads", "too many uploads are under way; try again when one has ended")
+    Problem::unavailable("too_many_uploads", "too many uploads are under way", "try again when one has ended")
 }
 
 /// A piece of the body, or its end. An end that is not told is an interruption: half an archive must not look whole.
@@ -107,7 +105,11 @@ async fn pump(body: Body, pieces: mpsc::Sender<Piece>) -> Result<(), Problem> {
         let bytes = match tokio::time::timeout(BODY_PAUSE, body.next()).await {
             Err(_) => return Err(too_slow()),
             Ok(Some(Err(_))) => {
-                return Err(Problem::bad_request("interrupted", "the upload ended too early"));
+                return Err(Problem::bad_request(
+                    "interrupted",
+                    "the upload ended too early",
+                    "upload it again",
+                ));
             }
             Ok(Some(Ok(bytes))) => bytes,
             Ok(None) => {

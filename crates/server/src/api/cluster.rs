@@ -16,7 +16,7 @@ use super::{
     take::{Asked, Write},
 };
 use crate::{
-    Round,
+    CollectError, Round,
     views::{self, Time},
 };
 
@@ -126,20 +126,28 @@ pub async fn schema() -> Json<serde_json::Value> {
     Json(model::manifest::schema())
 }
 
+impl From<CollectError> for Problem {
+    fn from(error: CollectError) -> Self {
+        let message = error.to_string();
+        match error {
+            CollectError::Unknown(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unreadable",
+                message,
+                "repair or delete what cannot be read, then clean up again",
+            ),
+            CollectError::Inventory(_) => {
+                Self::unavailable("no_engine", message, "start the container engine, then clean up again")
+            }
+        }
+    }
+}
+
 pub async fn collect(
     State(api): State<Api>,
     Write(views::Collect { dry_run, volumes }, _): Write<views::Collect>,
 ) -> Result<Json<views::CollectedThings>, Problem> {
-    let collected =
-        api.control.collect(model::collect::Asked { dry_run, volumes }).await.map_err(|error| {
-            let message = error.to_string();
-            match error {
-                crate::CollectError::Unknown(_) => {
-                    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unreadable", message)
-                }
-                crate::CollectError::Inventory(_) => Problem::unavailable("no_engine", message),
-            }
-        })?;
+    let collected = api.control.collect(model::collect::Asked { dry_run, volumes }).await?;
     Ok(Json(views::CollectedThings {
         dry_run,
         bytes: collected.iter().filter(|one| one.kept_because.is_none()).map(|one| one.bytes).sum(),

@@ -162,8 +162,13 @@ impl Api {
 
     /// A place for one more stream.
     fn stream(&self) -> Result<OwnedSemaphorePermit, problem::Problem> {
-        let full =
-            |_| problem::Problem::unavailable("too_many_streams", "too many streams are open; close one");
+        let full = |_| {
+            problem::Problem::unavailable(
+                "too_many_streams",
+                "too many streams are open",
+                "close one, or ask for a page instead",
+            )
+        };
         self.streams.clone().try_acquire_owned().map_err(full)
     }
 }

@@ -22,17 +22,20 @@ pub async fn health() -> Json<Value> {
 
 /// Ready when the store was read, a pass has gone through, and this server decides.
 pub async fn ready(State(api): State<Api>) -> Result<Json<Value>, Problem> {
-    let not = |message: String| Err(Problem::unavailable("not_ready", message));
+    let not = |message: String, help: &str| Err(Problem::unavailable("not_ready", message, help));
     let incomplete = api.control.with_brain(|brain| brain.incomplete.clone());
     let stats = api.control.pass_stats();
     if !api.control.is_leader() {
-        return not("another Setpoint leads".into());
+        return not("another Setpoint leads".into(), "ask that one, or wait until this one leads");
     }
     if let Some(cause) = incomplete {
-        return not(format!("the store holds a row that cannot be read: {cause}"));
+        return not(
+            format!("the store holds a row that cannot be read: {cause}"),
+            "repair or delete it; `setpoint restore` puts a backup back",
+        );
     }
     match stats.last_at {
-        None => not("the first pass has not gone through yet".into()),
+        None => not("the first pass has not gone through yet".into(), "ask again in a second"),
         Some(_) => Ok(Json(json!({ "status": "ready" }))),
     }
 }

@@ -110,19 +110,21 @@ impl From<OperatorError> for Problem {
         let message = error.to_string();
         match error {
             OperatorError::NoNode(_) => {
-                Self::not_found("no_such_node", message).help("`setpoint node list` lists them")
+                Self::not_found("no_such_node", message, "`setpoint node list` lists them")
             }
             OperatorError::NoToken(_) => {
-                Self::not_found("no_such_token", message).help("`setpoint token list` lists them")
+                Self::not_found("no_such_token", message, "`setpoint token list` lists them")
             }
-            OperatorError::NameTaken(_) => Self::new(axum::http::StatusCode::CONFLICT, "name_taken", message)
-                .field("name")
-                .help("choose another name, or revoke that one first"),
+            OperatorError::NameTaken(_) => {
+                Self::conflict("name_taken", message, "choose another name, or revoke that one first")
+                    .field("name")
+            }
             OperatorError::NameReserved => {
-                Self::unprocessable("name_reserved", message).field("name").help("choose another name")
+                Self::unprocessable("name_reserved", message, "choose another name").field("name")
             }
-            OperatorError::TooMany => Self::new(axum::http::StatusCode::CONFLICT, "too_many_tokens", message)
-                .help("revoke those that nobody uses"),
+            OperatorError::TooMany => {
+                Self::conflict("too_many_tokens", message, "revoke those that nobody uses")
+            }
             OperatorError::Store(error) => error.into(),
         }
     }

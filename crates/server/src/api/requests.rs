@@ -56,7 +56,9 @@ pub async fn deploy(
         (None, Some(image)) => Content::Image(image),
         (Some(_), Some(_)) => {
             let message = "a deployment takes an artifact or an image, not both";
-            return Err(Problem::unprocessable("conflict", message).field("image"));
+            return Err(
+                Problem::unprocessable("conflict", message, "leave one of the two out").field("image")
+            );
         }
     };
     carry_out(&api, &permit, &Request::Deploy { key, content }, &terms).await

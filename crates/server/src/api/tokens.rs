@@ -51,7 +51,11 @@ pub async fn revoke(
 fn random() -> Result<String, Problem> {
     let mut bytes = [0; BYTES];
     let failed = |error: std::io::Error| {
-        Problem::unavailable("no_randomness", format!("/dev/urandom cannot be read: {error}"))
+        Problem::unavailable(
+            "no_randomness",
+            format!("/dev/urandom cannot be read: {error}"),
+            "give the server its /dev",
+        )
     };
     File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(failed)?;
     Ok(format!("{PREFIX}{}", HEXLOWER.encode(&bytes)))

@@ -149,7 +149,13 @@ impl Bench {
     }
 
     pub fn send(&self, request: Request) -> Response {
-        http::send(self.address, request).unwrap()
+        let answer = http::send(self.address, request).unwrap();
+        if answer.header("content-type") == Some("application/problem+json") {
+            let problem = answer.json();
+            let helps = problem["help"].as_str().is_some_and(|help| !help.is_empty());
+            assert!(helps, "it does not say what to do: {problem}");
+        }
+        answer
     }
 
     pub fn get(&self, path: &str) -> Response {
