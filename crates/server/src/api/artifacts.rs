@@ -7,17 +7,23 @@ use axum::{
     body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, StatusCode},
+    response::Response,
 };
 use futures_util::StreamExt;
-use model::artifact::{Artifact, MAX_ARTIFACT_BYTES};
+use model::{
+    Digest,
+    artifact::{Artifact, MAX_ARTIFACT_BYTES},
+};
 use tokio::sync::mpsc;
 
 use super::{
     Api,
+    access::Allowed,
+    once::once,
     problem::{Problem, UPLOAD},
-    take::{BODY_PAUSE, LISTEN_ON, OfArtifact, announced, too_slow},
+    take::{BODY_PAUSE, LISTEN_ON, OfArtifact, announced, idempotency_key, too_slow},
 };
-use crate::views;
+use crate::{Terms, views};
 
 /// Pieces of the body between the socket and the reader.
 const PIECES: usize = 8;
@@ -26,9 +32,11 @@ const MAX_ARCHIVE: u64 = MAX_ARTIFACT_BYTES + (256 << 20);
 
 pub async fn upload(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<views::Artifact>), Problem> {
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers)?;
     if announced(&headers).is_some_and(|length| length > MAX_ARCHIVE) {
         return Err(too_large());
     }
@@ -37,7 +45,11 @@ pub async fn upload(
     let (pumped, taken) = tokio::join!(pump(body, pieces), api.control.upload(reader));
     pumped?;
     let (digest, artifact) = taken?;
-    Ok((StatusCode::CREATED, Json(shown(digest, &artifact))))
+    // What the body was is known only now. Its content alone is no effect: what nothing names is collected.
+    let request = Digest::of_bytes(format!("POST\n/api/v1/artifacts\n{digest}").as_bytes());
+    let terms = Terms { if_match: None, idempotency: key.map(|key| (key, request)) };
+    let effect = async { Ok((StatusCode::CREATED, shown(digest, &artifact))) };
+    once(&api, &permit, &terms, effect).await
 }
 
 pub async fn one(

@@ -14,16 +14,23 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use decide::access::{self, Bearer};
 use model::{Digest, TokenName};
 use subtle::ConstantTimeEq;
 
 use super::{Api, problem::Problem, serve::Peer};
 
-/// The API's token: only its digest is held, and compared in constant time.
+/// The API's token: only digests of it are held, one of them compared in constant time.
 #[derive(Clone)]
-pub struct Token(Digest);
+pub struct Token {
+    known: Digest,
+    /// What other tokens are derived with.
+    secret: Digest,
+}
+
+/// So that a token is known as ours wherever it turns up.
+const PREFIX: &str = "sp_";
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -33,11 +40,20 @@ impl std::fmt::Debug for Token {
 
 impl Token {
     pub fn new(token: &str) -> Self {
-        Self(Digest::of_bytes(token.as_bytes()))
+        let secret = Digest::of_bytes(format!("tokens are derived with {token}").as_bytes());
+        Self { known: Digest::of_bytes(token.as_bytes()), secret }
+    }
+
+    /// The token that belongs to a random seed. The seed alone tells nothing about it, so that the answer that gave a
+    /// token out can be kept without it. Both parts have a fixed length: nothing can be appended.
+    pub fn derive(&self, seed: &str) -> String {
+        let seed = Digest::of_bytes(seed.as_bytes());
+        let both = [self.secret.as_bytes().as_slice(), seed.as_bytes().as_slice()].concat();
+        format!("{PREFIX}{}", HEXLOWER.encode(Digest::of_bytes(&both).as_bytes()))
     }
 
     fn is(&self, given: &[u8]) -> bool {
-        !given.is_empty() && self.0.as_bytes().ct_eq(Digest::of_bytes(given).as_bytes()).into()
+        !given.is_empty() && self.known.as_bytes().ct_eq(Digest::of_bytes(given).as_bytes()).into()
     }
 }
 

@@ -19,6 +19,7 @@ mod logs;
 mod metrics;
 mod monitoring;
 mod nodes;
+mod once;
 mod openapi;
 mod page;
 mod problem;
@@ -130,6 +131,7 @@ struct Inner {
     openapi: Bytes,
     streams: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    keyed: once::Running,
     failures: Mutex<Throttle<IpAddr>>,
     requests: Mutex<Throttle<TokenName>>,
 }
@@ -155,6 +157,7 @@ impl Api {
             openapi,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            keyed: once::Running::default(),
             failures: Mutex::new(Throttle::new(limits.failures)),
             requests: Mutex::new(Throttle::new(limits.requests)),
         }))

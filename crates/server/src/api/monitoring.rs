@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use decide::{
     monitor::{self, Broken, Checkup, Instances},
     world::World,
@@ -11,7 +11,10 @@ use decide::{
 use model::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Api, problem::Problem, services::is_shown, show, take::Write};
+use super::{
+    Api, access::Allowed, once::once, problem::Problem, requests::Nothing, services::is_shown, show,
+    take::Write,
+};
 use crate::views::{
     ContainerCounts, MonitoringHealth, MonitoringStats, StuckDeployment, StuckDeployments, Time, Triggered,
 };
@@ -95,11 +98,15 @@ pub async fn stuck(State(api): State<Api>) -> Json<StuckDeployments> {
 
 pub async fn trigger(
     State(api): State<Api>,
-    Write(super::requests::Nothing {}, _): Write<super::requests::Nothing>,
-) -> (StatusCode, Json<Triggered>) {
-    api.control.trigger(false);
-    let message = "a pass over everything begins now".into();
-    (StatusCode::ACCEPTED, Json(Triggered { success: true, message }))
+    Allowed(permit): Allowed,
+    Write(Nothing {}, terms): Write<Nothing>,
+) -> Result<Response, Problem> {
+    let effect = async {
+        api.control.trigger(false);
+        let message = "a pass over everything begins now".into();
+        Ok((StatusCode::ACCEPTED, Triggered { success: true, message }))
+    };
+    once(&api, &permit, &terms, effect).await
 }
 
 /// All worlds at one moment.

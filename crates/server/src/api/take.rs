@@ -272,7 +272,7 @@ fn generation(value: &[u8]) -> Result<Option<Generation>, Problem> {
     number.parse().ok().filter(|_| digits).map(|n| Some(Generation(n))).ok_or_else(bad)
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut given = headers.get_all("idempotency-key").iter();
     let (first, second) = (given.next(), given.next());
     let Some(first) = first else { return Ok(None) };

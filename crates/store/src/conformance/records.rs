@@ -186,7 +186,7 @@ pub(super) async fn a_restored_store_is_ahead_of_its_backup(store: &Store) {
 }
 
 fn told(action: &str) -> crate::Told {
-    crate::Told { at: AT, audit: audited(action), events: vec![event("api", action)] }
+    crate::Told { at: AT, audit: audited(action), events: vec![event("api", action)], answer: None }
 }
 
 pub(super) async fn a_drain_begins_and_ends_once(store: &Store) {

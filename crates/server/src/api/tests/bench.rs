@@ -103,6 +103,10 @@ impl Bench {
         Self::start_on(data)
     }
 
+    pub fn data(&self) -> &std::path::Path {
+        self.data.path()
+    }
+
     /// For the server, so much time passes at once.
     pub fn pass_time(&self, by: Millis) {
         self.ahead.fetch_add(by.0, Ordering::SeqCst);
