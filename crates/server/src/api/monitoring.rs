@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use decide::{
-    monitor::{self, Broken, Checkup, Instances},
+    monitor::{self, Broken, Checkup, Instances, Zombies},
     world::World,
 };
 use model::Timestamp;
@@ -45,14 +45,14 @@ pub async fn ready(State(api): State<Api>) -> Result<Json<Value>, Problem> {
 
 pub async fn monitoring_health(State(api): State<Api>) -> Json<MonitoringHealth> {
     let issues = api.control.last_issues().await;
-    let seen = Seen::of(&api);
+    let seen = Seen::of(&api).await;
     let Instances { total, healthy, unhealthy, stopped, running: _ } = seen.instances();
     let checkups: Vec<(&World, Checkup)> =
         seen.declared().map(|world| (world, monitor::check(world, seen.now))).collect();
     let shown = |(world, checkup): &(&World, Checkup)| show::checkup(world, checkup, issues.get(&world.key));
     Json(MonitoringHealth {
         containers: ContainerCounts { total, healthy, unhealthy, stopped },
-        zombies: seen.zombies,
+        zombies: seen.zombies.total(),
         is_leader: api.control.is_leader(),
         timestamp: Time(seen.now),
         services: checkups.iter().map(shown).collect(),
@@ -61,7 +61,7 @@ pub async fn monitoring_health(State(api): State<Api>) -> Json<MonitoringHealth>
 }
 
 pub async fn monitoring_stats(State(api): State<Api>) -> Json<MonitoringStats> {
-    let (seen, passes) = (Seen::of(&api), api.control.pass_stats());
+    let (seen, passes) = (Seen::of(&api).await, api.control.pass_stats());
     let Instances { total: _, healthy: _, unhealthy, stopped, running } = seen.instances();
     let Broken { links, missing, files: _ } = seen.broken();
     let worlds = || seen.worlds.iter().map(|world| &**world);
@@ -73,7 +73,7 @@ pub async fn monitoring_stats(State(api): State<Api>) -> Json<MonitoringStats> {
         active_projects: projects.len() as u64,
         running_containers: running,
         stopped_containers: stopped,
-        zombie_containers: seen.zombies,
+        zombie_containers: seen.zombies.total(),
         deployments_in_progress: worlds().filter(|world| world.open_deployment().is_some()).count() as u64,
         deployments_stuck: worlds().filter(|world| monitor::stuck(world, seen.now).is_some()).count() as u64,
         average_deployment_time: monitor::average_deployment(worlds()).0,
@@ -84,7 +84,7 @@ pub async fn monitoring_stats(State(api): State<Api>) -> Json<MonitoringStats> {
 }
 
 pub async fn stuck(State(api): State<Api>) -> Json<StuckDeployments> {
-    let seen = Seen::of(&api);
+    let seen = Seen::of(&api).await;
     let stuck = seen.worlds.iter().filter_map(|world| {
         let stuck = monitor::stuck(world, seen.now)?;
         Some(StuckDeployment {
@@ -113,13 +113,14 @@ pub async fn trigger(
 pub struct Seen {
     pub now: Timestamp,
     pub worlds: Vec<Arc<World>>,
-    pub zombies: u64,
+    pub zombies: Zombies,
 }
 
 impl Seen {
-    pub fn of(api: &Api) -> Self {
+    pub async fn of(api: &Api) -> Self {
+        let leftovers = api.control.leftovers().await;
         let (worlds, zombies) = api.control.with_brain(|brain| {
-            let zombies = monitor::zombies(brain.observations().map(|seen| &**seen));
+            let zombies = Zombies::of(brain.observations().map(|seen| &**seen), &leftovers);
             (brain.worlds().cloned().collect(), zombies)
         });
         Self { now: api.control.now(), worlds, zombies }
