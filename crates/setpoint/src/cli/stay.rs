@@ -20,7 +20,7 @@ const SHOWN_FOR: Millis = Millis::mins(60);
 
 /// Reads the files as `apply` will, for what is wrong with them alone.
 pub fn check_files(paths: &[PathBuf]) -> Result<(), apply::Error> {
-    files::read(paths)?.iter().try_for_each(|service| Ok(apply::local_source(service).map(drop)?))
+    Ok(files::read(paths).map(drop)?)
 }
 
 /// Shows the phases of what was begun until each has its outcome, well or not: `up` stays in either case.

@@ -72,7 +72,7 @@ fn offline(args: &Plan) -> Result<Json, Error> {
 /// A site's content is read for its digest, into a folder that is gone afterwards.
 fn with_content(service: &Declared) -> Result<views::Declared, Error> {
     let mut spec = service.spec.clone();
-    let source = apply::local_source(service).map_err(apply::Error::from)?;
+    let source = apply::local_source(service);
     if let (Workload::Site(site), Some(path)) = (&mut spec.workload, source) {
         let failed = |error: &dyn std::fmt::Display| {
             Error::Said(text::line(&format!("{}: {}: {error}", service.key, path.display())))
