@@ -21,7 +21,7 @@ mod monitoring;
 mod nodes;
 mod openapi;
 mod page;
-mod problem;
+pub(crate) mod problem;
 mod requests;
 mod serve;
 mod services;

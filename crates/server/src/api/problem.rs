@@ -113,6 +113,7 @@ impl From<RequestError> for Problem {
             RequestError::Denied(denied) => denied.into(),
             RequestError::Conflict(conflicts) => {
                 let errors = conflicts.iter().map(|conflict| Fault {
+                    service: Some(conflict.service().clone()),
                     code: conflict.code().into(),
                     field: Some(format!("services.{}.{}", conflict.service().name, conflict.field())),
                     message: conflict.to_string(),
@@ -124,6 +125,7 @@ impl From<RequestError> for Problem {
             RequestError::Invalid { service, errors } => {
                 let code = errors.first().map_or("invalid", |error| error.code);
                 let faults = errors.into_iter().map(|error| Fault {
+                    service: Some(service.clone()),
                     code: error.code.into(),
                     field: Some(format!("services.{}.{}", service.name, error.field)),
                     message: error.message,
@@ -132,6 +134,17 @@ impl From<RequestError> for Problem {
                 Self::unprocessable(code, message).errors(faults.collect())
             }
             RequestError::Image(error) => of_image(&error),
+            RequestError::DeclaredImage { service, error } => {
+                let problem = of_image(&error);
+                let fault = Fault {
+                    code: problem.said.code.clone(),
+                    field: Some(format!("services.{}.image", service.name)),
+                    message: error.to_string(),
+                    help: problem.said.help.clone(),
+                    service: Some(service),
+                };
+                problem.errors(vec![fault])
+            }
             RequestError::Empty => Self::unprocessable("declares_nothing", message).field("services"),
             RequestError::Mismatch { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "revision_mismatch", message)

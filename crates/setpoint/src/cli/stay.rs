@@ -10,7 +10,7 @@ use super::{
     args::{Format, Output},
     client::Client,
     commands::{self, logs, states},
-    files,
+    files::{self, Manifests},
     progress::Display,
     wait::{Awaited, Goal, wait},
 };
@@ -18,9 +18,11 @@ use super::{
 /// A deployment ends by itself; this only bounds how long its bar stays.
 const SHOWN_FOR: Millis = Millis::mins(60);
 
-/// Reads the files as `apply` will, for what is wrong with them alone.
-pub fn check_files(paths: &[PathBuf]) -> Result<(), apply::Error> {
-    files::read(paths)?.iter().try_for_each(|service| Ok(apply::local_source(service).map(drop)?))
+/// Reads the files, and refuses what nobody could apply.
+pub fn read_files(paths: &[PathBuf]) -> Result<Manifests, apply::Error> {
+    let files = files::read(paths)?;
+    apply::check_contents(&files)?;
+    Ok(files)
 }
 
 /// Shows the phases of what was begun until each has its outcome, well or not: `up` stays in either case.
