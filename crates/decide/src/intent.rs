@@ -309,7 +309,8 @@ fn change(world: &World, service: &Service, spec: &ServiceSpec, images: &Images,
     // What is not part of a release (replicas, policies) moves no target, so that it ends no rollback.
     let moves = release.is_complete() && changed && Some(digest) != service.target;
     if !moves || is_turned_away(world, service, &before, &release) {
-        return draft.done(pinned(world, &draft_service(service, spec)));
+        let pinned = pinned(world, &draft_service(service, spec));
+        return draft.done(if pinned.is_empty() { "declared".into() } else { pinned });
     }
     draft.fits(&release)?;
     draft.releases.push(release);

@@ -11,7 +11,7 @@ use store::AuditError;
 use super::{
     Api,
     problem::Problem,
-    services::standing,
+    services::{standing, standing_drift},
     show,
     take::{Asked, Write},
 };
@@ -86,7 +86,14 @@ pub async fn reconcile(
         Some(Round { trouble: Some(trouble), tally, .. }) => {
             (format!("the pass was not carried out: {trouble}"), Some(tally))
         }
-        Some(Round { trouble: None, tally, .. }) => (format!("a pass went through: {tally}"), Some(tally)),
+        Some(Round { trouble: None, tally, .. }) => {
+            let stands = match standing_drift(&api, asked.service.as_ref()) {
+                0 => String::new(),
+                1 => "; 1 difference stands, as `setpoint drift` shows".into(),
+                count => format!("; {count} differences stand, as `setpoint drift` shows"),
+            };
+            (format!("a pass went through: {tally}{stands}"), Some(tally))
+        }
     };
     let reconciled = views::Reconciled {
         triggered: true,

@@ -114,9 +114,18 @@ pub struct NewToken {
     #[serde(default)]
     pub project: Option<ProjectName>,
     /// A duration such as `30d`; left out: it stays until it is revoked.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some_time")]
     #[schemars(with = "Option<String>")]
     pub expires_in: Option<Millis>,
+}
+
+fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Millis>, D::Error> {
+    match Option::<Millis>::deserialize(deserializer)? {
+        Some(Millis::ZERO) => Err(de::Error::custom(
+            "a token that is to expire at once opens nothing: name a time, such as `30d`",
+        )),
+        time => Ok(time),
+    }
 }
 
 fn viewer() -> Role {

@@ -27,8 +27,8 @@ pub fn read_files(paths: &[PathBuf]) -> Result<Manifests, apply::Error> {
 
 /// Shows the phases of what was begun until each has its outcome, well or not: `up` stays in either case.
 pub async fn show_until_settled(client: &Client, applied: &Applied, display: &Display) {
-    let awaited: Vec<Awaited> =
-        applied.services.iter().map(|service| Awaited::of(service, Goal::Converged)).collect();
+    let changed = applied.services.iter().filter(|service| service.changed);
+    let awaited: Vec<Awaited> = changed.map(|service| Awaited::of(service, Goal::Converged)).collect();
     for failed in wait(client, &awaited, SHOWN_FOR, display).await {
         display.say(&failed.to_string());
         failed.log.iter().for_each(|line| display.say(&format!("    {line}")));
