@@ -47,7 +47,7 @@ pub struct Rules {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    #[error("this token is a {has}, and this needs a {needs}")]
+    #[error("this token has the role {has}, and this needs the role {needs}")]
     Role { has: Role, needs: Role },
     #[error("this token is for project {of} alone, and this is about {asked}")]
     OtherProject { of: ProjectName, asked: ProjectName },

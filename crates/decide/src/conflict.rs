@@ -13,7 +13,7 @@ use crate::world::World;
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum Conflict {
     #[error("domain {domain} is declared by {by} already; a domain leads to one service")]
-    Domain { service: ServiceKey, domain: Domain, by: ServiceKey },
+    Domain { service: ServiceKey, at: usize, domain: Domain, by: ServiceKey },
     #[error("`{entry}` in the webroot {webroot} is linked by {by} already")]
     Webroot { service: ServiceKey, webroot: String, entry: String, by: ServiceKey },
     #[error("port {port} is declared by {by} already")]
@@ -29,11 +29,11 @@ impl Conflict {
         }
     }
 
-    pub fn field(&self) -> &'static str {
+    pub fn field(&self) -> String {
         match self {
-            Self::Domain { .. } => "domains",
-            Self::Webroot { .. } => "static.webroot",
-            Self::Port { .. } => "port",
+            Self::Domain { at, .. } => format!("domains[{at}]"),
+            Self::Webroot { .. } => "static.webroot".into(),
+            Self::Port { .. } => "port".into(),
         }
     }
 
@@ -148,9 +148,9 @@ impl<'a> Taken<'a> {
         entries: &BTreeMap<ArtifactDigest, BTreeSet<String>>,
     ) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
-        for domain in &claim.domains {
+        for (at, domain) in claim.domains.iter().enumerate() {
             if let Some(by) = other(self.domains.insert(domain, key), key) {
-                conflicts.push(Conflict::Domain { service: key.clone(), domain: domain.clone(), by });
+                conflicts.push(Conflict::Domain { service: key.clone(), at, domain: domain.clone(), by });
             }
         }
         if let Some((folder, artifact)) = &claim.webroot {

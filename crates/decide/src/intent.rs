@@ -192,7 +192,10 @@ impl<'a> Draft<'a> {
     /// The target moves, by a new deployment.
     fn deploy(&mut self, release: ReleaseDigest, cause: Cause, message: &str) {
         let number = self.world.next_deployment;
-        self.cancel_open(&format!("#{number} took its place"));
+        self.cancel_open(&match cause {
+            Cause::Rollback => format!("#{number} rolled it back"),
+            Cause::Apply | Cause::Deploy | Cause::Restore | Cause::Git => format!("#{number} took its place"),
+        });
         // What was deleted does not come back, however the new declaration fares.
         let previous = self.world.active_deployment().filter(|_| !self.revives).map(|active| active.release);
         let deployment = begin(&self.world.key, number, release, previous, cause, message.into(), self.now);
@@ -327,7 +330,8 @@ fn change(world: &World, service: &Service, spec: &ServiceSpec, images: &Images,
     // What is not part of a release (replicas, policies) moves no target, so that it ends no rollback.
     let moves = release.is_complete() && changed && Some(digest) != service.target;
     if !moves || is_turned_away(world, service, &before, &release) {
-        return draft.done(pinned(world, &draft_service(service, spec)));
+        let pinned = pinned(world, &draft_service(service, spec));
+        return draft.done(if pinned.is_empty() { "declared".into() } else { pinned });
     }
     draft.fits(&release)?;
     draft.releases.push(release);
@@ -394,13 +398,11 @@ fn set_artifact(release: &mut Release, artifact: Option<ArtifactDigest>) {
 
 /// The image that a deployment needs to be resolved.
 pub fn image_of_deploy(world: &World, content: &Content) -> Option<ImageRef> {
+    let service = standing(world).ok()?;
     match content {
-        Content::Image(image) => Some(image.clone()),
+        Content::Image(image) => (service.spec.kind() == Kind::Container).then(|| image.clone()),
         Content::Artifact(_) => None,
-        Content::Declared => {
-            let service = standing(world).ok()?;
-            Release::of(&service.spec).image().map(|(image, _)| image.clone())
-        }
+        Content::Declared => Release::of(&service.spec).image().map(|(image, _)| image.clone()),
     }
 }
 
@@ -515,7 +517,10 @@ pub fn scale(world: &World, replicas: u64, now: Timestamp) -> Result {
     if let Some(target) = service.target.and_then(|target| world.releases.get(&target)) {
         draft.fits(target)?;
     }
-    let message = format!("{} scaled from {before} to {wanted}", world.key);
+    let message = match before == wanted {
+        true => format!("{} stays at {wanted}, which `scale` owns from now on", world.key),
+        false => format!("{} scaled from {before} to {wanted}", world.key),
+    };
     draft.event(EventKind::ServiceScaled, None, message.clone());
     draft.done(message)
 }

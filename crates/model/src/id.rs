@@ -10,7 +10,7 @@ use crate::{Digest, Timestamp};
 
 /// Why a piece of text is no name or id. `expected` says what would be accepted.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[error("`{}` is not a {what}: {expected}", printable(.text))]
+#[error("`{}` is no {what}: {expected}", printable(.text))]
 pub struct InvalidId {
     pub what: &'static str,
     pub text: String,

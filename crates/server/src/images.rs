@@ -64,7 +64,8 @@ impl Control {
         spec: &ServiceSpec,
         known: &mut Images,
     ) -> Result<(), RequestError> {
-        self.resolve(intent::unresolved(world, spec), known).await
+        let resolved = self.resolve(intent::unresolved(world, spec), known).await;
+        resolved.map_err(|error| RequestError::DeclaredImage { service: world.key.clone(), error })
     }
 
     pub(crate) async fn resolve_for_deploy(
@@ -73,15 +74,13 @@ impl Control {
         content: &Content,
         known: &mut Images,
     ) -> Result<(), RequestError> {
-        self.resolve(intent::image_of_deploy(world, content), known).await
+        Ok(self.resolve(intent::image_of_deploy(world, content), known).await?)
     }
 
-    async fn resolve(&self, image: Option<ImageRef>, known: &mut Images) -> Result<(), RequestError> {
+    async fn resolve(&self, image: Option<ImageRef>, known: &mut Images) -> Result<(), ImageError> {
         let Some(image) = image.filter(|image| !known.contains_key(image)) else { return Ok(()) };
         let Some(resolver) = self.0.resolver.get() else {
-            return Err(
-                ImageError::Engine("this server has no container engine to ask for images".into()).into()
-            );
+            return Err(ImageError::Engine("this server has no container engine to ask for images".into()));
         };
         let pin = resolver.resolve(image.clone()).await?;
         known.insert(image, pin);

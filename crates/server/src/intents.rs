@@ -46,6 +46,9 @@ pub struct Declared {
     pub spec: ServiceSpec,
 }
 
+/// The top-level names of contents.
+pub type Entries = BTreeMap<model::ArtifactDigest, BTreeSet<String>>;
+
 #[derive(Debug, Clone)]
 pub enum Request {
     /// Declares services; with `prune`, what these projects have beside them is deleted.
@@ -137,6 +140,8 @@ pub enum RequestError {
     Invalid { service: ServiceKey, errors: Vec<FieldError> },
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error("{service}: {error}")]
+    DeclaredImage { service: ServiceKey, error: ImageError },
     #[error("nothing is declared: name at least one service")]
     Empty,
     #[error("{service} has revision {found}, not {expected}; read it again")]
@@ -277,7 +282,7 @@ impl Control {
         check_declared(services)?;
         check_policy(&self.0.policy, services)?;
         let claims = services.iter().map(|d| (d.key.clone(), Claim::from(&d.spec))).collect();
-        self.check_conflicts(claims).await?;
+        self.check_conflicts(claims, Entries::new()).await?;
         let mut decided = Vec::new();
         for Declared { key, spec } in services {
             let (world, floor) = self.0.fresh_world(key).await?;
@@ -310,12 +315,15 @@ impl Control {
         if release.workload.kind() == Kind::Process {
             permit.may_run(&world.key, self.0.rules)?;
         }
-        self.check_conflicts(vec![(world.key.clone(), Claim::from(release))]).await
+        self.check_conflicts(vec![(world.key.clone(), Claim::from(release))], Entries::new()).await
     }
 
-    async fn check_conflicts(&self, proposed: Vec<(ServiceKey, Claim)>) -> Result<(), RequestError> {
+    async fn check_conflicts(
+        &self,
+        proposed: Vec<(ServiceKey, Claim)>,
+        mut entries: Entries,
+    ) -> Result<(), RequestError> {
         let claims = self.with_brain(|brain| Claims::new(proposed, brain.worlds().map(|world| &**world)));
-        let mut entries = BTreeMap::new();
         for digest in claims.artifacts() {
             if let Some(artifact) = self.store().artifact(&digest).await? {
                 entries.insert(digest, artifact.top_entries().map(str::to_owned).collect());
@@ -392,9 +400,13 @@ impl Control {
         &self,
         services: &[Declared],
         prune: &BTreeSet<ProjectName>,
+        entries: Entries,
         permit: &Permit,
     ) -> Result<Vec<Planned>, RequestError> {
         check_projects(services, prune, permit)?;
+        check_declared(services)?;
+        let claims = services.iter().map(|d| (d.key.clone(), Claim::from(&d.spec))).collect();
+        self.check_conflicts(claims, entries).await?;
         let mut images = Images::new();
         let decided = self.decide_apply(services, prune, &Terms::default(), permit, &mut images).await?;
         let cluster = self.with_brain(|brain| brain.snapshot.cluster.clone());

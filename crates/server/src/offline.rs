@@ -1,6 +1,6 @@
 //! What an apply would do where nothing is declared and one empty node is up: `setpoint plan --offline`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use decide::{
     conflict::{Claim, Claims},
@@ -8,7 +8,7 @@ use decide::{
     world::Cluster,
 };
 use model::{
-    Digest, NodeId, Timestamp,
+    ArtifactDigest, Digest, NodeId, Timestamp,
     image::ImagePin,
     node::{Node, NodeState},
     service::Owner,
@@ -16,19 +16,32 @@ use model::{
 use store::Floor;
 
 use crate::{
-    Declared, Planned, RequestError, brain,
+    Declared, Planned, RequestError,
+    api::problem::Problem,
+    brain,
     intents::{Decided, check_declared, planned},
+    views,
 };
 
+/// `entries` are the top-level names of contents. A refusal is the one that a server would answer with.
 pub fn plan_offline(
     services: &[Declared],
+    entries: &BTreeMap<ArtifactDigest, BTreeSet<String>>,
+    node: &NodeId,
+    now: Timestamp,
+) -> Result<Vec<Planned>, views::Problem> {
+    plan(services, entries, node, now).map_err(|error| Problem::from(error).said())
+}
+
+fn plan(
+    services: &[Declared],
+    entries: &BTreeMap<ArtifactDigest, BTreeSet<String>>,
     node: &NodeId,
     now: Timestamp,
 ) -> Result<Vec<Planned>, RequestError> {
     check_declared(services)?;
     let proposed = services.iter().map(|d| (d.key.clone(), Claim::from(&d.spec))).collect();
-    // Content is not looked at here, so entries of a webroot collide only where it is.
-    let conflicts = Claims::new(proposed, std::iter::empty()).conflicts(&BTreeMap::new());
+    let conflicts = Claims::new(proposed, std::iter::empty()).conflicts(entries);
     if !conflicts.is_empty() {
         return Err(RequestError::Conflict(conflicts));
     }

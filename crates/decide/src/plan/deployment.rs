@@ -264,12 +264,17 @@ fn succeed(work: &mut Work<'_>, mut open: Deployment, report: &mut StepReport) {
     };
     reach(work, open.clone(), last, report);
     open = work.deployments.get(&open.id).cloned().unwrap_or(open);
-    let left = if open.cause == Cause::Rollback { Event::RolledBack } else { Event::Superseded };
+    // Whose release is the one gone back to was not rolled back: what was begun after it is, and ended as cancelled.
+    let left = |active: &Deployment| match open.cause {
+        Cause::Rollback if active.release != open.release => Event::RolledBack,
+        Cause::Rollback | Cause::Apply | Cause::Deploy | Cause::Restore | Cause::Git => Event::Superseded,
+    };
     let active: Vec<Deployment> =
         work.each_deployment().filter(|d| d.phase == Phase::Active && d.id != open.id).cloned().collect();
     for deployment in active {
         let message = format!("#{} took its place", open.number);
-        end(work, deployment, left, message, report);
+        let event = left(&deployment);
+        end(work, deployment, event, message, report);
     }
     end(work, open, Event::Succeeded, String::new(), report);
     work.plan.rollout = Rollout::default();

@@ -173,6 +173,15 @@ impl<'t> Cx<'t> {
             let help = "write the keys out";
             return self.error_with_help("alias", key.span, "merge keys (`<<`) are not used here", help);
         }
+        if known.contains(&"static") && ["spa", "webroot", "archive", "output"].contains(&text.as_str()) {
+            let help = "write it below `static`, beside its `path`; it is for sites alone";
+            return self.error_with_help(
+                "unknown_key",
+                key.span,
+                format!("`{text}` belongs below `static`"),
+                help,
+            );
+        }
         let help = format!("known here: {}", known.join(", "));
         let message = match nearest(&key.text, known.iter().copied()) {
             Some(name) => format!("unknown key `{text}`; did you mean `{name}`?"),

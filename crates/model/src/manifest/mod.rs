@@ -8,6 +8,7 @@ mod decode;
 mod error;
 mod lower;
 mod notes;
+mod place;
 mod raw;
 mod schema;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use error::{Error, Errors, MAX_ERRORS, Span};
 pub use notes::{Note, notes};
+pub use place::locate;
 pub use schema::{reference, schema};
 pub use validate::{
     BUILT_INS, FieldError, FieldPath, MAX_DOMAINS, MAX_FILES_BYTES, MAX_RETAIN, needs_port, validate,

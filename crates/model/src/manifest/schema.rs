@@ -35,6 +35,8 @@ pub fn reference() -> String {
     section::<raw::Deploy>(&mut page);
     section::<raw::DriftMap>(&mut page);
     section::<raw::ResourceLimits>(&mut page);
+    section::<raw::CapabilityMap>(&mut page);
+    section::<raw::LogsMap>(&mut page);
     page
 }
 

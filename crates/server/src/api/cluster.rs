@@ -13,7 +13,7 @@ use super::{
     access::Allowed,
     once::once,
     problem::Problem,
-    services::standing,
+    services::{standing, standing_drift},
     show,
     take::{Asked, Write},
 };
@@ -93,7 +93,14 @@ async fn pass(api: &Api, asked: views::Reconcile) -> Result<(StatusCode, views::
         Some(Round { trouble: Some(trouble), tally, .. }) => {
             (format!("the pass was not carried out: {trouble}"), Some(tally))
         }
-        Some(Round { trouble: None, tally, .. }) => (format!("a pass went through: {tally}"), Some(tally)),
+        Some(Round { trouble: None, tally, .. }) => {
+            let stands = match standing_drift(&api, asked.service.as_ref()) {
+                0 => String::new(),
+                1 => "; 1 difference stands, as `setpoint drift` shows".into(),
+                count => format!("; {count} differences stand, as `setpoint drift` shows"),
+            };
+            (format!("a pass went through: {tally}{stands}"), Some(tally))
+        }
     };
     let reconciled = views::Reconciled {
         triggered: true,

@@ -22,7 +22,7 @@ mod nodes;
 mod once;
 mod openapi;
 mod page;
-mod problem;
+pub(crate) mod problem;
 mod requests;
 mod serve;
 mod services;

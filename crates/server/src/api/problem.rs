@@ -122,6 +122,7 @@ impl From<RequestError> for Problem {
             RequestError::Denied(denied) => denied.into(),
             RequestError::Conflict(conflicts) => {
                 let errors = conflicts.iter().map(|conflict| Fault {
+                    service: Some(conflict.service().clone()),
                     code: conflict.code().into(),
                     field: Some(format!("services.{}.{}", conflict.service().name, conflict.field())),
                     message: conflict.to_string(),
@@ -133,6 +134,7 @@ impl From<RequestError> for Problem {
             RequestError::Invalid { service, errors } => {
                 let code = errors.first().map_or("invalid", |error| error.code);
                 let faults = errors.into_iter().map(|error| Fault {
+                    service: Some(service.clone()),
                     code: error.code.into(),
                     field: Some(format!("services.{}.{}", service.name, error.field)),
                     message: error.message,
@@ -141,6 +143,17 @@ impl From<RequestError> for Problem {
                 Self::unprocessable(code, message, EACH).errors(faults.collect())
             }
             RequestError::Image(error) => of_image(&error),
+            RequestError::DeclaredImage { service, error } => {
+                let problem = of_image(&error);
+                let fault = Fault {
+                    code: problem.said.code.clone(),
+                    field: Some(format!("services.{}.image", service.name)),
+                    message: error.to_string(),
+                    help: Some(problem.said.help.clone()),
+                    service: Some(service),
+                };
+                problem.errors(vec![fault])
+            }
             RequestError::Empty => {
                 let help =
                     "name services to declare, or delete one with DELETE /api/v1/services/{project}/{name}";
@@ -328,7 +341,7 @@ mod tests {
         let image: model::image::ImageRef = "acme/web:1".parse().unwrap();
         let domain = "api.localhost".parse().unwrap();
         let taken = [
-            decide::conflict::Conflict::Domain { service: key(), domain, by: key() },
+            decide::conflict::Conflict::Domain { service: key(), at: 0, domain, by: key() },
             decide::conflict::Conflict::Port { service: key(), port: 80, by: key() },
             decide::conflict::Conflict::Webroot {
                 service: key(),

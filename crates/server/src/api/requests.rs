@@ -32,7 +32,7 @@ pub async fn apply(
     Allowed(permit): Allowed,
     Declaration(body, terms): Declaration<Apply>,
 ) -> Result<Response, Problem> {
-    let Apply { services, prune } = body;
+    let Apply { services, prune, entries: _ } = body;
     carry_out(&api, &permit, &Request::Apply { services, prune: prune.into_iter().collect() }, &terms).await
 }
 
@@ -41,8 +41,9 @@ pub async fn plan(
     Allowed(permit): Allowed,
     Declaration(body, _): Declaration<Apply>,
 ) -> Result<Json<views::Plans>, Problem> {
-    let prune = body.prune.into_iter().collect();
-    Ok(Json(views::Plans { services: api.control.dry_run(&body.services, &prune, &permit).await? }))
+    let Apply { services, prune, entries } = body;
+    let prune = prune.into_iter().collect();
+    Ok(Json(views::Plans { services: api.control.dry_run(&services, &prune, entries, &permit).await? }))
 }
 
 pub async fn deploy(

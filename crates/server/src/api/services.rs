@@ -103,6 +103,11 @@ fn drifts(api: &Api, permit: &Permit, only: Option<&ServiceKey>) -> views::Drift
     views::Drifts { drift: drift.filter(sees).collect() }
 }
 
+/// How many differences stand now, in all services or in one.
+pub fn standing_drift(api: &Api, only: Option<&ServiceKey>) -> usize {
+    api.control.with_brain(|brain| brain.observations().map(|seen| show::drift(seen, only).count()).sum())
+}
+
 /// What `GET` of a service gives and `If-Match` takes.
 pub fn etag(revision: IntentSeq) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{revision}\"")).unwrap_or(HeaderValue::from_static("\"0\""))

@@ -134,6 +134,8 @@ fn urls(domains: &[Domain], edge: Option<SocketAddr>) -> Vec<String> {
 pub fn instance(world: &World, placement: &Placement) -> views::Instance {
     let report = world.report(&placement.id);
     let own = |text: Option<&String>| text.cloned();
+    let release = world.releases.get(&placement.release);
+    let is_site = release.is_some_and(|release| release.workload.kind() == model::spec::Kind::Site);
     views::Instance {
         id: placement.id.clone(),
         ordinal: placement.id.slot.0,
@@ -151,7 +153,7 @@ pub fn instance(world: &World, placement: &Placement) -> views::Instance {
             .map_or(placement.attempts.total, |report| report.attempts.total.max(placement.attempts.total)),
         release: placement.release,
         message: report.map(|report| report.message.clone()).unwrap_or_default(),
-        current: report.is_some_and(|report| report.current),
+        current: is_site.then(|| report.is_some_and(|report| report.current)),
         folder: own(report.and_then(|report| report.folder.as_ref())),
         started_at: report.and_then(|report| report.started_at).map(Time),
         last_exit: report.and_then(|report| report.last_exit.as_ref()).map(|exit| exit.status.to_string()),

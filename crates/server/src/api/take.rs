@@ -210,7 +210,8 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     use serde_json::error::Category;
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let fault = |error: &serde_json::Error, path: String| {
-        let field = Some(path).filter(|path| path != ".").unwrap_or_default();
+        // Where the text is cut off there is no field to name.
+        let field = Some(path).filter(|path| path != "." && !path.contains('?')).unwrap_or_default();
         let problem = match error.classify() {
             Category::Data => Problem::unprocessable("invalid", without_values(&error.to_string()), OPENAPI),
             Category::Syntax | Category::Eof | Category::Io => {
@@ -298,8 +299,17 @@ mod tests {
         let fault = |text: &str| format!("{:?}", parse::<Scale>(text.as_bytes()).unwrap_err());
         assert!(
             fault(r#"{"replicas": "hunter2, expected"}"#)
-                .contains("invalid type: string, expected u64 at line 1")
+                .contains("invalid type: string, expected a whole number from 0 to 10000 at line 1")
         );
+        for number in ["-1", "1.5", "null", "[2]"] {
+            let told = fault(&format!(r#"{{"replicas": {number}}}"#));
+            assert!(
+                told.contains("from 0 to 10000") && told.contains(r#"field: Some("replicas")"#),
+                "{told}"
+            );
+        }
+        let cut = fault(r#"{"replicas": "#);
+        assert!(cut.contains("line 1 column 13") && cut.contains("field: None"), "{cut}");
         assert!(!fault(r#"{"replicas": "hunter2, expected"}"#).contains("hunter2"));
         assert!(fault(r#"{"replicas": 1} x"#).contains("trailing characters"));
         assert!(fault("{").contains("line 1 column 1"));

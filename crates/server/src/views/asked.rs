@@ -1,8 +1,16 @@
 //! Bodies of requests. A field that is not known is refused.
 
-use model::{ArtifactDigest, DeploymentId, Millis, ProjectName, ServiceKey, TokenName, access::Role};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use model::{
+    ArtifactDigest, DeploymentId, Millis, ProjectName, ServiceKey, TokenName, access::Role,
+    spec::MAX_REPLICAS,
+};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::Declared;
 
@@ -14,6 +22,10 @@ pub struct Apply {
     /// Projects of which everything else is deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prune: Vec<ProjectName>,
+    /// For a plan: the top-level names of contents that have not been uploaded, by their digests.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, Vec<String>>")]
+    pub entries: BTreeMap<ArtifactDigest, BTreeSet<String>>,
 }
 
 /// Body of `POST /services/{project}/{name}/deploy`.
@@ -53,7 +65,27 @@ pub struct Rollback {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
+    #[serde(deserialize_with = "replicas")]
     pub replicas: u64,
+}
+
+/// What is no such number is refused with the range, whatever it is instead.
+fn replicas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    struct Number;
+
+    impl de::Visitor<'_> for Number {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a whole number from 0 to {MAX_REPLICAS}")
+        }
+
+        fn visit_u64<E>(self, number: u64) -> Result<u64, E> {
+            Ok(number)
+        }
+    }
+
+    deserializer.deserialize_u64(Number)
 }
 
 /// Body of `POST /reconcile`.
@@ -82,9 +114,18 @@ pub struct NewToken {
     #[serde(default)]
     pub project: Option<ProjectName>,
     /// A duration such as `30d`; left out: it stays until it is revoked.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some_time")]
     #[schemars(with = "Option<String>")]
     pub expires_in: Option<Millis>,
+}
+
+fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Millis>, D::Error> {
+    match Option::<Millis>::deserialize(deserializer)? {
+        Some(Millis::ZERO) => Err(de::Error::custom(
+            "a token that is to expire at once opens nothing: name a time, such as `30d`",
+        )),
+        time => Ok(time),
+    }
 }
 
 fn viewer() -> Role {

@@ -144,9 +144,9 @@ pub struct Instance {
     pub release: ReleaseDigest,
     #[serde(default)]
     pub message: String,
-    /// For a site: what `current` shows.
-    #[serde(default)]
-    pub current: bool,
+    /// Of a site: whether it is what `current` shows. Absent for what runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<bool>,
     /// For a site: the folder with its files.
     #[serde(default)]
     pub folder: Option<String>,
@@ -478,6 +478,10 @@ pub struct Problem {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
+    /// Of which service, where it is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub service: Option<model::ServiceKey>,
     pub code: String,
     pub field: Option<String>,
     pub message: String,

@@ -1,12 +1,13 @@
 //! Declaring from files: read them, take in what their sites are made of, ask the server. `up` begins with this too.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use model::{
     ArtifactDigest, ProjectName, ServiceKey,
+    artifact::Artifact,
     manifest::{self, Declared, SiteSource, SourceFrom},
     spec::Workload,
 };
@@ -14,7 +15,7 @@ use server::views::{self, Applied};
 
 use super::{
     client::{self, Answer, Client},
-    files,
+    files::{self, Fault, Manifests},
     progress::Display,
     text, upload,
 };
@@ -49,26 +50,80 @@ pub struct Outcome {
 }
 
 /// Declares everything in the files. When this returns, it is recorded; nothing need have converged yet.
-pub async fn apply_files(client: &Client, paths: &[PathBuf], options: &Options) -> Result<Outcome, Error> {
-    let declared = files::read(paths)?;
-    let first = client.post("/apply", &request(client, &declared, options, Contents::Missing).await?).await;
+pub async fn apply_files(client: &Client, files: &Manifests, options: &Options) -> Result<Outcome, Error> {
+    let first = client.post("/apply", &request(client, files, options, Contents::Missing).await?).await;
     let answer = match first {
         // What the server had was collected in between, because nothing named it.
         Err(error) if error.code() == Some("missing_artifact") => {
-            client.post("/apply", &request(client, &declared, options, Contents::All).await?).await?
+            client.post("/apply", &request(client, files, options, Contents::All).await?).await
         }
-        answer => answer?,
+        answer => answer,
     };
-    let notes = notes(&declared);
-    let declared = declared.into_iter().map(|service| service.key).collect();
+    let answer = answer.map_err(|error| refused(files, error))?;
+    let notes = notes(&files.services);
+    let declared = files.services.iter().map(|service| service.key.clone()).collect();
     Ok(Outcome { applied: answer.view()?, answer, notes, declared })
 }
 
-/// What applying the files would change. A site's content is taken in, since only its digest tells whether it differs.
-pub async fn plan_files(client: &Client, paths: &[PathBuf], options: &Options) -> Result<Answer, Error> {
-    let declared = files::read(paths)?;
-    let request = request(client, &declared, options, Contents::Missing).await?;
-    Ok(client.post("/plan", &request).await?)
+/// What applying the files would change. Of a site's content the server is told no more than what it is.
+pub async fn plan_files(client: &Client, files: &Manifests, prune: bool) -> Result<Answer, Error> {
+    client.post("/plan", &described(files, prune)?).await.map_err(|error| refused(files, error))
+}
+
+/// What the files declare, with what their contents are, none of which is sent.
+pub fn described(files: &Manifests, prune: bool) -> Result<views::Apply, Error> {
+    check_contents(files)?;
+    let (mut services, mut entries) = (Vec::new(), BTreeMap::new());
+    for service in &files.services {
+        let found = local_source(service).map(|path| upload::look(&path)).transpose();
+        let found = found.map_err(|broken| files.mistakes(&[of_content(service, broken.to_string())]))?;
+        services.push(with_content(service, found.as_ref().map(Artifact::digest)));
+        entries.extend(found.map(|found| (found.digest(), found.top_entries().map(str::to_owned).collect())));
+    }
+    Ok(views::Apply { services, prune: pruned(files, prune), entries })
+}
+
+fn pruned(files: &Manifests, prune: bool) -> Vec<ProjectName> {
+    let projects = files.services.iter().map(|service| service.key.project.clone());
+    if prune { projects.collect::<BTreeSet<_>>().into_iter().collect() } else { Vec::new() }
+}
+
+/// A refusal is drawn where the files have what is refused.
+pub fn refused(files: &Manifests, error: client::Error) -> Error {
+    let client::Error::Refused(problem) = &error else { return error.into() };
+    let fault = |fault: &views::Fault| {
+        let service = fault.service.clone()?;
+        let field = fault.field.as_deref()?.strip_prefix(&format!("services.{}.", service.name))?.to_owned();
+        let message = format!("{}: {}", fault.code, fault.message);
+        Some(Fault { service, field, message, help: fault.help.clone() })
+    };
+    let faults: Option<Vec<Fault>> = problem.errors.iter().map(fault).collect();
+    match faults.filter(|faults| !faults.is_empty()) {
+        Some(faults) => files.mistakes(&faults).into(),
+        None => error.into(),
+    }
+}
+
+/// What is wrong with the contents that the files name, before any of it is sent.
+pub fn check_contents(files: &Manifests) -> Result<(), Error> {
+    let mut faults = Vec::new();
+    for service in &files.services {
+        if let Some(path) = local_source(service)
+            && let Err(broken) = upload::check(&path)
+        {
+            faults.push(of_content(service, broken.to_string()));
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(files.mistakes(&faults).into()) }
+}
+
+/// At the place where the content is named.
+fn of_content(service: &Declared, message: String) -> Fault {
+    let field = match service.source.as_ref().map(|source| &source.from) {
+        Some(SourceFrom::Archive(_)) => "static.archive",
+        _ => "static.path",
+    };
+    Fault { service: service.key.clone(), field: field.into(), message, help: None }
 }
 
 /// Which contents are sent.
@@ -80,29 +135,24 @@ enum Contents {
 
 async fn request(
     client: &Client,
-    declared: &[Declared],
+    files: &Manifests,
     options: &Options,
     send: Contents,
 ) -> Result<views::Apply, Error> {
-    let sources: Vec<_> = declared.iter().map(|service| (service, local_source(service))).collect();
     // Every refusal comes before the first upload.
-    for (service, source) in &sources {
-        let refused =
-            |broken| Error::Upload { service: service.key.clone(), source: client::Error::Archive(broken) };
-        source.as_deref().map_or(Ok(()), upload::check).map_err(refused)?;
-    }
+    check_contents(files)?;
     let mut services = Vec::new();
-    for (service, source) in sources {
-        let artifact = match source {
-            Some(path) => Some(take_in(client, &service.key, &path, &options.display, send).await?),
+    for service in &files.services {
+        let artifact = match local_source(service) {
+            Some(path) => {
+                let taken = take_in(client, &service.key, &path, &options.display, send).await;
+                Some(taken.map_err(|error| untaken(files, service, &path, error))?)
+            }
             None => None,
         };
         services.push(with_content(service, artifact));
     }
-    let projects: BTreeSet<ProjectName> =
-        declared.iter().map(|service| service.key.project.clone()).collect();
-    let prune = if options.prune { projects.into_iter().collect() } else { Vec::new() };
-    Ok(views::Apply { services, prune })
+    Ok(views::Apply { services, prune: pruned(files, options.prune), entries: BTreeMap::new() })
 }
 
 async fn take_in(
@@ -111,14 +161,29 @@ async fn take_in(
     path: &Path,
     display: &Display,
     send: Contents,
-) -> Result<ArtifactDigest, Error> {
+) -> Result<ArtifactDigest, client::Error> {
     if send == Contents::Missing
         && let Some(artifact) = upload::known(client, path, display, key).await
     {
         return Ok(artifact);
     }
     let taken = upload::upload(client, path, display.transfer(&format!("{key}: {}", path.display()))).await;
-    taken.map(|artifact| artifact.digest).map_err(|source| Error::Upload { service: key.clone(), source })
+    taken.map(|artifact| artifact.digest)
+}
+
+/// Content that is refused is a mistake of the file that names it; a server that does not answer is none.
+fn untaken(files: &Manifests, service: &Declared, path: &Path, error: client::Error) -> Error {
+    let message = match &error {
+        client::Error::Archive(broken) => Some(broken.to_string()),
+        client::Error::Refused(problem) if problem.status == 413 || problem.status == 422 => {
+            Some(text::line(&format!("{}: {error}", path.display())))
+        }
+        _ => None,
+    };
+    match message {
+        Some(message) => files.mistakes(&[of_content(service, message)]).into(),
+        None => Error::Upload { service: service.key.clone(), source: error },
+    }
 }
 
 fn with_content(service: &Declared, artifact: Option<ArtifactDigest>) -> views::Declared {

@@ -624,6 +624,13 @@ pub enum Token {
     Revoke(TokenRevoke),
 }
 
+fn some_time(text: &str) -> Result<Millis, String> {
+    match text.parse::<Millis>().map_err(|error| error.to_string())? {
+        Millis::ZERO => Err("a token that expires at once opens nothing".into()),
+        time => Ok(time),
+    }
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct TokenShow {
     #[command(flatten)]
@@ -643,7 +650,7 @@ pub struct TokenCreate {
     #[arg(long, value_name = "P")]
     pub project: Option<ProjectName>,
     /// From when on it opens nothing, such as 90d [default: until it is revoked]
-    #[arg(long, value_name = "DUR")]
+    #[arg(long, value_name = "DUR", value_parser = some_time)]
     pub expires: Option<Millis>,
     #[command(flatten)]
     pub output: Output,
@@ -700,6 +707,7 @@ pub struct Schema {
 
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Completions {
+    /// Whose completions
     pub shell: clap_complete::Shell,
 }
 

@@ -1,7 +1,7 @@
 //! Manifests from disk: read, parsed, and their mistakes drawn with the lines they are in.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -19,6 +19,8 @@ use super::text;
 pub enum Error {
     #[error("{}: {source}", text::line(&.path.display().to_string()))]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error("{}: this is a folder; name the manifest in it, or a file with each -f", text::line(&.path.display().to_string()))]
+    Folder { path: PathBuf },
     #[error("{}: the file is larger than {} MiB; split it", text::line(&.path.display().to_string()), manifest::MAX_TEXT >> 20)]
     TooLarge { path: PathBuf },
     #[error("{}: the file is not UTF-8 text", text::line(&.path.display().to_string()))]
@@ -33,40 +35,102 @@ pub enum Error {
     Twice { key: ServiceKey, first: PathBuf, second: PathBuf },
 }
 
-/// Every service that the files declare, each once.
-pub fn read(paths: &[PathBuf]) -> Result<Vec<Declared>, Error> {
-    let mut declared: Vec<Declared> = Vec::new();
-    let mut places: BTreeMap<ServiceKey, &PathBuf> = BTreeMap::new();
-    for path in paths {
-        for service in read_one(path)? {
-            if let Some(first) = places.insert(service.key.clone(), path) {
-                return Err(Error::Twice { key: service.key, first: first.clone(), second: path.clone() });
-            }
-            declared.push(service);
-        }
-    }
-    Ok(declared)
+/// What files declare, with their text.
+#[derive(Debug)]
+pub struct Manifests {
+    /// Every service, each once.
+    pub services: Vec<Declared>,
+    files: Vec<File>,
 }
 
-fn read_one(path: &Path) -> Result<Vec<Declared>, Error> {
+#[derive(Debug)]
+struct File {
+    name: String,
+    text: String,
+    services: BTreeSet<ServiceKey>,
+}
+
+/// What is wrong with a field of a service that can be read well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub service: ServiceKey,
+    /// Below the service: `static.webroot`.
+    pub field: String,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+/// Every service that the files declare.
+pub fn read(paths: &[PathBuf]) -> Result<Manifests, Error> {
+    let mut manifests = Manifests { services: Vec::new(), files: Vec::new() };
+    let mut places: BTreeMap<ServiceKey, &PathBuf> = BTreeMap::new();
+    for path in paths {
+        let text = read_text(path)?;
+        let declared = parse(path, &text)?;
+        for service in &declared {
+            let key = service.key.clone();
+            if let Some(first) = places.insert(key.clone(), path) {
+                return Err(Error::Twice { key, first: first.clone(), second: path.clone() });
+            }
+        }
+        let services = declared.iter().map(|service| service.key.clone()).collect();
+        manifests.files.push(File { name: path.display().to_string(), text, services });
+        manifests.services.extend(declared);
+    }
+    Ok(manifests)
+}
+
+impl Manifests {
+    /// The faults, each at its place.
+    pub fn mistakes(&self, faults: &[Fault]) -> Error {
+        let plain = |fault: &Fault| format!("{}: {}\n", fault.service, text::line(&fault.message));
+        let one = |fault: &Fault| self.draw(fault).unwrap_or_else(|| plain(fault));
+        Error::Mistakes(faults.iter().map(one).collect::<String>() + &sum(faults.len()))
+    }
+
+    /// `None` when the service is of none of these files.
+    fn draw(&self, fault: &Fault) -> Option<String> {
+        let file = self.files.iter().find(|file| file.services.contains(&fault.service))?;
+        let (span, field) = manifest::locate(&file.text, &fault.service, &fault.field)?;
+        let error = manifest::Error {
+            code: "refused",
+            field,
+            message: fault.message.clone(),
+            help: fault.help.clone(),
+            line: span.line,
+            column: span.column,
+            offset: span.offset,
+            len: span.len,
+        };
+        Some(draw_one(&Mistake::new(&file.name, &error, &file.text), &Style::of_stderr()))
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<Vec<Declared>, Error> {
     let unreadable = |source| Error::Unreadable { path: path.into(), source };
-    let text = read_text(path)?;
     let whole = std::path::absolute(path).map_err(unreadable)?;
     let base = whole.parent().unwrap_or(Path::new("/"));
     let base = base.to_str().ok_or_else(|| unreadable(io::Error::other("its folder's name is not UTF-8")))?;
     let name = path.display().to_string();
-    let parsed = manifest::parse(&text, &name, base);
+    let parsed = manifest::parse(text, &name, base);
     parsed
         .map(|manifest| manifest.services)
-        .map_err(|errors| Error::Mistakes(draw(&errors, &text, &Style::of_stderr())))
+        .map_err(|errors| Error::Mistakes(draw(&errors, text, &Style::of_stderr())))
 }
 
-/// Reads no more than a manifest may be long, whatever the file is.
+/// Reads no more than a manifest may be long, whatever the file is; `-` is the standard input.
 fn read_text(path: &Path) -> Result<String, Error> {
+    if path.is_dir() {
+        return Err(Error::Folder { path: path.into() });
+    }
     let unreadable = |source| Error::Unreadable { path: path.into(), source };
     let mut bytes = Vec::new();
     let limit = manifest::MAX_TEXT as u64 + 1;
-    fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
+    let opened: io::Result<Box<dyn Read>> = match path.to_str() {
+        Some("-") => Ok(Box::new(io::stdin())),
+        _ => fs::File::open(path).map(|file| Box::new(file) as Box<dyn Read>),
+    };
+    opened.and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
     if bytes.len() > manifest::MAX_TEXT {
         return Err(Error::TooLarge { path: path.into() });
     }
@@ -86,6 +150,11 @@ impl Style {
 }
 
 fn draw(errors: &manifest::Errors, source: &str, style: &Style) -> String {
+    let one = |error| draw_one(&Mistake::new(&errors.file, error, source), style);
+    errors.iter().map(one).collect::<String>() + &sum(errors.iter().count())
+}
+
+fn draw_one(mistake: &Mistake, style: &Style) -> String {
     let theme = if style.coloured { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_links(false)
@@ -95,17 +164,17 @@ fn draw(errors: &manifest::Errors, source: &str, style: &Style) -> String {
         .with_wrap_lines(false)
         .with_context_lines(1);
     let mut out = String::new();
-    for error in errors {
-        let mistake = Mistake::new(&errors.file, error, source);
-        if handler.render_report(&mut out, &mistake).is_err() {
-            out.push_str(&mistake.to_string());
-        }
+    match handler.render_report(&mut out, mistake) {
+        Ok(()) => out,
+        Err(_) => mistake.to_string(),
     }
-    out.push_str(&match errors.iter().count() {
+}
+
+fn sum(mistakes: usize) -> String {
+    match mistakes {
         1 => "1 mistake; nothing was changed".to_owned(),
         n => format!("{n} mistakes; nothing was changed"),
-    });
-    out
+    }
 }
 
 /// One mistake as miette draws it. The source is shown with its control characters escaped, so the place moves.
@@ -246,6 +315,6 @@ mod tests {
         let binary = dir.path().join("binary.yaml");
         fs::write(&binary, b"\xff\xfe").unwrap();
         assert!(matches!(read(&[binary]), Err(Error::NotText { .. })));
-        assert!(matches!(read(&[dir.path().into()]), Err(Error::Unreadable { .. })));
+        assert!(matches!(read(&[dir.path().into()]), Err(Error::Folder { .. })));
     }
 }

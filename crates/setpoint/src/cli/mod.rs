@@ -7,7 +7,7 @@ pub mod apply;
 pub mod args;
 pub mod client;
 mod commands;
-mod files;
+pub mod files;
 pub mod json;
 pub mod output;
 pub mod place;
@@ -23,7 +23,7 @@ pub mod wait;
 
 use std::process::ExitCode;
 
-pub use stay::{check_files, show_until_settled, tell_events, watch_status};
+pub use stay::{read_files, show_until_settled, tell_events, watch_status};
 
 const FAILED: u8 = 1;
 

@@ -148,10 +148,11 @@ impl Phases {
         }
         match (&self.bar, progress) {
             (Some(bar), progress) => {
+                // In this order: each may draw, and a phase's progress beside the name of the one before would be wrong.
+                bar.set_message(words.clone());
                 if let Some(progress) = progress {
                     bar.set_position(progress.into());
                 }
-                bar.set_message(words.clone());
                 bar.tick();
             }
             (None, Some(progress)) => self.lines.tell(&format!("{}: {words} ({progress}%)", self.service)),

@@ -103,7 +103,9 @@ fn value_name(arg: &Arg) -> String {
 
 /// `Example:` and indented lines become a block of code.
 fn code(example: &str) -> String {
-    let lines = example.lines().skip(1).map(|line| line.strip_prefix("  ").unwrap_or(line));
+    let beside = example.lines().next().and_then(|line| line.strip_prefix("Example: "));
+    let below = example.lines().skip(1).map(|line| line.strip_prefix("  ").unwrap_or(line));
+    let lines = beside.into_iter().chain(below);
     format!("```sh\n{}\n```", lines.collect::<Vec<_>>().join("\n"))
 }
 

@@ -10,7 +10,7 @@ use super::{
     args::{Format, Output},
     client::Client,
     commands::{self, logs, states},
-    files,
+    files::{self, Manifests},
     progress::Display,
     wait::{Awaited, Goal, wait},
 };
@@ -18,15 +18,17 @@ use super::{
 /// A deployment ends by itself; this only bounds how long its bar stays.
 const SHOWN_FOR: Millis = Millis::mins(60);
 
-/// Reads the files as `apply` will, for what is wrong with them alone.
-pub fn check_files(paths: &[PathBuf]) -> Result<(), apply::Error> {
-    Ok(files::read(paths).map(drop)?)
+/// Reads the files, and refuses what nobody could apply.
+pub fn read_files(paths: &[PathBuf]) -> Result<Manifests, apply::Error> {
+    let files = files::read(paths)?;
+    apply::check_contents(&files)?;
+    Ok(files)
 }
 
 /// Shows the phases of what was begun until each has its outcome, well or not: `up` stays in either case.
 pub async fn show_until_settled(client: &Client, applied: &Applied, display: &Display) {
-    let awaited: Vec<Awaited> =
-        applied.services.iter().map(|service| Awaited::of(service, Goal::Converged)).collect();
+    let changed = applied.services.iter().filter(|service| service.changed);
+    let awaited: Vec<Awaited> = changed.map(|service| Awaited::of(service, Goal::Converged)).collect();
     for failed in wait(client, &awaited, SHOWN_FOR, display).await {
         display.say(&failed.to_string());
         failed.log.iter().for_each(|line| display.say(&format!("    {line}")));

@@ -16,6 +16,13 @@ pub fn size() -> Option<Size> {
     Some(Size { width: size.ws_col, height: size.ws_row })
 }
 
+/// How many of the terminal's rows these lines fill; `None` when they are more than it has, or it does not say.
+pub fn rows(lines: &[String]) -> Option<usize> {
+    let size = size().filter(|size| size.width > 0)?;
+    let rows: usize = lines.iter().map(|line| line.chars().count().div_ceil(size.width.into()).max(1)).sum();
+    (rows < usize::from(size.height)).then_some(rows)
+}
+
 /// While it is held, each key goes through as it is pressed; dropped, the terminal is as it was.
 #[derive(Debug)]
 pub struct Raw(Termios);

@@ -163,6 +163,20 @@ impl Write for ChunkWriter {
     }
 }
 
+/// What a folder or an archive becomes, without sending it anywhere.
+pub fn look(path: &Path) -> Result<model::artifact::Artifact, BrokenArchive> {
+    let (mut file, is_folder) = open(path)?;
+    let taken = if is_folder {
+        content::artifact_of(path)
+    } else {
+        let unreadable = |source| BrokenArchive::Read { path: path.into(), source };
+        let scratch = tempfile::tempdir().map_err(unreadable)?;
+        let blobs = content::Blobs::open(scratch.path()).map_err(io::Error::other).map_err(unreadable)?;
+        content::intake::from_archive(&blobs, &mut file, None, &mut |_| {})
+    };
+    taken.map_err(|source| BrokenArchive::Pack { path: path.into(), source })
+}
+
 /// The digest of a folder's content that the server has already, so that it need not be sent. Whatever is in the way of
 /// that is told by the upload itself.
 pub async fn known(

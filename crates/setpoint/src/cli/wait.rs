@@ -181,10 +181,11 @@ impl Watch<'_> {
                     }
                 };
             };
+            let state = service.state;
             if is_reached(goal, &service) {
+                self.phases.waiting(&state.to_string());
                 return Ok(());
             }
-            let state = service.state;
             self.phases.waiting(&format!(
                 "{state}{}{}",
                 if service.message.is_empty() { "" } else { ": " },
@@ -209,9 +210,9 @@ impl Watch<'_> {
                 let failed =
                     service.instances.iter().filter(|i| !i.ready).map(|i| i.id.clone()).collect::<Vec<_>>();
                 let log = self.last_lines(&failed).await;
-                return Err(NotDone { log, ..self.not_done(format!("it is {state}: {}", service.message)) });
+                return Err(NotDone { log, ..self.not_done(so_it_is(&service)) });
             }
-            self.pause(&format!("it is {state}: {}", service.message)).await?;
+            self.pause(&lacks(goal, &service)).await?;
         }
     }
 
@@ -272,6 +273,38 @@ impl Watch<'_> {
     fn not_done(&self, message: String) -> NotDone {
         NotDone { message: format!("{}: {}", self.service, text::line(&message)), log: Vec::new() }
     }
+}
+
+fn so_it_is(service: &views::Service) -> String {
+    match service.message.as_str() {
+        "" => format!("it is {}", service.state),
+        message => format!("it is {}: {message}", service.state),
+    }
+}
+
+/// How it is, and what of the goal is missing.
+fn lacks(goal: &Goal, service: &views::Service) -> String {
+    let there = service.instances.len();
+    let wanted = service.replicas.desired;
+    let still =
+        |old: &&views::Instance| matches!(goal, Goal::Serving { instead_of } if instead_of.contains(&old.id));
+    let missing = match goal {
+        Goal::Active(_) => "its deployment shall be active".to_owned(),
+        Goal::Stopped => "it shall be stopped".to_owned(),
+        Goal::Gone => format!("it shall be gone, and has {there} instances still"),
+        Goal::Serving { .. } if service.instances.iter().any(|old| still(&old)) => {
+            let old: Vec<String> =
+                service.instances.iter().filter(still).map(|old| old.id.to_string()).collect();
+            format!("{} shall be replaced", old.join(", "))
+        }
+        Goal::Converged | Goal::Serving { .. } if there as u64 > u64::from(wanted) => {
+            format!("{wanted} instances are wanted, and {there} are there")
+        }
+        Goal::Converged | Goal::Serving { .. } => {
+            format!("{} of {wanted} are ready", service.replicas.ready)
+        }
+    };
+    format!("{}; {missing}", so_it_is(service))
 }
 
 /// Right after a request the server may still tell of the state before: what is too many counts as not yet.

@@ -19,6 +19,7 @@ use crate::cli::{
     self, apply,
     args::{self, LogFormat},
     client::Client,
+    files::Manifests,
     progress::{Display, TARGET},
 };
 
@@ -52,14 +53,14 @@ fn run_up(args: &args::Up) -> Result<(), Error> {
     let settings = settings::of(&args.role, args.api, args.edge)?;
     let data = args.role.data.folder()?;
     // A manifest that cannot be read starts nothing.
-    cli::check_files(&args.files)?;
+    let files = cli::read_files(&args.files)?;
     log(&settings)?;
     runtime()?.block_on(async {
         let mut ends = Ends::new()?;
         let running = local::start(Options::of(&settings, data, true)).await?;
         let client = Client::new(&format!("http://{}", running.api), Some(&running.token))?;
         let worked = tokio::select! {
-            worked = stay(&running, &client, args, settings.log.format) => worked,
+            worked = stay(&running, &client, args.prune, &files, settings.log.format) => worked,
             () = ends.wait() => Ok(()),
         };
         let workloads = if args.keep { Workloads::Keep } else { Workloads::Stop };
@@ -71,15 +72,21 @@ fn run_up(args: &args::Up) -> Result<(), Error> {
 }
 
 /// Declares the files, says `ready`, and shows what happens for as long as it is let.
-async fn stay(running: &Running, client: &Client, args: &args::Up, format: LogFormat) -> Result<(), Error> {
+async fn stay(
+    running: &Running,
+    client: &Client,
+    prune: bool,
+    files: &Manifests,
+    format: LogFormat,
+) -> Result<(), Error> {
     let display = match format {
         LogFormat::Text => Display::of_stderr(),
         LogFormat::Json => Display::logged(),
     };
     let before = running.control.store().latest_event_seq().await?;
-    if !args.files.is_empty() {
-        let options = apply::Options { prune: args.prune, display: display.clone() };
-        let outcome = apply::apply_files(client, &args.files, &options).await?;
+    if !files.services.is_empty() {
+        let options = apply::Options { prune, display: display.clone() };
+        let outcome = apply::apply_files(client, files, &options).await?;
         outcome.lines().iter().for_each(|line| display.say(line));
         ready(running)?;
         if std::io::stdout().is_terminal() {

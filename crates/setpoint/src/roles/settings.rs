@@ -188,7 +188,22 @@ pub fn of(role: &LongRunning, api: Option<SocketAddr>, edge: Option<SocketAddr>)
 
 fn told(error: &figment::Error) -> Error {
     let place = error.metadata.as_ref().map(origin).unwrap_or_default();
-    format!("settings{place}: {error}").into()
+    let line = line_of(error).map(|line| format!(", line {line}")).unwrap_or_default();
+    format!("settings{place}{line}: {error}").into()
+}
+
+/// Where the file names what is wrong.
+fn line_of(error: &figment::Error) -> Option<usize> {
+    let key = match &error.kind {
+        figment::error::Kind::UnknownField(name, _) => name,
+        _ => error.path.last()?,
+    };
+    let text = std::fs::read_to_string(error.metadata.as_ref()?.source.as_ref()?.file_path()?).ok()?;
+    let names = |line: &str| {
+        let rest = line.trim_start().trim_start_matches(['[', '"']).strip_prefix(key.as_str());
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    text.lines().position(names).map(|at| at + 1)
 }
 
 fn origin(metadata: &figment::Metadata) -> String {
@@ -268,7 +283,9 @@ mod tests {
     #[test]
     fn a_mistake_names_the_file_and_the_key() {
         let error = extract("[api]\nlisen = \"127.0.0.1:1\"\n").unwrap_err().to_string();
-        assert!(error.contains("lisen") && error.contains("s.toml"), "{error}");
+        assert!(error.contains("lisen") && error.contains("s.toml, line 2"), "{error}");
+        let error = extract("[api]\n\nlisten = 7400\n").unwrap_err().to_string();
+        assert!(error.contains("s.toml, line 3"), "{error}");
     }
 
     #[test]

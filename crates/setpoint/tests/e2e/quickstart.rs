@@ -34,29 +34,24 @@ fn the_first_command_of_the_readme_serves_a_site_and_two_replicas() {
 fn commands(readme: &str, heading: &str) -> Vec<String> {
     let behind = readme.split_once(heading).unwrap_or_else(|| panic!("no `{heading}`")).1;
     let block = behind.split("```").nth(1).unwrap();
-    let lines = block.lines().map(|line| line.split("  #").next().unwrap().trim().to_owned());
+    let lines = block.lines().map(|line| line.split("  # ").next().unwrap().trim().to_owned());
     lines.filter(|line| !line.is_empty()).collect()
 }
 
 #[test]
 fn the_ten_more_lines_of_the_readme_do_what_they_say() {
     let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
-    let lines = commands(&readme, "## Ten more lines");
+    let mut lines = commands(&readme, "## Ten more lines");
+    assert_eq!(lines.remove(0), "export PATH=\"$PWD/target/release:$PATH\"");
     assert_eq!(lines.len(), 10, "{lines:#?}");
-    let builder = setpoint().any_ports();
-    let (work, bin) = (builder.work(), builder.work().join("bin"));
-    let example = repository().join("examples");
-    let quickstart = std::fs::read_to_string(example.join("quickstart.yaml")).unwrap();
-    let site = example.join("site").to_str().unwrap().to_owned();
-    let changed =
-        quickstart.replace("./site", &site).replace("replicas: 2", "replicas: 2\n    env: { LOG: debug }");
-    assert!(changed.contains(&site) && changed.contains("LOG: debug"), "{quickstart}");
-    testkit::fixture::folder(&work, &[("app.yaml", &changed), ("public/index.html", "mine")]);
-    std::fs::create_dir(&bin).unwrap();
+    let bin = tempfile::tempdir().unwrap();
+    let bin = bin.path();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_setpoint"), bin.join("setpoint")).unwrap();
-    let setpoint = builder.arg("-f").arg(example.join("quickstart.yaml").to_str().unwrap()).start();
+    let example = repository().join("examples/quickstart.yaml");
+    let setpoint = setpoint().any_ports().arg("-f").arg(example.to_str().unwrap()).start();
     setpoint.wait_until_converged("docs");
     setpoint.wait_until_converged("api");
+    let deployed = std::fs::read_to_string(repository().join("examples/spa/index.html")).unwrap();
     // Other tests run the demo app as well: here, ours alone are found.
     let pids: Vec<String> = setpoint.workloads().iter().map(|workload| workload.pid.to_string()).collect();
     testkit::fixture::script(&bin.join("pgrep"), &format!("echo '{}'", pids.join("\n")));
@@ -66,7 +61,8 @@ fn the_ten_more_lines_of_the_readme_do_what_they_say() {
         // It would follow for ever.
         let line = if line.contains("events -f") { format!("timeout 2 {line}") } else { line.clone() };
         let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", &line]).current_dir(&work).env("PATH", &path).env("SETPOINT_DATA", setpoint.data());
+        shell.args(["-c", &line]).current_dir(repository()).env("PATH", &path);
+        shell.env("SETPOINT_DATA", setpoint.data()).env("SETPOINT_API", format!("http://{}", setpoint.api()));
         let output = testkit::command::bounded(shell);
         let fine = match line.as_str() {
             line if line.starts_with("timeout") => {
@@ -77,7 +73,7 @@ fn the_ten_more_lines_of_the_readme_do_what_they_say() {
         };
         assert!(fine, "{line}: {output:?}");
         if line.contains("deploy docs") {
-            assert_eq!(setpoint.get("docs.localhost", "/").text(), "mine");
+            assert_eq!(setpoint.get("docs.localhost", "/").text(), deployed);
         }
         if line.contains("kill -9") {
             setpoint.wait_for_event("instance.exited", &[]);
@@ -85,7 +81,8 @@ fn the_ten_more_lines_of_the_readme_do_what_they_say() {
         setpoint.wait_until_converged("api");
         setpoint.wait_until_converged("docs");
     }
-    assert_ne!(setpoint.get("docs.localhost", "/").text(), "mine", "the folder before it");
+    assert_ne!(setpoint.get("docs.localhost", "/").text(), deployed, "the folder before it");
+    setpoint.wait_until_converged("worker");
 }
 
 #[test]
@@ -147,24 +144,39 @@ fn a_terminal_shows_what_the_readme_shows_and_ctrl_c_ends_everything() {
     let lines = testkit::until("both services are in the table", SOON, || {
         raw.extend(told.try_iter().flatten());
         let lines = shown(&String::from_utf8_lossy(&raw));
-        let converged =
-            |name: &str| lines.iter().any(|line| line.starts_with(name) && line.contains("#1 active"));
-        (converged("default/docs ") && converged("default/api ")).then_some(lines)
+        let converged = |name: &str| {
+            lines.iter().any(|line| {
+                line.starts_with(name) && line.contains(" converged ") && line.contains("#1 active")
+            })
+        };
+        let instances = lines.iter().any(|line| line.starts_with("default.docs.0.0 "));
+        (converged("default/docs ") && converged("default/api ") && instances).then_some(lines)
     });
-    let all = lines.join("\n");
-    assert!(all.contains(&format!("ready api=http://{api} edge=http://{edge}")), "{all}");
-    let bar = |line: &&String| {
-        line.starts_with("default/api ") && line.contains("] ") && line.contains("% deployment #1: ")
-    };
-    assert!(lines.iter().any(|line| bar(&line)), "{all}");
+    // What is painted once stays painted: SINCE moves while nothing happens.
+    let painted = raw.len();
+    testkit::until("it is painted anew, in its place", SOON, || {
+        raw.extend(told.try_iter().flatten());
+        let more = String::from_utf8_lossy(&raw[painted..]).into_owned();
+        (more.contains("default.api.0.0") && more.contains("A\r\u{1b}[J")).then_some(())
+    });
+    assert!(!String::from_utf8_lossy(&raw).contains("\u{1b}[H"), "what stands above is not wiped");
     let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
-    let port = edge.port().to_string();
-    for line in lines.iter().filter(|line| line.starts_with("SERVICE ") || line.contains("#1 active")) {
-        // Ports are of another width.
-        let words: Vec<_> = line.split_whitespace().map(|word| word.replace(&port, "8080")).collect();
-        let is_there =
-            readme.lines().any(|known| known.split_whitespace().eq(words.iter().map(String::as_str)));
-        assert!(is_there, "the README does not show `{line}`");
+    let (api, edge) = (format!("{api}"), format!("{edge}"));
+    let port = edge.rsplit(':').next().unwrap();
+    let mut seen = lines.iter();
+    for line in
+        ["brings up a static site", "and then, for as long"].iter().flat_map(|from| commands(&readme, from))
+    {
+        // Ports are of another width, and of an instance no two starts tell the same but its name and how it is.
+        let known =
+            line.replace("127.0.0.1:7400", &api).replace("127.0.0.1:8080", &edge).replace("8080", port);
+        let count = if line.starts_with("default.") { 4 } else { usize::MAX };
+        let words = |line: &str| line.split_whitespace().take(count).map(str::to_owned).collect::<Vec<_>>();
+        assert!(
+            seen.any(|shown| words(shown) == words(&known)),
+            "`{known}` is not shown, or not in this order:\n{}",
+            lines.join("\n")
+        );
     }
     keys.write_all(b"\x03").unwrap();
     let ended = testkit::until("it has ended", SOON, || script.try_wait().unwrap());

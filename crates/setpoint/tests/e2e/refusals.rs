@@ -88,7 +88,7 @@ const BAD_MANIFESTS: &[(&str, &str, &[&str])] = &[
         "services:\n  a:\n    command: [sh]\n    domains: [x.localhost]\n  b:\n    command: [sh]\n    domains: [x.localhost]\n",
         &["x.localhost"],
     ),
-    ("a folder that is not there", "services:\n  a:\n    static: ./nowhere\n", &["nowhere"]),
+    ("a folder that is not there", "services:\n  a:\n    static: ./nowhere\n", &["app.yaml:3:13", "nowhere"]),
 ];
 
 #[test]
@@ -108,6 +108,58 @@ fn bad_manifests_name_their_place_and_change_nothing() {
         }
     }
     assert_eq!(setpoint.status(), before);
+}
+
+/// What is found only by those who look at the disk, at other services, at the machine: what is written beside
+/// `services`, where it is, and what the error must hold.
+const REFUSED: &[(&str, &str, &[&str])] = &[
+    ("static: ./notes.txt\n", "4:13", &["notes.txt", "unknown_format"]),
+    ("static:\n      archive: ./notes.txt\n", "5:16", &["notes.txt", "unknown_format"]),
+    ("static: ./linked\n", "4:13", &["link", "linked"]),
+    (
+        "static: ./other\n    domains:\n      - b.localhost\n      - api.localhost\n",
+        "7:9",
+        &["domain_taken", "default/api"],
+    ),
+    ("static: {path: ./other, webroot: ./www}\n", "4:38", &["webroot_taken", "index.html", "default/docs"]),
+    ("image: acme/web:1\n    network: host\n", "5:14", &["forbidden_by_policy", "containers.host_network"]),
+    (
+        "image: acme/web:1\n    volumes:\n      - a:/a\n      - /etc:/b\n",
+        "7:9",
+        &["forbidden_by_policy", "/etc"],
+    ),
+    ("image: acme/web:1\n", "4:12", &["no_engine"]),
+];
+
+#[test]
+fn what_is_refused_is_shown_where_the_file_says_it() {
+    let first = "services:\n  docs:\n    static: {path: ./site, webroot: ./www}\n  api:\n    command: [sleep, '100']\n    \
+                 domains: [api.localhost]\n    port: auto\n    health: {liveness: {exec: ['true']}}\n";
+    let setpoint = setpoint().env("DOCKER_HOST", "unix:///nowhere/docker.sock").start();
+    for site in ["site", "other", "linked"] {
+        fs::create_dir(setpoint.work().join(site)).unwrap();
+        fs::write(setpoint.work().join(site).join("index.html"), site).unwrap();
+    }
+    std::os::unix::fs::symlink("index.html", setpoint.work().join("linked/link.html")).unwrap();
+    fs::write(setpoint.work().join("notes.txt"), "no archive").unwrap();
+    assert_eq!(setpoint.apply(first, &[]).code, 0);
+    for (service, place, words) in REFUSED {
+        fs::write(setpoint.work().join("b.yaml"), format!("project: b\nservices:\n  x:\n    {service}"))
+            .unwrap();
+        for command in ["apply", "plan"] {
+            let output = setpoint.cli(&[command, "-f", "b.yaml"]);
+            assert_eq!(output.code, 1, "{service}: {output:?}");
+            for word in
+                [&format!("b.yaml:{place}"), "services.x."].iter().copied().chain(words.iter().copied())
+            {
+                assert!(output.stderr.contains(word), "{service}: `{word}` is not in {}", output.stderr);
+            }
+        }
+    }
+    let both = "services:\n  a:\n    static: ./nowhere\n  b:\n    static: ./nor-there\n";
+    fs::write(setpoint.work().join("b.yaml"), both).unwrap();
+    let output = setpoint.cli(&["plan", "--offline", "-f", "b.yaml"]);
+    assert!(output.stderr.contains("b.yaml:3:13") && output.stderr.contains("b.yaml:5:13"), "{output:?}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn an_archive_becomes_a_site() {
     assert_eq!(deploy(digest).status, 200);
     let site = bench.wait_for_state("default/docs", "converged");
     assert_eq!(site.urls, ["http://docs.localhost:8080"]);
-    assert!(site.instances[0].current && site.instances[0].folder.is_some());
+    assert!(site.instances[0].current == Some(true) && site.instances[0].folder.is_some());
     let without = bench.post("/api/v1/services/default/docs/scale", &json!({"replicas": 2}));
     assert_eq!((without.status, without.json()["field"].as_str()), (422, Some("services.docs.replicas")));
 }

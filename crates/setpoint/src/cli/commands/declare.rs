@@ -1,13 +1,14 @@
 //! `plan` and `apply`.
 
-use model::{NodeId, manifest::Declared, spec::Workload};
+use model::{NodeId, manifest::Declared};
 use server::views::{self, Applied, Planned, Plans};
 
 use super::{CHANGES, DONE, Error, changes::await_all};
 use crate::cli::{
     apply::{self, Options},
     args::{Apply, Plan},
-    files,
+    client,
+    files::{self, Manifests},
     json::Json,
     output,
     progress::Display,
@@ -18,7 +19,7 @@ use crate::cli::{
 pub async fn apply(args: &Apply) -> Result<u8, Error> {
     let client = args.connection.client()?;
     let options = Options { prune: args.prune, display: Display::of_stderr() };
-    let outcome = apply::apply_files(&client, &args.files, &options).await?;
+    let outcome = apply::apply_files(&client, &files::read(&args.files)?, &options).await?;
     if !output::document(&outcome.answer.json()?, args.output.format)? {
         outcome.lines().iter().try_for_each(|text| output::line(text))?;
     }
@@ -36,15 +37,16 @@ fn key_of(service: &views::AppliedService) -> model::ServiceKey {
 }
 
 pub async fn plan(args: &Plan) -> Result<u8, Error> {
-    let mut document = if args.offline { offline(args)? } else { online(args).await? };
+    let files = files::read(&args.files)?;
+    let mut document = if args.offline { offline(&files)? } else { online(args, &files).await? };
     let plans: Plans = document.read().map_err(encode)?;
-    let declared = if args.effective { files::read(&args.files)? } else { Vec::new() };
+    let declared = if args.effective { files.services.as_slice() } else { &[] };
     if args.effective {
-        document.set("effective", effective(&declared).map_err(encode)?);
+        document.set("effective", effective(declared).map_err(encode)?);
     }
     if !output::document(&document, args.output.format)? {
         plans.services.iter().flat_map(lines).try_for_each(|text| output::line(&text))?;
-        for service in &declared {
+        for service in declared {
             print_effective(service)?;
         }
     }
@@ -52,42 +54,25 @@ pub async fn plan(args: &Plan) -> Result<u8, Error> {
     Ok(if changes { CHANGES } else { DONE })
 }
 
-async fn online(args: &Plan) -> Result<Json, Error> {
+async fn online(args: &Plan, files: &Manifests) -> Result<Json, Error> {
     let client = args.connection.client()?;
-    let options = Options { prune: args.prune, display: Display::of_stderr() };
-    Ok(apply::plan_files(&client, &args.files, &options).await?.json()?)
+    match apply::plan_files(&client, files, args.prune).await {
+        Err(apply::Error::Client(absent @ client::Error::NotThere { .. })) => {
+            Err(Error::Said(format!("{absent}; `setpoint plan --offline` decides without one")))
+        }
+        answer => Ok(answer?.json()?),
+    }
 }
 
 /// Decided here, from a world with one empty node.
-fn offline(args: &Plan) -> Result<Json, Error> {
-    let declared = files::read(&args.files)?;
-    let services = declared.iter().map(with_content).collect::<Result<Vec<_>, Error>>()?;
+fn offline(files: &Manifests) -> Result<Json, Error> {
+    let views::Apply { services, entries, .. } = apply::described(files, false)?;
     let node: NodeId =
         "local".parse().map_err(|error: model::id::InvalidId| Error::Said(error.to_string()))?;
-    let planned = server::plan_offline(&services, &node, text::now());
-    let planned = planned.map_err(|error| Error::Said(text::lines(&error.to_string())))?;
+    let planned = server::plan_offline(&services, &entries, &node, text::now());
+    let planned =
+        planned.map_err(|problem| apply::refused(files, client::Error::Refused(Box::new(problem))))?;
     Json::of(&Plans { services: planned }).map_err(|error| encode(error).into())
-}
-
-/// A site's content is read for its digest, into a folder that is gone afterwards.
-fn with_content(service: &Declared) -> Result<views::Declared, Error> {
-    let mut spec = service.spec.clone();
-    let source = apply::local_source(service);
-    if let (Workload::Site(site), Some(path)) = (&mut spec.workload, source) {
-        let failed = |error: &dyn std::fmt::Display| {
-            Error::Said(text::line(&format!("{}: {}: {error}", service.key, path.display())))
-        };
-        let scratch = tempfile::tempdir().map_err(|error| failed(&error))?;
-        let blobs = content::Blobs::open(scratch.path()).map_err(|error| failed(&error))?;
-        let artifact = if path.is_dir() {
-            content::intake::from_folder(&blobs, &path, &mut |_| {})
-        } else {
-            let mut file = std::fs::File::open(&path).map_err(|error| failed(&error))?;
-            content::intake::from_archive(&blobs, &mut file, None, &mut |_| {})
-        };
-        site.artifact = Some(artifact.map_err(|error| failed(&error))?.digest());
-    }
-    Ok(views::Declared { key: service.key.clone(), spec })
 }
 
 fn encode(error: serde_json::Error) -> output::Error {

@@ -63,6 +63,10 @@ pub async fn events(args: &Events) -> Result<u8, Error> {
     let filter = args.service.as_ref().map(|service| format!("&service={}", encode(&service.to_string())));
     let filter = filter.unwrap_or_default();
     let mut after = past(&client, &filter, args.output.format).await?;
+    if let (0, Some(service)) = (after, &args.service) {
+        // Nothing is recorded of it: it may be that there is no such service.
+        client.get(&format!("/services/{service}")).await?;
+    }
     let format = args.output.format;
     if !args.follow {
         return Ok(DONE);

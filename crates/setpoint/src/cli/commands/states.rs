@@ -8,10 +8,10 @@ use tokio::time::sleep;
 
 use super::{DONE, Error};
 use crate::cli::{
-    args::{Drift, Gc, Output, Stats, Status},
+    args::{Drift, Format, Gc, Output, Stats, Status},
     client::{Answer, Client, encode},
     output::{self, Table, Tone, or_dash},
-    text,
+    terminal, text,
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -48,14 +48,19 @@ pub struct View {
 pub async fn watch(client: &Client, path: &str, args: &View) -> Result<u8, Error> {
     let mut before: Option<Services> = None;
     let mut gone = false;
+    let mut drawn = Drawn::default();
     loop {
         match client.get(path).await {
             Ok(answer) => {
                 let now: Services = answer.view()?;
                 if std::mem::take(&mut gone) {
                     eprintln!("{} answers again", client.url());
+                    drawn = Drawn::default();
                 }
-                if before.as_ref() != Some(&now) {
+                if args.output.format == Format::Table && std::io::stdout().is_terminal() {
+                    drawn.draw(&now, args.whole)?;
+                    before = Some(now);
+                } else if before.as_ref() != Some(&now) {
                     let shown = before.as_ref().map(|before| before.services.as_slice()).unwrap_or_default();
                     show_change(&answer, shown, &now, args)?;
                     before = Some(now);
@@ -73,15 +78,31 @@ pub async fn watch(client: &Client, path: &str, args: &View) -> Result<u8, Error
     }
 }
 
+/// What a live view has drawn on a terminal, and draws anew in its place: what stands above stays.
+#[derive(Debug, Default)]
+struct Drawn(Vec<String>);
+
+impl Drawn {
+    fn draw(&mut self, now: &Services, whole: bool) -> Result<(), Error> {
+        let plain = lines(now, whole, false);
+        if plain == self.0 {
+            return Ok(());
+        }
+        let back = match (self.0.is_empty(), terminal::rows(&self.0)) {
+            (true, _) => String::new(),
+            (false, Some(rows)) => format!("\x1b[{rows}A\r\x1b[J"),
+            (false, None) => "\x1b[H\x1b[J".into(),
+        };
+        let shown = lines(now, whole, text::coloured(&std::io::stdout())).join("\n");
+        self.0 = plain;
+        Ok(output::line(&format!("{back}{shown}"))?)
+    }
+}
+
 fn show_change(answer: &Answer, before: &[Service], now: &Services, args: &View) -> Result<(), Error> {
     let services = &now.services;
     if output::document(&answer.json()?, args.output.format)? {
         return Ok(());
-    }
-    if std::io::stdout().is_terminal() {
-        let drawn = lines(now, args.whole, text::coloured(&std::io::stdout())).join("\n");
-        // Home, then clear to the end: less flicker than clearing first.
-        return Ok(output::line(&format!("\x1b[H\x1b[J{drawn}"))?);
     }
     for service in services.iter().filter(|service| !before.contains(service)) {
         let (subject, ready) = (name(service), ready(service));
