@@ -121,7 +121,7 @@ impl Brain {
         match loaded {
             None => self.forget(key),
             Some(Loaded::Read(row)) => self.put(world_of(*row)),
-            Some(Loaded::Unreadable { cause, .. }) => self.quarantine(key, cause),
+            Some(Loaded::Unreadable { cause, plan, .. }) => self.quarantine(key, cause, plan),
             Some(Loaded::Nameless { text, cause }) => self.incomplete = Some(format!("{text}: {cause}")),
         }
     }
@@ -133,11 +133,13 @@ impl Brain {
     }
 
     /// It is there and cannot be read: what is known of it stays, and nothing is decided.
-    fn quarantine(&mut self, key: &ServiceKey, cause: String) {
+    fn quarantine(&mut self, key: &ServiceKey, cause: String, plan: Option<Box<ServicePlan>>) {
         let since = self.snapshot.now;
         let mut world = match self.snapshot.worlds.get(key) {
             Some(world) => (**world).clone(),
-            None => absent(key, Floor::default()),
+            None => {
+                World { plan: plan.map(|plan| *plan).unwrap_or_default(), ..absent(key, Floor::default()) }
+            }
         };
         world.service = Knowledge::Unknown { since, cause };
         self.put(world);

@@ -18,7 +18,7 @@ use model::{
     observation::Observation,
     route::{EdgeReport, RouteTable},
 };
-use store::{Loaded, Store, StoreError};
+use store::{Store, StoreError};
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -342,11 +342,7 @@ impl Shared {
 
     /// Reads one service again and takes it in, so that what was just written is what is shown.
     pub async fn reload(&self, key: &ServiceKey) -> Result<(), StoreError> {
-        let loaded = match self.store.load(key).await {
-            Ok(row) => row.map(|row| Loaded::Read(Box::new(row))),
-            Err(StoreError::Unreadable { cause, .. }) => Some(Loaded::Unreadable { key: key.clone(), cause }),
-            Err(error) => return Err(error),
-        };
+        let loaded = self.store.look(key).await?;
         self.brain().take_row(key, loaded);
         Ok(())
     }

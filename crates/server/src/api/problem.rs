@@ -75,6 +75,13 @@ impl Problem {
         self
     }
 
+    fn unreadable(message: String) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unreadable", message).help(
+            "what runs and is served stays as it is; stop Setpoint and put the last good backup in place with \
+             `setpoint restore FILE --force`, which moves the data folder aside and deletes nothing",
+        )
+    }
+
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.said.help = Some(help.into());
         self
@@ -169,7 +176,7 @@ impl From<Refused> for Problem {
         let (code, message) = (refused.code(), refused.to_string());
         match refused {
             Refused::NotDeclared(_) | Refused::NoSuchDeployment { .. } => Self::not_found(code, message),
-            Refused::Unreadable(..) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message),
+            Refused::Unreadable(..) => Self::unreadable(message),
             Refused::OwnedByAnother { .. }
             | Refused::NoEarlierRelease(_)
             | Refused::NeverActive(_)
@@ -213,9 +220,7 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Full { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", message),
             StoreError::Busy { .. } => Self::unavailable("store_busy", message),
-            StoreError::Unreadable { .. } => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unreadable", message)
-            }
+            StoreError::Unreadable { .. } => Self::unreadable(message),
             StoreError::Failed { .. } => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", message)
             }

@@ -86,6 +86,11 @@ fn what_cannot_be_read_is_unknown_and_left_alone_and_the_others_go_on() {
         setpoint.restart();
         let unknown = setpoint.wait_until_state("api", "unknown");
         assert!(unknown["message"].as_str().unwrap().contains("read"), "{what}: {unknown:#}");
+        assert_eq!(
+            setpoint.get("api.localhost", VERSION).text().trim(),
+            "one-of-api",
+            "{what}: it is served"
+        );
         // The other one is held, healed and changed.
         let next = format!("w{number}");
         let victim = pids(&setpoint.wait_until_converged("web"))[0];
@@ -102,6 +107,7 @@ fn what_cannot_be_read_is_unknown_and_left_alone_and_the_others_go_on() {
             let refused = setpoint.cli(command);
             assert_eq!(refused.code, 1, "{what}: {refused:?}");
             assert!(refused.stderr.contains("read"), "{what}: {refused:?}");
+            assert!(refused.stderr.contains("setpoint restore"), "{what}: it says what to do: {refused:?}");
         }
         setpoint.ok(&["reconcile"]);
         assert!(setpoint.ok(&["explain", "api"]).contains("read"), "{what}");
