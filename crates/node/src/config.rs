@@ -58,11 +58,16 @@ impl Default for LogLimits {
     }
 }
 
+/// The node's own part of a data folder.
+pub(crate) fn folder(data: &std::path::Path) -> PathBuf {
+    data.join("node")
+}
+
 impl Config {
     /// The defaults below one data folder.
     pub fn new(data: &std::path::Path, cluster: ClusterId, node: NodeId, setpoint_exe: PathBuf) -> Self {
         Self {
-            data: data.join("node"),
+            data: folder(data),
             sites: data.join("sites"),
             blobs: data.join("blobs"),
             cluster,

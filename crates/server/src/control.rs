@@ -211,6 +211,11 @@ impl Control {
         self.take_in(|brain| brain.observe(observation));
     }
 
+    /// Whether a node took its assignment; `Some`: why not.
+    pub fn assigned(&self, node: &NodeId, refused: Option<String>) {
+        self.0.brain().set_refusal(node, refused);
+    }
+
     /// An edge's whole report.
     pub fn hear(&self, report: EdgeReport) {
         self.take_in(|brain| brain.hear(report));

@@ -24,12 +24,18 @@ pub async fn health() -> Json<Value> {
 pub async fn ready(State(api): State<Api>) -> Result<Json<Value>, Problem> {
     let not = |message: String| Err(Problem::unavailable("not_ready", message));
     let incomplete = api.control.with_brain(|brain| brain.incomplete.clone());
+    let refusal = api.control.with_brain(|brain| {
+        brain.refusals().next().map(|(node, why)| format!("node {node} does not take its assignment: {why}"))
+    });
     let stats = api.control.pass_stats();
     if !api.control.is_leader() {
         return not("another Setpoint leads".into());
     }
     if let Some(cause) = incomplete {
         return not(format!("the store holds a row that cannot be read: {cause}"));
+    }
+    if let Some(refusal) = refusal {
+        return not(refusal);
     }
     match stats.last_at {
         None => not("the first pass has not gone through yet".into()),

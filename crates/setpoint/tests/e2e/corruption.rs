@@ -173,6 +173,32 @@ fn a_database_that_is_none_is_refused_and_nothing_is_touched() {
     setpoint.stop_after_keep();
 }
 
+#[test]
+fn a_store_that_is_gone_beside_the_nodes_ledger_is_refused_and_nothing_is_touched() {
+    let mut setpoint = started();
+    let before = setpoint.workloads();
+    let database = end(&mut setpoint);
+    let whole = fs::read(&database).unwrap();
+    for empty in [true, false] {
+        fs::remove_file(&database).unwrap();
+        if empty {
+            fs::write(&database, "").unwrap();
+        }
+        let failed = setpoint.start().unwrap_err();
+        assert_eq!(failed.status.and_then(|status| status.code()), Some(1), "{failed:?}");
+        for told in ["setpoint.db", "setpoint restore", "node.lost", "identity.json"] {
+            assert!(failed.stderr.contains(told), "it says what to do ({told}): {}", failed.stderr);
+        }
+        assert_eq!(database.exists(), empty, "no store is made");
+        assert_eq!(setpoint.workloads(), before);
+        fs::write(&database, &whole).unwrap();
+    }
+    setpoint.restart();
+    setpoint.wait_until_converged("api");
+    assert_eq!(setpoint.workloads(), before);
+    setpoint.stop_after_keep();
+}
+
 /// What a power loss leaves: files empty, half written or full of zeros, and another boot id.
 #[test]
 fn torn_files_of_the_nodes_ledger_after_a_reboot_cost_a_restart_and_no_more() {
