@@ -184,6 +184,7 @@ impl Instance {
                 current: false,
                 busy: None,
                 away: None,
+                unstarted: None,
             },
             assigned: Arc::clone(assigned),
             release: assigned.release,
