@@ -412,21 +412,8 @@ impl Shared {
         stats.trouble.as_deref() != Some(message)
     }
 
-    pub fn note_pass(&self, took: Duration, result: Result<reconcile::PassSummary, String>) {
+    pub fn note_pass(&self, took: Duration, outcome: reconcile::Outcome) {
         let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.passes += 1;
-        stats.last_at = Some((self.clock)());
-        stats.last_took = took;
-        stats.durations.observe(took);
-        match result {
-            Ok(summary) => {
-                stats.last = summary;
-                stats.trouble = None;
-            }
-            Err(trouble) => {
-                stats.errors += 1;
-                stats.trouble = Some(trouble);
-            }
-        }
+        stats.note((self.clock)(), took, outcome);
     }
 }
