@@ -62,7 +62,9 @@ pub fn route_table<'a>(revision: RouteRevision, worlds: impl IntoIterator<Item =
     for world in worlds {
         if world.service.is_unknown() {
             table.held.insert(world.key.clone());
-        } else if let Some(route) = &world.plan.route {
+        }
+        // Where it was last led, also for what cannot be read: an edge that has just started has nothing to keep.
+        if let Some(route) = &world.plan.route {
             table.services.insert(world.key.clone(), Arc::clone(route));
         }
     }

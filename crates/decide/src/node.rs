@@ -32,6 +32,8 @@ pub struct Local {
     /// Since when its runtime (the engine of a container) does not answer. Nothing can be done then, and nothing is
     /// known but what was seen without it.
     pub away: Option<Timestamp>,
+    /// Why its last start came to nothing, until one comes to something; a whole sentence.
+    pub unstarted: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,9 +139,10 @@ pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step 
 }
 
 fn under_way(busy: Busy, local: &Local) -> Step {
+    let why = || local.unstarted.clone().unwrap_or_default();
     match busy {
-        Busy::Installing => Step::rest(State::Installing, ""),
-        Busy::Starting => Step::rest(State::Starting, ""),
+        Busy::Installing => Step::rest(State::Installing, why()),
+        Busy::Starting => Step::rest(State::Starting, why()),
         Busy::Stopping { since } => Step::rest(State::Stopping { since }, ""),
         Busy::Updating => match &local.run {
             Run::Alive { health } => alive(health),
@@ -184,7 +187,10 @@ fn surplus(local: &Local, now: Timestamp) -> Step {
 fn retry_install(assigned: &Assigned, local: &Local, failed: Timestamp, why: &str, now: Timestamp) -> Step {
     let attempts = local.attempts.floor(&assigned.attempts);
     match retry::after_end(&assigned.restart, &attempts, None, failed, now) {
-        Verdict::Now(attempts) => Step::act(Operation::Install { attempts }, State::Installing),
+        Verdict::Now(attempts) => {
+            let step = Step::act(Operation::Install { attempts }, State::Installing);
+            Step { message: why.to_owned(), ..step }
+        }
         verdict => not_yet(verdict, why.to_owned()),
     }
 }
@@ -205,7 +211,7 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
             State::Unknown { since: *since },
             "cannot tell whether it lives, so none is started beside it",
         ),
-        Run::NotStarted => first_start(assigned, attempts, now),
+        Run::NotStarted => first_start(assigned, attempts, local.unstarted.as_deref(), now),
         Run::Ended { started, exit } => {
             // The planted bug that the simulator must find: an end while Setpoint itself was being restarted begins the
             // count anew, whatever the assignment says that was counted.
@@ -228,10 +234,15 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
 }
 
 /// Not an attempt, but the ones already counted for its slot and release still bind it.
-fn first_start(assigned: &Assigned, attempts: Attempts, now: Timestamp) -> Step {
+fn first_start(assigned: &Assigned, attempts: Attempts, unstarted: Option<&str>, now: Timestamp) -> Step {
     match retry::spent(&assigned.restart, &attempts, now) {
-        Some(until) => not_yet(Verdict::Spent { until: Some(until) }, "it kept dying".into()),
-        None => Step::act(Operation::Restart { attempts }, State::Starting),
+        Some(until) => {
+            not_yet(Verdict::Spent { until: Some(until) }, unstarted.unwrap_or("it kept dying").into())
+        }
+        None => Step {
+            message: unstarted.unwrap_or_default().into(),
+            ..Step::act(Operation::Restart { attempts }, State::Starting)
+        },
     }
 }
 

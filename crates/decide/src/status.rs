@@ -171,6 +171,9 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
     if let Some(alert) = alerts.first() {
         return (Degraded, alert.to_string());
     }
+    if let Some(drift) = monitor::first_drift(world) {
+        return (Degraded, drift.to_string());
+    }
     (Converged, String::new())
 }
 

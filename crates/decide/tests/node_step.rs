@@ -45,6 +45,7 @@ fn site() -> (Assigned, Local) {
         current: true,
         busy: None,
         away: None,
+        unstarted: None,
     };
     (assigned, local)
 }
@@ -71,6 +72,25 @@ fn what_could_not_be_installed_says_so_in_its_own_words() {
     let step = step(Some(&assigned), &local, Timestamp(2));
     assert!(step.state.is_failed());
     assert_eq!(step.message, "the program `x` does not exist");
+}
+
+/// Its files were put in place again, so that nothing but the start itself is left to have failed.
+#[test]
+fn what_could_not_be_started_says_so_between_its_attempts_and_after_them() {
+    let (mut assigned, local) = site();
+    let mut content = (*assigned.content).clone();
+    content.workload =
+        Workload::Container(model::container::Container::new("registry.local/boxed:1".parse().unwrap()));
+    assigned.content = Arc::new(content);
+    let why = "`x` cannot be run: its working directory /nope";
+    let local = Local { unstarted: Some(why.into()), ..local };
+    let spent = Attempts { at: vec![Timestamp(1); 5], fast_crashes: 5, total: 5 };
+    let (between, at_it) = (local.clone(), Local { busy: Some(Busy::Starting), ..local.clone() });
+    let after = Local { attempts: spent, ..local };
+    for (local, failed) in [(between, false), (at_it, false), (after, true)] {
+        let step = step(Some(&assigned), &local, Timestamp(2));
+        assert_eq!((step.message.as_str(), step.state.is_failed()), (why, failed), "{local:?}");
+    }
 }
 
 /// An engine refuses to stop a container that is to be started anew: it lives on and answers again.

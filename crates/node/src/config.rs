@@ -61,6 +61,11 @@ impl Default for LogLimits {
 /// Where an engine is that nobody has named.
 pub const USUAL_ENGINE: &str = "unix:///var/run/docker.sock";
 
+/// The node's own part of a data folder.
+pub(crate) fn folder(data: &std::path::Path) -> PathBuf {
+    data.join("node")
+}
+
 impl Config {
     /// Whether somebody said where the engine is: then there is one, also before the first container.
     pub fn names_engine(&self) -> bool {
@@ -70,7 +75,7 @@ impl Config {
     /// The defaults below one data folder.
     pub fn new(data: &std::path::Path, cluster: ClusterId, node: NodeId, setpoint_exe: PathBuf) -> Self {
         Self {
-            data: data.join("node"),
+            data: folder(data),
             sites: data.join("sites"),
             blobs: data.join("blobs"),
             cluster,

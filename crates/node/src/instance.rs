@@ -54,6 +54,8 @@ pub struct Instance {
     pub failures: u32,
     /// What the last failed operation said.
     pub trouble: Option<String>,
+    /// Why its last start came to nothing, until one comes to something.
+    pub unstarted: Option<String>,
     pub last_lines: LastLines,
     /// Ends the pause after a failure.
     pub hurry: Arc<Notify>,
@@ -135,6 +137,7 @@ impl Instance {
             prepared: None,
             failures: 0,
             trouble: None,
+            unstarted: None,
             hurry: Arc::default(),
             unwanted: Arc::default(),
             last_lines: LastLines::default(),
@@ -239,6 +242,7 @@ impl Instance {
                 || (self.state.switched && !site::corrects(&self.assigned.drift, "site/current")),
             busy: self.busy,
             away: self.away.as_ref().map(|(since, _)| *since),
+            unstarted: self.unstarted.clone(),
         };
         node::step(self.wanted.then_some(&*self.assigned), &local, now)
     }

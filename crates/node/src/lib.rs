@@ -29,6 +29,6 @@ pub use config::{Config, LogLimits};
 pub use container::registry::Unresolved;
 pub use content_source::{ContentSource, Unavailable};
 pub use handle::{Node, StartError};
-pub use ledger::{AssignError, Error as LedgerError};
+pub use ledger::{Acceptor, AssignError, Error as LedgerError};
 pub use logs::Error as LogError;
 pub use session::Error as SessionError;

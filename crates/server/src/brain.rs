@@ -46,6 +46,8 @@ pub struct Brain {
     /// Deployments that have ended since the start, by how, with the time that they took.
     ended: BTreeMap<Outcome, Histogram>,
     drains: BTreeMap<NodeId, Drain>,
+    /// Nodes that do not take what they are assigned, and why.
+    refusals: BTreeMap<NodeId, String>,
     /// Some row does not even say whose it is: nothing may be published, because something would be missing.
     pub incomplete: Option<String>,
 }
@@ -71,6 +73,7 @@ impl Brain {
             dirty: BTreeSet::new(),
             ended: Outcome::ALL.map(|outcome| (outcome, Histogram::new(counting::DEPLOYMENTS))).into(),
             drains: BTreeMap::new(),
+            refusals: BTreeMap::new(),
             incomplete: None,
         }
     }
@@ -90,6 +93,22 @@ impl Brain {
 
     pub fn drain_of(&self, node: &NodeId) -> Option<&Drain> {
         self.drains.get(node)
+    }
+
+    /// Takes in whether a node took its assignment; `Some`: why not.
+    pub fn set_refusal(&mut self, node: &NodeId, why: Option<String>) {
+        match why {
+            Some(why) => self.refusals.insert(node.clone(), why),
+            None => self.refusals.remove(node),
+        };
+    }
+
+    pub fn refusal(&self, node: &NodeId) -> Option<&String> {
+        self.refusals.get(node)
+    }
+
+    pub fn refusals(&self) -> impl Iterator<Item = (&NodeId, &String)> {
+        self.refusals.iter()
     }
 
     pub fn world(&self, key: &ServiceKey) -> Option<&Arc<World>> {
@@ -121,7 +140,7 @@ impl Brain {
         match loaded {
             None => self.forget(key),
             Some(Loaded::Read(row)) => self.put(world_of(*row)),
-            Some(Loaded::Unreadable { cause, .. }) => self.quarantine(key, cause),
+            Some(Loaded::Unreadable { cause, plan, .. }) => self.quarantine(key, cause, plan),
             Some(Loaded::Nameless { text, cause }) => self.incomplete = Some(format!("{text}: {cause}")),
         }
     }
@@ -133,11 +152,13 @@ impl Brain {
     }
 
     /// It is there and cannot be read: what is known of it stays, and nothing is decided.
-    fn quarantine(&mut self, key: &ServiceKey, cause: String) {
+    fn quarantine(&mut self, key: &ServiceKey, cause: String, plan: Option<Box<ServicePlan>>) {
         let since = self.snapshot.now;
         let mut world = match self.snapshot.worlds.get(key) {
             Some(world) => (**world).clone(),
-            None => absent(key, Floor::default()),
+            None => {
+                World { plan: plan.map(|plan| *plan).unwrap_or_default(), ..absent(key, Floor::default()) }
+            }
         };
         world.service = Knowledge::Unknown { since, cause };
         self.put(world);

@@ -18,7 +18,7 @@ use model::{
     observation::Observation,
     route::{EdgeReport, RouteTable},
 };
-use store::{Loaded, Store, StoreError};
+use store::{Store, StoreError};
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -213,6 +213,11 @@ impl Control {
         self.take_in(|brain| brain.observe(observation));
     }
 
+    /// Whether a node took its assignment; `Some`: why not.
+    pub fn assigned(&self, node: &NodeId, refused: Option<String>) {
+        self.0.brain().set_refusal(node, refused);
+    }
+
     /// An edge's whole report.
     pub fn hear(&self, report: EdgeReport) {
         self.take_in(|brain| brain.hear(report));
@@ -344,11 +349,7 @@ impl Shared {
 
     /// Reads one service again and takes it in, so that what was just written is what is shown.
     pub async fn reload(&self, key: &ServiceKey) -> Result<(), StoreError> {
-        let loaded = match self.store.load(key).await {
-            Ok(row) => row.map(|row| Loaded::Read(Box::new(row))),
-            Err(StoreError::Unreadable { cause, .. }) => Some(Loaded::Unreadable { key: key.clone(), cause }),
-            Err(error) => return Err(error),
-        };
+        let loaded = self.store.look(key).await?;
         self.brain().take_row(key, loaded);
         Ok(())
     }
@@ -413,21 +414,8 @@ impl Shared {
         stats.trouble.as_deref() != Some(message)
     }
 
-    pub fn note_pass(&self, took: Duration, result: Result<reconcile::PassSummary, String>) {
+    pub fn note_pass(&self, took: Duration, outcome: reconcile::Outcome) {
         let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        stats.passes += 1;
-        stats.last_at = Some((self.clock)());
-        stats.last_took = took;
-        stats.durations.observe(took);
-        match result {
-            Ok(summary) => {
-                stats.last = summary;
-                stats.trouble = None;
-            }
-            Err(trouble) => {
-                stats.errors += 1;
-                stats.trouble = Some(trouble);
-            }
-        }
+        stats.note((self.clock)(), took, outcome);
     }
 }

@@ -154,16 +154,16 @@ async fn settle(shared: &Shared, full: bool) {
     loop {
         let began = Instant::now();
         let result = pass(shared, full).await;
-        note_failed(shared, result.as_ref().err());
-        shared.note_pass(
-            began.elapsed(),
-            result.as_ref().map(|pass| pass.summary).map_err(ToString::to_string),
-        );
+        let outcome = Outcome::of(&result);
+        note_failed(shared, &outcome);
+        shared.note_pass(began.elapsed(), outcome);
         full = false;
         match result {
             Ok(Pass { settled: true, .. }) => return,
             Ok(_) => {}
-            Err(PassError::Commit(CommitError::Conflict { .. } | CommitError::StaleGeneration { .. })) => {}
+            Err(PassError::Commit(
+                error @ (CommitError::Conflict { .. } | CommitError::StaleGeneration { .. }),
+            )) => tracing::debug!(%error, "a pass came too late and is made again"),
             Err(PassError::Commit(error @ CommitError::StaleTerm { .. })) => {
                 tracing::error!(%error, "another Setpoint leads; this one stops deciding");
                 shared.stop();
@@ -179,18 +179,54 @@ async fn settle(shared: &Shared, full: bool) {
     }
 }
 
-/// A pass that cannot be carried out is tried again and again; it counts once. One that came too late has not failed.
-fn note_failed(shared: &Shared, error: Option<&PassError>) {
-    let trouble = match error {
-        None
-        | Some(PassError::Commit(CommitError::Conflict { .. } | CommitError::StaleGeneration { .. })) => {
-            return;
+/// How a pass counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Through(PassSummary),
+    /// Something was written while it was decided: it is made again and has not failed.
+    Late,
+    Failed(String),
+}
+
+impl Outcome {
+    fn of(result: &Result<Pass, PassError>) -> Self {
+        match result {
+            Ok(pass) => Self::Through(pass.summary),
+            Err(PassError::Commit(CommitError::Conflict { .. } | CommitError::StaleGeneration { .. })) => {
+                Self::Late
+            }
+            Err(error @ (PassError::Store(_) | PassError::Commit(_) | PassError::Objection(_))) => {
+                Self::Failed(error.to_string())
+            }
         }
-        Some(error @ (PassError::Store(_) | PassError::Commit(_) | PassError::Objection(_))) => {
-            error.to_string()
+    }
+}
+
+impl PassStats {
+    pub(crate) fn note(&mut self, at: Timestamp, took: Duration, outcome: Outcome) {
+        self.passes += 1;
+        self.last_at = Some(at);
+        self.last_took = took;
+        self.durations.observe(took);
+        match outcome {
+            Outcome::Through(summary) => {
+                self.last = summary;
+                self.trouble = None;
+            }
+            Outcome::Late => {}
+            Outcome::Failed(trouble) => {
+                self.errors += 1;
+                self.trouble = Some(trouble);
+            }
         }
-    };
-    if shared.is_new_trouble(&trouble) {
+    }
+}
+
+/// A pass that cannot be carried out is tried again and again; it is told once.
+fn note_failed(shared: &Shared, outcome: &Outcome) {
+    if let Outcome::Failed(trouble) = outcome
+        && shared.is_new_trouble(trouble)
+    {
         shared.untold().add(Tally { failed: 1, ..Tally::default() });
     }
 }
@@ -470,5 +506,32 @@ impl Shared {
             CommitError::StaleGeneration { .. } | CommitError::StaleRoutes { .. } => pending.all = true,
             _ => pending.keys.extend(plan.decisions.iter().map(|d| d.key.clone())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Generation, RouteRevision};
+
+    use super::*;
+
+    fn counted(stats: &mut PassStats, error: impl Into<PassError>) -> u64 {
+        stats.note(Timestamp(1), Duration::ZERO, Outcome::of(&Err(error.into())));
+        stats.errors
+    }
+
+    #[test]
+    fn a_pass_that_came_too_late_is_no_error_and_one_that_failed_is() {
+        let mut stats = PassStats::default();
+        let late = CommitError::StaleGeneration { asked: Generation(1), next: Generation(2) };
+        assert_eq!(counted(&mut stats, late), 0);
+        assert_eq!((stats.passes, stats.trouble.is_some()), (1, false));
+        let stale = CommitError::StaleRoutes { asked: RouteRevision(1), stored: RouteRevision(2) };
+        assert_eq!(counted(&mut stats, stale), 1);
+        assert_eq!(counted(&mut stats, StoreError::Full { cause: "test".into() }), 2);
+        assert!(stats.trouble.is_some());
+        let through = Outcome::Through(PassSummary::default());
+        stats.note(Timestamp(2), Duration::ZERO, through);
+        assert_eq!((stats.errors, stats.trouble), (2, None));
     }
 }

@@ -45,6 +45,8 @@ pub enum Loaded {
     Unreadable {
         key: ServiceKey,
         cause: String,
+        /// What was last decided about it, where that much can be read.
+        plan: Option<Box<ServicePlan>>,
     },
     /// Rows that are there and do not even say whose they are: any service may miss something.
     Nameless {
@@ -124,10 +126,24 @@ const ONE: Queries = Queries {
 const FLOOR: &str = "SELECT CASE WHEN service IS NULL THEN 0 ELSE 1 END, intent_seq, generation, plan_seq, \
      next_incarnation, next_deployment FROM services WHERE key = $1";
 
+const DISAGREES: &str = "it disagrees with its own columns";
+
+/// Why a service cannot be read, and what of it can.
+struct Damaged {
+    error: StoreError,
+    plan: Option<Box<ServicePlan>>,
+}
+
+impl Damaged {
+    fn whole(error: StoreError) -> Self {
+        Self { error, plan: None }
+    }
+}
+
 /// Rows gathered by the text of their key; an error stays with its service.
 #[derive(Default)]
 struct Gathered {
-    services: BTreeMap<String, Result<ServiceRow, StoreError>>,
+    services: BTreeMap<String, Result<ServiceRow, Damaged>>,
     strays: BTreeMap<String, String>,
 }
 
@@ -155,11 +171,11 @@ impl Gathered {
         };
         match self.services.get_mut(&owner) {
             None => self.stray(&format!("{table} of {}", model::id::printable(&owner)), &"no such service"),
-            Some(Err(_)) => {}
             Some(entry) => {
-                let added = entry.as_mut().map_err(|e| e.clone()).and_then(|service| add(service, row));
-                if let Err(error) = added {
-                    *entry = Err(error);
+                let Ok(service) = entry else { return };
+                if let Err(error) = add(service, row) {
+                    let plan = Some(Box::new(std::mem::take(&mut service.plan)));
+                    *entry = Err(Damaged { error, plan });
                 }
             }
         }
@@ -172,7 +188,9 @@ impl Gathered {
     fn loaded(self) -> Vec<Loaded> {
         let services = self.services.into_iter().map(|(text, read)| match (read, text.parse()) {
             (Ok(row), Ok(_)) => Loaded::Read(Box::new(row)),
-            (Err(error), Ok(key)) => Loaded::Unreadable { key, cause: error.to_string() },
+            (Err(Damaged { error, plan }), Ok(key)) => {
+                Loaded::Unreadable { key, cause: error.to_string(), plan }
+            }
             (_, Err(error)) => {
                 Loaded::Nameless { text: model::id::printable(&text), cause: error.to_string() }
             }
@@ -182,20 +200,34 @@ impl Gathered {
     }
 }
 
-fn read_service(key: &str, row: &mut Row) -> Result<ServiceRow, StoreError> {
-    let (intent, plan_seq) = (IntentSeq(row.int()?), PlanSeq(row.int()?));
-    let next_deployment_number = row.int()?;
-    let service: Service = row.json("the record of the service")?;
-    let plan: ServicePlan = row.json("the plan of the service")?;
-    let disagrees = |what| Err(StoreError::unreadable(what, "it disagrees with its own columns"));
-    if service.key.to_string() != key || service.intent_seq != intent {
-        return disagrees("the record of the service");
-    }
-    if plan.seq != plan_seq {
-        return disagrees("the plan of the service");
-    }
+fn read_service(key: &str, row: &mut Row) -> Result<ServiceRow, Damaged> {
+    let mut head = || Ok((IntentSeq(row.int()?), PlanSeq(row.int()?), row.int()?));
+    let (intent, plan_seq, next_deployment_number) = head().map_err(Damaged::whole)?;
+    let service = read_record(key, intent, row);
+    let plan = read_plan(plan_seq, row);
+    let (service, plan) = match (service, plan) {
+        (Ok(service), Ok(plan)) => (service, plan),
+        (Err(error), plan) => return Err(Damaged { error, plan: plan.ok().map(Box::new) }),
+        (Ok(_), Err(error)) => return Err(Damaged::whole(error)),
+    };
     let (deployments, releases) = (Vec::new(), BTreeMap::new());
     Ok(ServiceRow { service, plan, deployments, releases, next_deployment_number })
+}
+
+fn read_record(key: &str, intent: IntentSeq, row: &mut Row) -> Result<Service, StoreError> {
+    let service: Service = row.json("the record of the service")?;
+    if service.key.to_string() != key || service.intent_seq != intent {
+        return Err(StoreError::unreadable("the record of the service", DISAGREES));
+    }
+    Ok(service)
+}
+
+fn read_plan(seq: PlanSeq, row: &mut Row) -> Result<ServicePlan, StoreError> {
+    let plan: ServicePlan = row.json("the plan of the service")?;
+    if plan.seq != seq {
+        return Err(StoreError::unreadable("the plan of the service", DISAGREES));
+    }
+    Ok(plan)
 }
 
 async fn gather(
@@ -244,10 +276,15 @@ pub(crate) async fn floor(tx: &mut Tx, key: &ServiceKey) -> Result<Floor, StoreE
 }
 
 impl Store {
+    /// One service, also one that cannot be read; `None` when there certainly is none of that name.
+    pub async fn look(&self, key: &ServiceKey) -> Result<Option<Loaded>, StoreError> {
+        let mut tx = self.0.backend.read().await?;
+        Ok(gather(&mut tx, &ONE, Some(key)).await?.pop())
+    }
+
     /// One service, or `None` when there certainly is none of that name.
     pub async fn load(&self, key: &ServiceKey) -> Result<Option<ServiceRow>, StoreError> {
-        let mut tx = self.0.backend.read().await?;
-        match gather(&mut tx, &ONE, Some(key)).await?.pop() {
+        match self.look(key).await? {
             Some(Loaded::Read(row)) => Ok(Some(*row)),
             Some(Loaded::Unreadable { cause, .. } | Loaded::Nameless { cause, .. }) => {
                 Err(StoreError::unreadable(format!("service {key}"), cause))

@@ -290,7 +290,7 @@ fn reports(world: &World) -> impl Iterator<Item = &InstanceReport> {
 }
 
 /// In the planner's own words.
-fn first_drift(world: &World) -> Option<Waiting> {
+pub(crate) fn first_drift(world: &World) -> Option<Waiting> {
     let corrected = match world.service.known()?.spec.drift.mode {
         DriftMode::Correct => true,
         DriftMode::Warn => false,

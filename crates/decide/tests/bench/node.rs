@@ -9,6 +9,7 @@ use decide::{
 use model::{
     InstanceId, Millis, NodeId, ReleaseDigest, Timestamp,
     assignment::{Assigned, Assignment},
+    drift::Drift,
     instance::Attempts,
     node::NodeState,
     observation::{Exit, ExitStatus, InstanceReport, Observation},
@@ -185,6 +186,7 @@ impl Instance {
                 current: false,
                 busy: None,
                 away: None,
+                unstarted: None,
             },
             assigned: Arc::clone(assigned),
             release: assigned.release,
@@ -267,7 +269,17 @@ impl Instance {
             message: step.message.clone(),
             last_lines: Vec::new(),
             copied: None,
-            drift: Vec::new(),
+            drift: if self.local.drifted { vec![drift()] } else { Vec::new() },
         })
+    }
+}
+
+fn drift() -> Drift {
+    Drift {
+        path: "site/index.html".into(),
+        declared: Some("v1".into()),
+        observed: Some("another".into()),
+        since: Timestamp::ZERO,
+        by: None,
     }
 }

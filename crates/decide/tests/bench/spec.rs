@@ -89,6 +89,7 @@ fn set(spec: &mut ServiceSpec, name: &str, value: &str) {
         "attempts" => spec.restart.attempts = value.parse().unwrap(),
         "window" => spec.restart.window = millis(),
         "drift" if value == "warn" => spec.drift.mode = DriftMode::Warn,
+        "drift" if value == "off" => spec.drift.mode = DriftMode::Off,
         "retain" => spec.retain = value.parse().unwrap(),
         _ => panic!("`{name}={value}` is no option"),
     }

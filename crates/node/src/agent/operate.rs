@@ -1,13 +1,18 @@
 //! Begins an operation in a task of its own.
 
 use decide::node::{Busy, Install, Operation};
-use model::{InstanceId, Timestamp, instance::Attempts, route::EndpointHealth, spec::Port};
+use model::{InstanceId, Timestamp, event::Kind, instance::Attempts, route::EndpointHealth, spec::Port};
 
 use super::{
     Agent, Event, Outcome,
     job::{Job, Keep, blocking, pause_after},
 };
-use crate::{instance::Instance, life::Life, logs::Went, process::ports};
+use crate::{
+    instance::{Instance, Run},
+    life::Life,
+    logs::Went,
+    process::ports,
+};
 
 impl Agent {
     pub(super) fn operate(&mut self, id: &InstanceId, operation: Operation, now: Timestamp) {
@@ -48,6 +53,10 @@ impl Agent {
         let before = instance.life().map(Life::ending);
         if before.is_some() {
             self.cx.say_endpoint(instance, EndpointHealth::Down);
+        }
+        if let Run::Alive { health, .. } = &instance.run {
+            let message = format!("{id} is ended and started again: unhealthy: {}", health.message);
+            self.cx.say(instance, Kind::InstanceExited, message);
         }
         instance.state.attempts = attempts;
         instance.state.runs += 1;

@@ -77,6 +77,7 @@ impl Agent {
 
     fn started(&mut self, id: &InstanceId, result: Result<Launched, StartFailure>, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.unstarted = result.as_ref().err().map(|failure| failure.message.clone());
         match result {
             Ok(Launched::Container(started)) => self.container_started(id, *started),
             Ok(Launched::Process { pidfd, identity, prepared, began }) => {

@@ -58,6 +58,11 @@ impl Acceptor {
         Ok(Self { held: files::read(&path)?, path, told: false })
     }
 
+    /// The cluster whose assignments the node of this data folder takes; `None` when it has taken none.
+    pub fn cluster_of(data: &std::path::Path) -> Result<Option<ClusterId>, Error> {
+        Ok(Self::open(&crate::config::folder(data))?.held.map(|held| held.cluster))
+    }
+
     pub fn held(&self) -> Option<&Accepted> {
         self.held.as_ref()
     }

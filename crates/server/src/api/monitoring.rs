@@ -27,6 +27,9 @@ pub async fn health() -> Json<Value> {
 pub async fn ready(State(api): State<Api>) -> Result<Json<Value>, Problem> {
     let not = |message: String, help: &str| Err(Problem::unavailable("not_ready", message, help));
     let incomplete = api.control.with_brain(|brain| brain.incomplete.clone());
+    let refusal = api.control.with_brain(|brain| {
+        brain.refusals().next().map(|(node, why)| format!("node {node} does not take its assignment: {why}"))
+    });
     let stats = api.control.pass_stats();
     if !api.control.is_leader() {
         return not("another Setpoint leads".into(), "ask that one, or wait until this one leads");
@@ -35,6 +38,12 @@ pub async fn ready(State(api): State<Api>) -> Result<Json<Value>, Problem> {
         return not(
             format!("the store holds a row that cannot be read: {cause}"),
             "repair or delete it; `setpoint restore` puts a backup back",
+        );
+    }
+    if let Some(refusal) = refusal {
+        return not(
+            refusal,
+            "put the node's folder and the store of one cluster together; see docs/operations.md",
         );
     }
     match stats.last_at {

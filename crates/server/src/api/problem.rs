@@ -85,6 +85,12 @@ impl Problem {
         self
     }
 
+    fn unreadable(message: String) -> Self {
+        let help = "what runs and is served stays as it is; stop Setpoint and put the last good backup in place with \
+                    `setpoint restore FILE --force`, which moves the data folder aside and deletes nothing";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unreadable", message, help)
+    }
+
     fn errors(mut self, errors: Vec<Fault>) -> Self {
         if let [one] = errors.as_slice() {
             self.said.field.clone_from(&one.field);
@@ -201,7 +207,7 @@ impl From<Refused> for Problem {
             Refused::NotDeclared(_) | Refused::NoSuchDeployment { .. } => {
                 Self::not_found(code, message, help)
             }
-            Refused::Unreadable(..) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message, help),
+            Refused::Unreadable(..) => Self::unreadable(message),
             Refused::OwnedByAnother { .. }
             | Refused::NoEarlierRelease(_)
             | Refused::NeverActive(_)
@@ -252,11 +258,7 @@ impl From<StoreError> for Problem {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", message, help)
             }
             StoreError::Busy { .. } => Self::unavailable("store_busy", message, AGAIN),
-            StoreError::Unreadable { .. } => {
-                let help =
-                    "delete and declare again what is named, or put a backup back with `setpoint restore`";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unreadable", message, help)
-            }
+            StoreError::Unreadable { .. } => Self::unreadable(message),
             StoreError::Failed { .. } => {
                 let help = "look at the disk of the data folder and at the server's log, then send it again";
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", message, help)

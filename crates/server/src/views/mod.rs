@@ -328,6 +328,9 @@ pub struct Node {
     pub instances: u32,
     /// What was found there and belongs to nobody.
     pub strangers: Vec<Stranger>,
+    /// Why it does not take what it is assigned; null when it does.
+    #[serde(default)]
+    pub refuses: Option<String>,
     /// Set while it is being drained.
     #[serde(default)]
     pub draining_since: Option<Time>,

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use decide::{access::Rules, policy::Policy};
 use edge::Edge;
-use model::{EdgeId, NodeId};
+use model::{ClusterId, EdgeId, NodeId};
 use node::{Node, Workloads};
 use server::Control;
 use store::{DataLock, Store};
@@ -92,7 +92,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     };
     let edge_address = edge.as_ref().map(|(edge, _)| edge.local_addr());
 
-    let store = Store::open(&data.store()).await?;
+    let store = open_store(&data).await?;
     let clock = Clock::start(store.max_time().await?);
     let local: NodeId = "local".parse()?;
     let control =
@@ -152,6 +152,34 @@ impl Running {
         wires.shutdown().await;
         store.close().await;
     }
+}
+
+/// A node that has taken assignments of a cluster serves no other, and an empty store is no sign that nothing shall run:
+/// beside a ledger it is one that was lost (I14).
+async fn open_store(data: &DataDir) -> Result<Store, Error> {
+    let path = data.store();
+    let Some(cluster) = node::Acceptor::cluster_of(data.path())? else {
+        return Ok(Store::open(&path).await?);
+    };
+    if std::fs::metadata(&path).map_or(true, |file| file.len() == 0) {
+        return Err(lost(data, &format!("{} is missing or empty", path.display()), &cluster));
+    }
+    let store = Store::open(&path).await?;
+    if *store.cluster_id() != cluster {
+        let why = format!("{} is of cluster {}", path.display(), store.cluster_id());
+        return Err(lost(data, &why, &cluster));
+    }
+    Ok(store)
+}
+
+fn lost(data: &DataDir, why: &str, cluster: &ClusterId) -> Error {
+    let data = data.path().display();
+    format!(
+        "{why}, but the node in {data}/node holds what cluster {cluster} has declared. Nothing is started, and what runs \
+         is left alone. Put a backup back with `setpoint restore FILE --data {data} --force`; or, to begin anew, end \
+         what runs (the pids are in {data}/node/instances/*/identity.json) and then `mv {data}/node {data}/node.lost`"
+    )
+    .into()
 }
 
 async fn start_node(

@@ -44,6 +44,7 @@ async fn assign(control: Control, node: Node, id: NodeId) {
             Some(assignment) => node.assign(assignment).await.err(),
             None => None,
         };
+        control.assigned(&id, refused.as_ref().map(ToString::to_string));
         if let Some(error) = &refused {
             tracing::error!(%error, "the node did not take its assignment");
         }

@@ -315,6 +315,19 @@ fn plan_tells_by_its_status_whether_something_would_change() {
 }
 
 #[test]
+fn a_plan_keeps_its_status_when_its_reader_has_seen_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let services: String = (0..2000).map(|n| format!("  s{n}:\n    command: [/bin/true]\n")).collect();
+    fs::write(dir.path().join("app.yaml"), format!("services:\n{services}")).unwrap();
+    for format in ["table", "json"] {
+        let mut command = setpoint(dir.path(), &["plan", "-f", "app.yaml", "--offline", "-o", format]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(3), "{format}");
+    }
+}
+
+#[test]
 fn an_offline_plan_needs_no_server_and_shows_every_default() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("site")).unwrap();

@@ -86,6 +86,11 @@ fn what_cannot_be_read_is_unknown_and_left_alone_and_the_others_go_on() {
         setpoint.restart();
         let unknown = setpoint.wait_until_state("api", "unknown");
         assert!(unknown["message"].as_str().unwrap().contains("read"), "{what}: {unknown:#}");
+        assert_eq!(
+            setpoint.get("api.localhost", VERSION).text().trim(),
+            "one-of-api",
+            "{what}: it is served"
+        );
         // The other one is held, healed and changed.
         let next = format!("w{number}");
         let victim = pids(&setpoint.wait_until_converged("web"))[0];
@@ -102,6 +107,7 @@ fn what_cannot_be_read_is_unknown_and_left_alone_and_the_others_go_on() {
             let refused = setpoint.cli(command);
             assert_eq!(refused.code, 1, "{what}: {refused:?}");
             assert!(refused.stderr.contains("read"), "{what}: {refused:?}");
+            assert!(refused.stderr.contains("setpoint restore"), "{what}: it says what to do: {refused:?}");
         }
         setpoint.ok(&["reconcile"]);
         assert!(setpoint.ok(&["explain", "api"]).contains("read"), "{what}");
@@ -164,6 +170,32 @@ fn a_database_that_is_none_is_refused_and_nothing_is_touched() {
     setpoint.wait_until_converged("api");
     let after: Vec<u32> = setpoint.workloads().into_iter().map(|workload| workload.pid).collect();
     assert_eq!(after, before);
+    setpoint.stop_after_keep();
+}
+
+#[test]
+fn a_store_that_is_gone_beside_the_nodes_ledger_is_refused_and_nothing_is_touched() {
+    let mut setpoint = started();
+    let before = setpoint.workloads();
+    let database = end(&mut setpoint);
+    let whole = fs::read(&database).unwrap();
+    for empty in [true, false] {
+        fs::remove_file(&database).unwrap();
+        if empty {
+            fs::write(&database, "").unwrap();
+        }
+        let failed = setpoint.start().unwrap_err();
+        assert_eq!(failed.status.and_then(|status| status.code()), Some(1), "{failed:?}");
+        for told in ["setpoint.db", "setpoint restore", "node.lost", "identity.json"] {
+            assert!(failed.stderr.contains(told), "it says what to do ({told}): {}", failed.stderr);
+        }
+        assert_eq!(database.exists(), empty, "no store is made");
+        assert_eq!(setpoint.workloads(), before);
+        fs::write(&database, &whole).unwrap();
+    }
+    setpoint.restart();
+    setpoint.wait_until_converged("api");
+    assert_eq!(setpoint.workloads(), before);
     setpoint.stop_after_keep();
 }
 

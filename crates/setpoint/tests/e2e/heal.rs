@@ -49,6 +49,31 @@ fn an_unhealthy_workload_is_restarted_and_others_answer_meanwhile() {
         api["instances"].as_array().unwrap().iter().any(|i| i["restarts"].as_u64() > Some(0))
     });
     setpoint.wait_for_event("instance.unready", &[]);
+    setpoint.wait_for_event("instance.exited", &["is ended and started again: unhealthy: "]);
+}
+
+#[test]
+fn what_died_while_setpoint_was_away_is_told_of() {
+    let mut setpoint = setpoint().manifest(&demo(1, &[], QUICK)).start();
+    let victim = pids(&setpoint.wait_until_converged("api"))[0];
+    setpoint.kill9();
+    proc::kill9(victim);
+    setpoint.restart();
+    setpoint.wait_for_event("instance.exited", &["ended while nobody watched"]);
+    assert_ne!(pids(&setpoint.wait_until_converged("api"))[0], victim);
+}
+
+#[test]
+fn what_cannot_be_started_is_told_with_what_is_missing() {
+    let yaml = "services:\n  lost:\n    command: [sh, -c, 'exec sleep 1000']\n    workdir: /nowhere/at/all\n    \
+                restart: { backoff: 50ms, max_backoff: 100ms, attempts: 4 }\n";
+    let setpoint = setpoint().manifest(yaml).start();
+    let lost = setpoint.wait_until_state("lost", "failed");
+    setpoint.wait_for_event("instance.failed", &["/nowhere/at/all"]);
+    assert!(lost["message"].as_str().unwrap().contains("/nowhere/at/all"), "{lost:#}");
+    let explained = setpoint.ok(&["explain", "lost"]);
+    assert!(explained.contains("/nowhere/at/all"), "{explained}");
+    assert!(!explained.contains("no reason"), "{explained}");
 }
 
 #[test]

@@ -161,6 +161,7 @@ impl Agent {
             current: shows(entry, machine),
             busy: memory.busy.get(id).map(|doing| doing.busy),
             away: memory.engine.away.filter(|_| is_container(entry)),
+            unstarted: None,
         })
     }
 

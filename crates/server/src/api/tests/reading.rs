@@ -143,6 +143,21 @@ fn health_and_metrics_are_told() {
 }
 
 #[test]
+fn a_node_that_does_not_take_its_assignment_is_told_of_until_it_does() {
+    let bench = Bench::start();
+    bench.apply(API);
+    bench.wait_for_state("default/api", "converged");
+    let node = "local".parse().unwrap();
+    for (why, status) in [(Some("it is of cluster b"), 503), (None, 200)] {
+        bench.control.assigned(&node, why.map(Into::into));
+        let ready = bench.get("/ready");
+        assert_eq!(ready.status, status);
+        assert_eq!(ready.text().contains("node local does not take its assignment: it is of"), why.is_some());
+        assert_eq!(bench.read("/api/v1/nodes")["nodes"][0]["refuses"], json!(why));
+    }
+}
+
+#[test]
 fn the_audit_trail_tells_who_asked_and_is_whole() {
     let bench = Bench::start();
     bench.apply(API);

@@ -44,14 +44,25 @@ pub async fn plan(args: &Plan) -> Result<u8, Error> {
     if args.effective {
         document.set("effective", effective(declared).map_err(encode)?);
     }
-    if !output::document(&document, args.output.format)? {
-        plans.services.iter().flat_map(lines).try_for_each(|text| output::line(&text))?;
-        for service in declared {
-            print_effective(service)?;
-        }
-    }
     let changes = plans.services.iter().any(|service| service.action != "none");
-    Ok(if changes { CHANGES } else { DONE })
+    match print_plan(args, &document, &plans, declared) {
+        // Whoever reads only the beginning still asks for the status.
+        Ok(()) | Err(output::Error::Closed) => Ok(if changes { CHANGES } else { DONE }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn print_plan(
+    args: &Plan,
+    document: &Json,
+    plans: &Plans,
+    declared: &[Declared],
+) -> Result<(), output::Error> {
+    if !output::document(document, args.output.format)? {
+        plans.services.iter().flat_map(lines).try_for_each(|text| output::line(&text))?;
+        declared.iter().try_for_each(print_effective)?;
+    }
+    Ok(())
 }
 
 async fn online(args: &Plan, files: &Manifests) -> Result<Json, Error> {
@@ -98,9 +109,9 @@ fn effective(declared: &[Declared]) -> Result<Json, serde_json::Error> {
     Ok(Json::List(declared.iter().map(one).collect::<Result<_, _>>()?))
 }
 
-fn print_effective(service: &Declared) -> Result<(), Error> {
+fn print_effective(service: &Declared) -> Result<(), output::Error> {
     let yaml = Json::of(&service.spec).map_err(encode)?.to_yaml();
     let yaml = yaml.map_err(|error| output::Error::Encode(format!("YAML: {error}")))?;
     output::line(&format!("\n# {} with every default", service.key))?;
-    Ok(output::line(yaml.trim_end())?)
+    output::line(yaml.trim_end())
 }

@@ -22,10 +22,18 @@ pub async fn list(args: &NodeList) -> Result<u8, Error> {
         let header = ["NODE", "STATE", "INSTANCES", "LOOKED AT ALL", "HEARD", "STRANGERS", "DRAINING SINCE"];
         let mut table = Table::new(&header);
         for node in nodes {
-            let tone = if node.state == "up" { Tone::Good } else { Tone::Busy };
+            let tone = match node.refuses {
+                Some(_) => Tone::Bad,
+                None if node.state == "up" => Tone::Good,
+                None => Tone::Busy,
+            };
+            let state = match &node.refuses {
+                Some(why) => format!("{}, refuses its assignment: {why}", node.state),
+                None => node.state,
+            };
             let cells = [
                 node.id.to_string(),
-                node.state,
+                state,
                 node.instances.to_string(),
                 if node.complete { "yes" } else { "not yet" }.into(),
                 or_dash(node.observed_at),
