@@ -157,6 +157,7 @@ fn a_terminal_shows_what_the_readme_shows_and_ctrl_c_ends_everything() {
         line.starts_with("default/api ") && line.contains("] ") && line.contains("% deployment #1: ")
     };
     assert!(lines.iter().any(|line| bar(&line)), "{all}");
+    assert!(lines.iter().any(|line| line.contains("/site: sent ") && line.contains("files, ")), "{all}");
     let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
     let port = edge.port().to_string();
     for line in lines.iter().filter(|line| line.starts_with("SERVICE ") || line.contains("#1 active")) {
