@@ -169,7 +169,7 @@ fn still_missing(missing: &[&Tool]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod checks {
     use super::*;
 
     fn lines(nextest: bool, left_out: &str) -> Vec<String> {

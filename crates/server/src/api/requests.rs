@@ -136,13 +136,16 @@ async fn carry_out(
     terms: &Terms,
 ) -> Result<Response, Problem> {
     match api.control.request(request, terms, permit).await? {
-        Answer::Done(applied) => Ok(done(&applied)),
-        Answer::Repeated { status, body } => Ok(repeated(status, body)),
+        Answer::Done(applied) => Ok(tagged(Json(&applied).into_response(), &applied)),
+        Answer::Repeated { status, body } => {
+            // One that another version kept has no ETag at worst.
+            let applied = serde_json::from_str(&body).unwrap_or(Applied { services: Vec::new() });
+            Ok(tagged(repeated(status, body), &applied))
+        }
     }
 }
 
-fn done(applied: &Applied) -> Response {
-    let mut response = Json(applied).into_response();
+fn tagged(mut response: Response, applied: &Applied) -> Response {
     if let [one] = applied.services.as_slice() {
         let etag = super::services::etag(model::IntentSeq(one.revision));
         response.headers_mut().insert(header::ETAG, etag);

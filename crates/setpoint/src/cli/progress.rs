@@ -111,9 +111,13 @@ impl Transfer {
     /// `how` is what was done: sent, received, checked.
     pub fn done(&self, how: &str) {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = format!("{}: {how} {}", self.what, sum(last));
         match &self.bar {
-            Some(bar) => bar.finish_and_clear(),
-            None => self.lines.tell(&format!("{}: {how} {}", self.what, sum(last))),
+            Some(bar) => {
+                bar.println(line);
+                bar.finish_and_clear();
+            }
+            None => self.lines.tell(&line),
         }
     }
 }

@@ -36,6 +36,7 @@ fn check(bench: &Bench, key: &str, request: impl Fn() -> Request, other: Request
     let again = send(request());
     assert_eq!((again.status, again.text()), (first.status, first.text()), "the same answer");
     assert_eq!(again.header("idempotent-replayed"), Some("true"), "{}", first.text());
+    assert_eq!(again.header("etag"), first.header("etag"));
     assert_eq!(recorded(bench), before, "no second effect");
     let other = send(other);
     let code = other.json()["code"].clone();
