@@ -20,6 +20,7 @@ const CONTAINERS: &str = "binary(containers) + binary(docker) + test(conformance
 
 const TOOLS: &[Tool] = &[
     tool("strace", "strace", ""),
+    tool("curl", "curl", ""),
     tool("dockerd", "docker.io", CONTAINERS),
     // Of a package of its own in newer releases.
     tool("docker", "docker-cli", CONTAINERS),
@@ -34,40 +35,49 @@ pub fn all() -> Result<(), String> {
     let left_out = left_out();
     // Built before it is tested: process tests run the binary itself.
     run::cargo(&["build", "--locked", "--package", "setpoint"])?;
-    if run::answers("cargo", &["nextest", "--version"]) {
-        let mut nextest = vec!["nextest", "run", "--workspace", "--locked", "--no-fail-fast"];
-        let filter = format!("not ({left_out})");
-        if !left_out.is_empty() {
-            nextest.extend(["-E", &filter]);
-        }
-        run::cargo(&nextest)?;
-        run::cargo(&["test", "--workspace", "--locked", "--doc", "--quiet"])?;
-        // Death at every phase boundary, in a build that has those points; an ordinary one has none.
-        run::cargo(&[
-            "nextest",
-            "run",
-            "--package",
-            "setpoint",
-            "--features",
-            "failpoints",
-            "--locked",
-            "-E",
-            "test(phases::)",
-        ])?;
-    } else {
-        println!(
-            "── cargo-nextest is not installed (`cargo install cargo-nextest --locked`); cargo test runs instead"
-        );
-        // As many at once as .config/nextest.toml says.
-        let four = ["--", "--test-threads", "4"];
-        run::cargo(&[&["test", "--workspace", "--locked"], &four[..]].concat())?;
-        let deaths = ["test", "--package", "setpoint", "--features", "failpoints", "--locked", "phases::"];
-        run::cargo(&[&deaths[..], &four[..]].concat())?;
+    let nextest = run::answers("cargo", &["nextest", "--version"]);
+    if !nextest {
+        println!("── {WITHOUT_NEXTEST}");
+    }
+    for command in commands(nextest, left_out) {
+        run::cargo(&command.iter().map(String::as_str).collect::<Vec<_>>())?;
     }
     if !left_out.is_empty() {
-        println!("── {} tests were skipped: no container engine can be started here", count(left_out));
+        println!("── {}", skipped(nextest.then(|| count(left_out)).flatten()));
     }
     sim::in_ci()
+}
+
+const WITHOUT_NEXTEST: &str =
+    "cargo-nextest is not installed (`cargo install cargo-nextest --locked`); cargo test runs instead";
+
+/// What cargo is told, one after the other. Without nextest the tests on what is missing find that out themselves.
+fn commands(nextest: bool, left_out: &str) -> Vec<Vec<String>> {
+    // Death at every phase boundary, in a build that has those points; an ordinary one has none.
+    let deaths = ["--package", "setpoint", "--features", "failpoints", "--locked"];
+    let words = |parts: &[&[&str]]| parts.concat().into_iter().map(String::from).collect::<Vec<_>>();
+    if !nextest {
+        // As many at once as .config/nextest.toml says.
+        let four = ["--", "--test-threads", "4"];
+        return vec![
+            words(&[&["test", "--workspace", "--locked", "--no-fail-fast"], &four]),
+            words(&[&["test"], &deaths, &["phases::"], &four]),
+        ];
+    }
+    let mut all = words(&[&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]]);
+    if !left_out.is_empty() {
+        all.extend(["-E".into(), format!("not ({left_out})")]);
+    }
+    vec![
+        all,
+        words(&[&["test", "--workspace", "--locked", "--doc", "--quiet"]]),
+        words(&[&["nextest", "run"], &deaths, &["-E", "test(phases::)"]]),
+    ]
+}
+
+fn skipped(count: Option<String>) -> String {
+    let which = count.map_or_else(|| "the tests on one".into(), |count| format!("{count} tests"));
+    format!("no container engine can be started here; {which} were skipped")
 }
 
 /// The tests for which this machine has not what they need, as nextest calls them; empty when it has everything.
@@ -83,16 +93,16 @@ fn left_out() -> &'static str {
     }
 }
 
-/// How many there are; a question mark when nobody can tell.
-fn count(tests: &str) -> String {
+/// How many there are, if somebody can tell.
+fn count(tests: &str) -> Option<String> {
     let args = ["nextest", "list", "--workspace", "--locked", "--message-format", "json", "-E", tests];
     let listed = run::output("cargo", &args).ok();
     let listed = listed.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-    let Some(listed) = listed else { return "?".into() };
+    let listed = listed?;
     let binaries = listed["rust-suites"].as_object().into_iter().flat_map(|suites| suites.values());
     let cases =
         binaries.flat_map(|suite| suite["testcases"].as_object().into_iter().flat_map(|all| all.values()));
-    cases.filter(|case| case["filter-match"]["status"] == "matches").count().to_string()
+    Some(cases.filter(|case| case["filter-match"]["status"] == "matches").count().to_string())
 }
 
 fn is_root() -> bool {
@@ -143,12 +153,60 @@ fn install() {
     }
     let missing: Vec<&Tool> = missing().collect();
     if !missing.is_empty() {
-        let programs: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
-        let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
-        println!(
-            "── missing: {}; the tests that need them are skipped (apt-get install --no-install-recommends {})",
-            programs.join(", "),
-            packages.join(" ")
+        println!("── {}", still_missing(&missing));
+    }
+}
+
+/// On one line, with the command that would bring it.
+fn still_missing(missing: &[&Tool]) -> String {
+    let programs: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
+    let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    format!(
+        "missing: {}; the tests that need them are skipped (apt-get install --no-install-recommends {})",
+        programs.join(", "),
+        packages.join(" ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(nextest: bool, left_out: &str) -> Vec<String> {
+        commands(nextest, left_out).iter().map(|command| command.join(" ")).collect()
+    }
+
+    #[test]
+    fn without_nextest_cargo_test_runs_the_same_tests() {
+        assert_eq!(
+            lines(false, CONTAINERS),
+            [
+                "test --workspace --locked --no-fail-fast -- --test-threads 4",
+                "test --package setpoint --features failpoints --locked phases:: -- --test-threads 4",
+            ]
         );
+    }
+
+    #[test]
+    fn with_nextest_what_cannot_run_here_is_left_out() {
+        let all = "nextest run --workspace --locked --no-fail-fast";
+        assert_eq!(lines(true, "")[0], all);
+        assert_eq!(lines(true, "binary(x)")[0], format!("{all} -E not (binary(x))"));
+        assert_eq!(lines(true, "").len(), 3, "doctests and deaths too");
+    }
+
+    #[test]
+    fn what_could_not_be_had_is_said_on_one_line_each() {
+        let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| tool.program.starts_with("docker")).collect();
+        assert_eq!(
+            still_missing(&missing),
+            "missing: dockerd, docker, docker-registry; the tests that need them are skipped \
+             (apt-get install --no-install-recommends docker.io docker-cli docker-registry)"
+        );
+        let said = [skipped(Some("12".into())), skipped(None), WITHOUT_NEXTEST.into()];
+        assert!(
+            said[0].ends_with("12 tests were skipped") && said[1].ends_with("the tests on one were skipped")
+        );
+        assert!(said.iter().all(|line| !line.contains('\n')));
     }
 }

@@ -14,11 +14,9 @@ use crate::world::World;
 pub enum Conflict {
     #[error("domain {domain} is declared by {by} already; a domain leads to one service")]
     Domain { service: ServiceKey, at: usize, domain: Domain, by: ServiceKey },
-    #[error(
-        "`{entry}` in the webroot {webroot} is linked by {by} already; rename it, or give the site a folder of its own"
-    )]
+    #[error("`{entry}` in the webroot {webroot} is linked by {by} already")]
     Webroot { service: ServiceKey, webroot: String, entry: String, by: ServiceKey },
-    #[error("port {port} is declared by {by} already; leave `port` out and a free one is given")]
+    #[error("port {port} is declared by {by} already")]
     Port { service: ServiceKey, port: u16, by: ServiceKey },
 }
 
@@ -36,6 +34,15 @@ impl Conflict {
             Self::Domain { at, .. } => format!("domains[{at}]"),
             Self::Webroot { .. } => "static.webroot".into(),
             Self::Port { .. } => "port".into(),
+        }
+    }
+
+    /// What to do next.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::Domain { .. } => "choose another domain, or take it from the other service first",
+            Self::Webroot { .. } => "rename the entry, or give the site a folder of its own",
+            Self::Port { .. } => "leave `port` out and a free one is given, or choose another",
         }
     }
 

@@ -40,43 +40,64 @@ pub enum Outcome {
 
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum Refused {
-    #[error("service {0} is not declared; `setpoint status` lists what is")]
+    #[error("service {0} is not declared")]
     NotDeclared(ServiceKey),
-    #[error("the declaration of {0} cannot be read; nothing is changed until it can: {1}")]
+    #[error("the declaration of {0} cannot be read: {1}")]
     Unreadable(ServiceKey, String),
-    #[error("{service} belongs to {owner}; change it there")]
+    #[error("{service} belongs to {owner}")]
     OwnedByAnother { service: ServiceKey, owner: Owner },
     #[error("{0} has no earlier release to go back to")]
     NoEarlierRelease(ServiceKey),
     #[error("deployment {0} never became active, so there is nothing to go back to")]
     NeverActive(DeploymentId),
-    #[error("the release of deployment {0} is no longer kept; `retain` says how many are")]
+    #[error("the release of deployment {0} is no longer kept")]
     NotKept(DeploymentId),
-    #[error("{service} has no deployment {id}; `setpoint deployments {service}` lists them")]
+    #[error("{service} has no deployment {id}")]
     NoSuchDeployment { service: ServiceKey, id: String },
     #[error("deployment {id} is {phase} and can no longer be cancelled")]
     AlreadyEnded { id: DeploymentId, phase: Phase },
     #[error("{0} is a static site: it is one folder and has no replicas")]
     SiteHasNoReplicas(ServiceKey),
-    #[error(
-        "{service} is a {kind} service and takes no {content}; apply its manifest, or deploy it as it is declared"
-    )]
+    #[error("{service} is a {kind} service and takes no {content}")]
     TakesNoContent { service: ServiceKey, kind: Kind, content: &'static str },
     #[error("the image {image} of {service} has not been resolved")]
     ImageNotResolved { service: ServiceKey, image: ImageRef },
-    #[error("{0} has no content yet: name a folder or an archive")]
+    #[error("{0} has no content yet")]
     NoContent(ServiceKey),
     #[error("replicas must be between 0 and {MAX_REPLICAS}, not {0}")]
     Replicas(u64),
-    #[error(
-        "`port: {port}` is one port of the machine, which {replicas} replicas of {service} cannot share: `setpoint scale {service} 1`"
-    )]
+    #[error("`port: {port}` is one port of the machine, which {replicas} replicas of {service} cannot share")]
     PortForOne { service: ServiceKey, port: u16, replicas: u32 },
     #[error("{0} is being deleted")]
     BeingDeleted(ServiceKey),
 }
 
 impl Refused {
+    /// What to do next.
+    pub fn help(&self) -> String {
+        match self {
+            Self::NotDeclared(_) => "`setpoint status` lists what is declared".into(),
+            Self::Unreadable(key, _) => {
+                format!("nothing of {key} is changed until it can be read: put a backup back, or ask again")
+            }
+            Self::OwnedByAnother { owner, .. } => format!("change it there: {owner}"),
+            Self::NoEarlierRelease(key) => format!("`setpoint deployments {key}` lists what there was"),
+            Self::NeverActive(_) => "choose a deployment that was active".into(),
+            Self::NotKept(_) => "choose a newer one; `retain` says how many releases are kept".into(),
+            Self::NoSuchDeployment { service, .. } => format!("`setpoint deployments {service}` lists them"),
+            Self::AlreadyEnded { .. } => "`setpoint rollback SERVICE` goes back to the release before".into(),
+            Self::SiteHasNoReplicas(_) => "leave it as it is: the edge serves it from one folder".into(),
+            Self::TakesNoContent { .. } => "apply its manifest, or deploy it as it is declared".into(),
+            Self::ImageNotResolved { .. } => "send it again".into(),
+            Self::NoContent(key) => format!("name a folder or an archive: setpoint deploy {key} PATH"),
+            Self::Replicas(_) => format!("choose a number from 0 to {MAX_REPLICAS}"),
+            Self::PortForOne { service, .. } => {
+                format!("leave `port` out and a free one is given to each, or `setpoint scale {service} 1`")
+            }
+            Self::BeingDeleted(key) => format!("wait until `setpoint status {key}` no longer knows it"),
+        }
+    }
+
     /// A word for scripts.
     pub fn code(&self) -> &'static str {
         match self {

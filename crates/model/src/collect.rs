@@ -8,6 +8,13 @@ pub struct Inventory {
     pub held: Vec<Held>,
 }
 
+/// Whether the bytes of volumes are told. Measuring them walks through their files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizes {
+    Measured,
+    LeftOut,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Held {
     pub kind: Kind,

@@ -21,6 +21,9 @@ pub struct Observation {
     pub instances: BTreeMap<InstanceId, Arc<InstanceReport>>,
     /// What bears our marks and is in no ledger: reported, never removed.
     pub strangers: Vec<Stranger>,
+    /// Whether the node's container engine answers; `None` where no container is or was held, and no engine is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_answers: Option<bool>,
     /// False while the node has not yet looked at everything it holds: what is missing is then unknown.
     pub complete: bool,
 }

@@ -58,7 +58,15 @@ impl Default for LogLimits {
     }
 }
 
+/// Where an engine is that nobody has named.
+pub const USUAL_ENGINE: &str = "unix:///var/run/docker.sock";
+
 impl Config {
+    /// Whether somebody said where the engine is: then there is one, also before the first container.
+    pub fn names_engine(&self) -> bool {
+        self.engine != USUAL_ENGINE
+    }
+
     /// The defaults below one data folder.
     pub fn new(data: &std::path::Path, cluster: ClusterId, node: NodeId, setpoint_exe: PathBuf) -> Self {
         Self {
@@ -74,7 +82,7 @@ impl Config {
             files_interval: Duration::from_secs(1),
             sign_of_life: Duration::from_secs(5),
             logs: LogLimits::default(),
-            engine: "unix:///var/run/docker.sock".into(),
+            engine: USUAL_ENGINE.into(),
             policy: Policy::default(),
         }
     }

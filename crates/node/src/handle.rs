@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use model::{
     InstanceId,
     assignment::Assignment,
-    collect::{Collected, Held, Inventory},
+    collect::{Collected, Held, Inventory, Sizes},
     event::Event,
     image::{ImagePin, ImageRef},
     observation::Observation,
@@ -162,9 +162,9 @@ impl Node {
     }
 
     /// What the node holds beside its instances; nothing where there is no engine.
-    pub async fn inventory(&self) -> Result<Inventory, String> {
+    pub async fn inventory(&self, sizes: Sizes) -> Result<Inventory, String> {
         let cx = &self.cx;
-        let inventory = collect::inventory(&cx.engine, &cx.config.cluster, &cx.config.data).await;
+        let inventory = collect::inventory(&cx.engine, &cx.config.cluster, &cx.config.data, sizes).await;
         inventory.map_err(|error| error.to_string())
     }
 
@@ -179,9 +179,7 @@ impl Node {
 
     /// Whether anything of this node is, or was, held by an engine.
     pub fn uses_engine(&self) -> bool {
-        let here = |file: &str| self.cx.config.data.join(file).exists();
-        here("images.json")
-            || here("volumes.json")
+        work::has_held(&self.cx.config.data)
             || self.observations.borrow().instances.values().any(|report| report.container.is_some())
     }
 

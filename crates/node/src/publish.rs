@@ -42,6 +42,7 @@ impl Publisher {
             accepted: None,
             instances: BTreeMap::new(),
             strangers: Vec::new(),
+            engine_answers: None,
             complete: false,
         };
         let tell = watch::Sender::new(Arc::new(first.clone()));
@@ -78,6 +79,11 @@ impl Publisher {
     pub fn strangers(&mut self, strangers: Vec<Stranger>) {
         self.dirty |= self.next.strangers != strangers;
         self.next.strangers = strangers;
+    }
+
+    pub fn engine_answers(&mut self, answers: bool) {
+        self.dirty |= self.next.engine_answers != Some(answers);
+        self.next.engine_answers = Some(answers);
     }
 
     pub fn knows_stranger(&self, stranger: &Stranger) -> bool {

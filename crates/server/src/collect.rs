@@ -6,7 +6,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use decide::collect::{self, Reachable};
 use futures_util::future::BoxFuture;
 use model::{
-    collect::{Asked, Collected, Held, Inventory},
+    Millis, Timestamp,
+    collect::{Asked, Collected, Held, Inventory, Sizes},
     event::{Event, Kind},
 };
 
@@ -15,7 +16,7 @@ use crate::Control;
 /// One node's things, for whoever decides about them.
 pub trait Collect: Send + Sync + fmt::Debug {
     /// `None`: the node has no engine and never had one.
-    fn inventory(&self) -> BoxFuture<'_, Option<Result<Inventory, String>>>;
+    fn inventory(&self, sizes: Sizes) -> BoxFuture<'_, Option<Result<Inventory, String>>>;
     fn collect(&self, surplus: Vec<Held>) -> BoxFuture<'_, Vec<Collected>>;
     /// Bytes used, and in all, of the disk that fills up.
     fn disk(&self) -> BoxFuture<'_, Option<(u64, u64)>>;
@@ -29,8 +30,19 @@ pub enum CollectError {
     Inventory(String),
 }
 
+/// What nothing reaches, as it was read.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers {
+    read_at: Option<Timestamp>,
+    held: Vec<Held>,
+}
+
 /// Without a full disk.
 const EVERY: Duration = Duration::from_secs(3600);
+/// Asked for oftener, leftovers are told as they were.
+const FRESH: Millis = Millis::secs(30);
+/// With an engine that may hang.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Between looks at the disk.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -45,7 +57,46 @@ impl Control {
     /// Removes what nothing reaches, or says what would go.
     pub async fn collect(&self, asked: Asked) -> Result<Vec<Collected>, CollectError> {
         let Some(collector) = self.0.collector.get() else { return Ok(Vec::new()) };
-        let inventory = match collector.inventory().await {
+        let surplus = self.surplus(&**collector, asked, Sizes::Measured).await?;
+        if asked.dry_run {
+            let would = |held: Held| Collected {
+                kind: held.kind,
+                name: held.name,
+                bytes: held.bytes,
+                kept_because: None,
+            };
+            return Ok(surplus.into_iter().map(would).collect());
+        }
+        let collected = collector.collect(surplus).await;
+        self.0.leftovers.lock().await.read_at = None;
+        self.tell_collected(&collected).await;
+        Ok(collected)
+    }
+
+    /// What a collection with volumes would remove, as of half a minute ago at most. While that cannot be told, what
+    /// was told last.
+    pub async fn leftovers(&self) -> Vec<Held> {
+        let Some(collector) = self.0.collector.get() else { return Vec::new() };
+        let mut known = self.0.leftovers.lock().await;
+        let now = self.now();
+        if known.read_at.is_none_or(|at| now.since(at) >= FRESH) {
+            known.read_at = Some(now);
+            let everything = Asked { dry_run: true, volumes: true };
+            let surplus = self.surplus(&**collector, everything, Sizes::LeftOut);
+            if let Ok(Ok(held)) = tokio::time::timeout(PATIENCE, surplus).await {
+                known.held = held;
+            }
+        }
+        known.held.clone()
+    }
+
+    async fn surplus(
+        &self,
+        collector: &dyn Collect,
+        asked: Asked,
+        sizes: Sizes,
+    ) -> Result<Vec<Held>, CollectError> {
+        let inventory = match collector.inventory(sizes).await {
             None => return Ok(Vec::new()),
             Some(Err(cause)) => return Err(CollectError::Inventory(cause)),
             Some(Ok(inventory)) => inventory,
@@ -59,19 +110,7 @@ impl Control {
         if let Some(unknown) = reachable.unknown.clone().or(incomplete) {
             return Err(CollectError::Unknown(unknown));
         }
-        let surplus = collect::surplus(&inventory, &reachable, asked);
-        if asked.dry_run {
-            let would = |held: Held| Collected {
-                kind: held.kind,
-                name: held.name,
-                bytes: held.bytes,
-                kept_because: None,
-            };
-            return Ok(surplus.into_iter().map(would).collect());
-        }
-        let collected = collector.collect(surplus).await;
-        self.tell_collected(&collected).await;
-        Ok(collected)
+        Ok(collect::surplus(&inventory, &reachable, asked))
     }
 
     async fn tell_collected(&self, collected: &[Collected]) {

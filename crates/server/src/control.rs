@@ -96,6 +96,7 @@ pub(crate) struct Shared {
     pub issued: RwLock<Vec<Issued>>,
     pub resolver: std::sync::OnceLock<Box<dyn crate::images::Resolve>>,
     pub collector: std::sync::OnceLock<Arc<dyn crate::Collect>>,
+    pub leftovers: tokio::sync::Mutex<crate::collect::Leftovers>,
     pub issues: tokio::sync::Mutex<Issues>,
     /// The last round of passes that was asked for and has gone through.
     pub rounds: watch::Sender<Round>,
@@ -161,6 +162,7 @@ impl Control {
             issued: RwLock::new(issued),
             resolver: Default::default(),
             collector: Default::default(),
+            leftovers: Default::default(),
             issues: Default::default(),
             rounds: watch::Sender::new(Round::default()),
             brain: Mutex::new(brain),

@@ -15,17 +15,36 @@ use model::{
 
 use crate::{Control, RequestError};
 
-/// Why an image could not be resolved. Each is a sentence with what to do.
+/// Why an image could not be resolved.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum ImageError {
-    #[error("the image {image} does not exist: {cause}; check its name and tag, and that it was pushed")]
+    #[error("the image {image} does not exist: {cause}")]
     NotFound { image: ImageRef, cause: String },
-    #[error("the registry {} refuses {image}: {cause}; log in there with `docker login {}` as the user that runs Setpoint", .image.registry(), .image.registry())]
+    #[error("the registry {} refuses {image}: {cause}", .image.registry())]
     Denied { image: ImageRef, cause: String },
-    #[error("the registry {} does not tell what {image} is: {cause}; check that it is up, or name the image by its digest", .image.registry())]
+    #[error("the registry {} does not tell what {image} is: {cause}", .image.registry())]
     Registry { image: ImageRef, cause: String },
     #[error("{0}")]
     Engine(String),
+}
+
+impl ImageError {
+    /// What to do next.
+    pub fn help(&self) -> String {
+        match self {
+            Self::NotFound { .. } => "check its name and tag, and that it was pushed".into(),
+            Self::Denied { image, .. } => {
+                format!(
+                    "log in there with `docker login {}` as the user that runs Setpoint",
+                    image.registry()
+                )
+            }
+            Self::Registry { .. } => "check that it is up, or name the image by its digest".into(),
+            Self::Engine(_) => {
+                "start the container engine, or say where it is with DOCKER_HOST or `containers.host`".into()
+            }
+        }
+    }
 }
 
 /// Asks what an image's name stands for now.

@@ -1,5 +1,5 @@
 //! The last issue of each service, read off the stored events: what happened before a restart of Setpoint is told
-//! after it. Read when somebody asks, and then only what is new; nothing is read at rest.
+//! after it. Read when somebody asks, and then only what is new; when that is much, only the newest of each service.
 
 use std::collections::BTreeMap;
 
@@ -30,6 +30,13 @@ pub(crate) struct Issues {
 impl Issues {
     pub async fn catch_up(&mut self, store: &Store) -> Result<(), StoreError> {
         let latest = *store.subscribe().borrow();
+        if self.after == 0 || latest.saturating_sub(self.after) > u64::from(PAGE) {
+            let kinds: Vec<Kind> =
+                Kind::ALL.iter().copied().filter(|kind| monitor::is_issue(*kind)).collect();
+            self.last.clear();
+            store.newest_events(&kinds).await?.into_iter().for_each(|recorded| self.take(recorded));
+            self.after = latest;
+        }
         while self.after < latest {
             let page = store.events_after(self.after, &EventFilter::default(), PAGE).await?;
             // What cannot be read is left out; the rest of an empty page is not there.

@@ -12,7 +12,7 @@ use model::{
     session::Exec,
 };
 use serde_json::{Value, json};
-use store::{AuditEntry, StoreError, Told};
+use store::{AuditEntry, Idempotency, StoreError, Told};
 
 use crate::Control;
 
@@ -43,7 +43,7 @@ impl Control {
             subject: subject.into(),
             detail,
         };
-        Told { at: self.now(), audit, events: Vec::new() }
+        Told { at: self.now(), audit, events: Vec::new(), answer: None }
     }
 
     /// Lets a node take nothing new and move what it has; or ends that. Asked again, it changes nothing.
@@ -98,43 +98,56 @@ impl Control {
         look(&self.0.issued.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Records a token by its digest.
-    pub async fn give_out(
+    /// What a token that is given out now may.
+    pub fn grant(
         &self,
         name: TokenName,
         role: Role,
         project: Option<ProjectName>,
         expires_in: Option<Millis>,
-        digest: Digest,
         permit: &Permit,
-    ) -> Result<Grant, OperatorError> {
-        if name.as_str() == LOCAL {
-            return Err(OperatorError::NameReserved);
-        }
-        if self.issued(<[Issued]>::len) >= MOST_TOKENS {
-            return Err(OperatorError::TooMany);
-        }
+    ) -> Grant {
         let now = self.now();
-        let grant = Grant {
+        Grant {
             name,
             role,
             project,
             created_at: now,
             created_by: permit.actor().into(),
             expires_at: expires_in.map(|after| now + after),
-        };
+        }
+    }
+
+    /// Records a token by its digest, with the answer to repeat.
+    pub async fn give_out(
+        &self,
+        grant: Grant,
+        digest: Digest,
+        permit: &Permit,
+        answer: Option<Idempotency>,
+    ) -> Result<(), OperatorError> {
+        if grant.name.as_str() == LOCAL {
+            return Err(OperatorError::NameReserved);
+        }
+        if self.issued(<[Issued]>::len) >= MOST_TOKENS {
+            return Err(OperatorError::TooMany);
+        }
         let detail = json!({ "role": grant.role, "project": grant.project, "expires_at": grant.expires_at });
-        let told = self.told(permit, "token.create", grant.name.as_str(), detail);
+        let told = Told { answer, ..self.told(permit, "token.create", grant.name.as_str(), detail) };
         if !self.store().put_token(digest, &grant, told).await? {
             return Err(OperatorError::NameTaken(grant.name));
         }
-        self.reload_tokens().await?;
-        Ok(grant)
+        Ok(self.reload_tokens().await?)
     }
 
     /// When this returns, the token opens nothing any more.
-    pub async fn take_back(&self, name: &TokenName, permit: &Permit) -> Result<(), OperatorError> {
-        let told = self.told(permit, "token.revoke", name.as_str(), json!({}));
+    pub async fn take_back(
+        &self,
+        name: &TokenName,
+        permit: &Permit,
+        answer: Option<Idempotency>,
+    ) -> Result<(), OperatorError> {
+        let told = Told { answer, ..self.told(permit, "token.revoke", name.as_str(), json!({})) };
         if !self.store().revoke_token(name, told).await? {
             return Err(OperatorError::NoToken(name.clone()));
         }

@@ -10,6 +10,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use cli::args::{Cli, Command};
 
+/// Gives back what a burst of work took: the system's own kept three times what was in use.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Client(command) => cli::run(command),

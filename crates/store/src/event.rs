@@ -1,8 +1,10 @@
 //! Events in one sequence, for people, scripts and streams.
 
+use std::collections::BTreeMap;
+
 use model::{
     DeploymentId, ServiceKey, Timestamp,
-    event::{Event, Recorded},
+    event::{Event, Kind, Recorded},
 };
 
 use crate::{
@@ -18,10 +20,13 @@ pub struct EventFilter {
     pub service: Option<ServiceKey>,
 }
 
-const INSERT: &str = "INSERT INTO events (seq, at, service, content) VALUES ($1, $2, $3, $4)";
+const INSERT: &str = "INSERT INTO events (seq, at, service, kind, content) VALUES ($1, $2, $3, $4, $5)";
 const AFTER: &str = "SELECT seq, at, content FROM events WHERE seq > $1 ORDER BY seq LIMIT $2";
 const AFTER_OF: &str =
     "SELECT seq, at, content FROM events WHERE service = $3 AND seq > $1 ORDER BY seq LIMIT $2";
+/// The newest of one kind for each declared service, each found by the index and not by reading those before it.
+pub(crate) const NEWEST: &str = "SELECT e.seq, e.at, e.content FROM services s JOIN events e ON e.seq = \
+     (SELECT MAX(k.seq) FROM events k WHERE k.service = s.key AND k.kind = $1) WHERE s.service IS NOT NULL";
 /// Not by an index: it is asked for when the deployment itself is gone.
 const NAMING: &str = "SELECT seq, at, content FROM events WHERE content LIKE $1 ORDER BY seq LIMIT $2";
 /// A deployment has a few dozen at most.
@@ -36,7 +41,7 @@ pub(crate) async fn append(tx: &mut Tx, at: Timestamp, events: &[Event]) -> Resu
     let last = meta::take_next(tx, "event_seq", count).await?;
     for (seq, event) in (last - count + 1..).zip(events) {
         let service = event.service.as_ref().map(ToString::to_string);
-        tx.execute(INSERT, args![seq, at, service, encode(event)?]).await?;
+        tx.execute(INSERT, args![seq, at, service, event.kind.word(), encode(event)?]).await?;
     }
     Ok(Some(last))
 }
@@ -76,6 +81,24 @@ impl Store {
         let readable =
             |row| recorded(row).inspect_err(|error| tracing::warn!(%error, after = seq, "event left out"));
         Ok(rows.into_iter().filter_map(|row| readable(row).ok()).collect())
+    }
+
+    /// The newest event of these kinds for each declared service, since a service of its name was last purged. One that
+    /// cannot be read gives way to another kind's.
+    pub async fn newest_events(&self, kinds: &[Kind]) -> Result<Vec<Recorded>, StoreError> {
+        let mut tx = self.0.backend.read().await?;
+        let mut newest: BTreeMap<ServiceKey, Recorded> = BTreeMap::new();
+        for kind in kinds.iter().chain([&Kind::ServicePurged]) {
+            for row in tx.all(NEWEST, args![kind.word()]).await? {
+                let Ok(found) = recorded(row) else { continue };
+                let Some(service) = found.event.service.clone() else { continue };
+                let known = newest.get(&service).map_or(0, |known| known.seq);
+                if found.seq > known {
+                    newest.insert(service, found);
+                }
+            }
+        }
+        Ok(newest.into_values().filter(|found| found.event.kind != Kind::ServicePurged).collect())
     }
 
     /// What happened to a deployment, oldest first; also when it has gone with its service.

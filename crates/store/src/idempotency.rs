@@ -46,6 +46,17 @@ pub(crate) async fn keep(tx: &mut Tx, at: Timestamp, answer: &Idempotency) -> Re
 }
 
 impl Store {
+    /// Keeps the answer to a request whose effect is its own record, or none at all.
+    pub async fn keep_answer(&self, answer: Idempotency, at: Timestamp) -> Result<(), StoreError> {
+        let store = self.clone();
+        Self::finish(async move {
+            let mut tx = store.0.backend.write().await?;
+            keep(&mut tx, at, &answer).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
     pub async fn idempotent(&self, scope: &str, key: &str) -> Result<Option<Stored>, StoreError> {
         find(&mut self.0.backend.read().await?, scope, key).await
     }

@@ -15,6 +15,8 @@ use crate::{
     error::StoreError,
     event,
     event::encode,
+    idempotency,
+    idempotency::Idempotency,
     meta,
 };
 
@@ -24,6 +26,8 @@ pub struct Told {
     pub at: Timestamp,
     pub audit: AuditEntry,
     pub events: Vec<Event>,
+    /// Kept when the change is made.
+    pub answer: Option<Idempotency>,
 }
 
 const DRAINS: &str = "SELECT id, content FROM nodes";
@@ -96,6 +100,9 @@ impl Store {
             }
             audit::append(&mut tx, told.at, &[told.audit]).await?;
             event::append(&mut tx, told.at, &told.events).await?;
+            if let Some(answer) = &told.answer {
+                idempotency::keep(&mut tx, told.at, answer).await?;
+            }
             meta::note_time(&mut tx, told.at).await?;
             let latest = meta::counter(&mut tx, "event_seq").await?;
             tx.commit().await?;

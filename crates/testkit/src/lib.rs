@@ -12,6 +12,7 @@ pub mod docker;
 pub mod fixture;
 pub mod http;
 pub mod load;
+pub mod page;
 pub mod proc;
 pub mod random;
 pub mod setpoint;

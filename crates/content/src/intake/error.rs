@@ -48,6 +48,60 @@ pub enum Code {
 }
 
 impl Code {
+    pub const ALL: [Self; 26] = [
+        Self::Absolute,
+        Self::Backslash,
+        Self::CaseCollision,
+        Self::Changed,
+        Self::Corrupt,
+        Self::Device,
+        Self::Duplicate,
+        Self::Empty,
+        Self::Encrypted,
+        Self::FileAndDirectory,
+        Self::InvalidName,
+        Self::Link,
+        Self::NotAFolder,
+        Self::Setuid,
+        Self::SizeMismatch,
+        Self::Sparse,
+        Self::Storage,
+        Self::TooDeep,
+        Self::TooLarge,
+        Self::TooManyEntries,
+        Self::TrailingData,
+        Self::Traversal,
+        Self::Truncated,
+        Self::UnknownFormat,
+        Self::Unreadable,
+        Self::Unsupported,
+    ];
+
+    /// What to do next.
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::Absolute | Self::Traversal => "pack the folder from inside, with paths relative to it",
+            Self::Backslash | Self::InvalidName | Self::CaseCollision => "rename the file and pack it again",
+            Self::Changed => "upload it again while nobody writes there",
+            Self::Corrupt | Self::SizeMismatch | Self::TrailingData | Self::Sparse => {
+                "make the archive again, with plain files alone"
+            }
+            Self::Device | Self::Setuid => "leave the file out, or make a plain one of it",
+            Self::Duplicate | Self::FileAndDirectory => "make the archive again, with each path once",
+            Self::Empty => "put at least one file into it",
+            Self::Encrypted => "make the archive without a password",
+            Self::Link => "put a copy of the file in the place of the link",
+            Self::NotAFolder => "name a folder or an archive",
+            Self::Storage => "free space on the disk of the data folder, then upload it again",
+            Self::TooDeep => "use fewer levels of folders",
+            Self::TooLarge => "make the site smaller",
+            Self::TooManyEntries => "use fewer files",
+            Self::Truncated => "upload it again, whole",
+            Self::UnknownFormat | Self::Unsupported => "send a tar, tar.gz, tar.zst or zip",
+            Self::Unreadable => "give the user that reads it the right to, and try again",
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Absolute => "absolute_path",

@@ -13,6 +13,7 @@ use crate::{
 };
 use model::{
     DeploymentId, InstanceId, Millis, ProjectName, ServiceKey, Timestamp,
+    collect::{self, Held},
     deployment::Phase,
     drift::Drift,
     event::Kind,
@@ -426,25 +427,38 @@ pub fn is_issue(kind: Kind) -> bool {
     }
 }
 
-/// What bears our marks and belongs to nobody.
-pub fn zombies<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> u64 {
-    observations.into_iter().map(|seen| seen.strangers.len() as u64).sum()
+/// What bears our marks and nobody needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Zombies {
+    /// In no ledger: reported, never removed.
+    pub strangers: u64,
+    /// Of dead deployments, until they are collected.
+    pub images: u64,
+    pub networks: u64,
+    /// Collected only when somebody asks for it.
+    pub volumes: u64,
 }
 
-/// Whether the container engine of a node answers; `None`: its observation does not say. The field comes with the
-/// node's part of it; the metric then appears by itself.
-pub fn engine_up(observation: &Observation) -> Option<bool> {
-    let Observation {
-        node: _,
-        boot: _,
-        sequence: _,
-        at: _,
-        accepted: _,
-        instances: _,
-        strangers: _,
-        complete: _,
-    } = observation;
-    None
+impl Zombies {
+    /// `leftovers` are what a collection would remove, see [`crate::collect::surplus`].
+    pub fn of<'a>(observations: impl IntoIterator<Item = &'a Observation>, leftovers: &[Held]) -> Self {
+        let count = |kind| leftovers.iter().filter(|held| held.kind == kind).count() as u64;
+        Self {
+            strangers: observations.into_iter().map(|seen| seen.strangers.len() as u64).sum(),
+            images: count(collect::Kind::Image),
+            networks: count(collect::Kind::Network),
+            volumes: count(collect::Kind::Volume),
+        }
+    }
+
+    pub fn by_kind(&self) -> [(&'static str, u64); 4] {
+        let Self { strangers, images, networks, volumes } = *self;
+        [("stranger", strangers), ("image", images), ("network", networks), ("volume", volumes)]
+    }
+
+    pub fn total(&self) -> u64 {
+        self.by_kind().into_iter().map(|(_, count)| count).sum()
+    }
 }
 
 #[cfg(test)]
@@ -455,6 +469,15 @@ mod tests {
 
     fn attempts(total: u64, ago: &[Millis]) -> Attempts {
         Attempts { at: ago.iter().map(|ago| NOW - *ago).collect(), fast_crashes: 0, total }
+    }
+
+    #[test]
+    fn zombies_are_strangers_and_what_nothing_reaches() {
+        let held = |kind| Held { kind, name: "a".into(), bytes: 0, used: false };
+        let leftovers = [collect::Kind::Image, collect::Kind::Image, collect::Kind::Volume].map(held);
+        let zombies = Zombies::of([], &leftovers);
+        assert_eq!(zombies, Zombies { strangers: 0, images: 2, networks: 0, volumes: 1 });
+        assert_eq!(zombies.total(), 3);
     }
 
     #[test]

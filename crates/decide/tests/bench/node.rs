@@ -153,6 +153,7 @@ impl Fake {
                 .filter_map(|(id, i)| Some((id.clone(), Arc::new(i.report(id)?))))
                 .collect(),
             strangers: Vec::new(),
+            engine_answers: None,
             complete: true,
         });
     }

@@ -110,7 +110,7 @@ fn site(form: StaticForm, base: &str, cx: &mut Cx<'_>) -> (Site, Option<SiteSour
         StaticForm::Path(path) => {
             let from = SourceFrom::Path(local(&path, "a folder", &["static"], base, cx));
             let site = Site { artifact: None, webroot: None, spa: false };
-            return (site, Some(SiteSource { from, build: Vec::new(), output: None }));
+            return (site, Some(SiteSource { from, output: None }));
         }
         StaticForm::Map(map) => map,
     };
@@ -121,19 +121,38 @@ fn site(form: StaticForm, base: &str, cx: &mut Cx<'_>) -> (Site, Option<SiteSour
 }
 
 fn source(map: StaticMap, base: &str, cx: &mut Cx<'_>) -> Option<SiteSource> {
-    let build: Vec<String> =
-        map.build.map_or_else(Vec::new, |list| list.0.into_iter().map(|line| line.0).collect());
     let output = map.output.map(|path| path.0.to_string());
+    let later = |key: &str, cx: &mut Cx<'_>, message: String| {
+        cx.error_at(mistake("not_supported", &["static", key], message));
+    };
+    let has_source = map.path.is_some() || map.archive.is_some() || map.git.is_some();
+    if map.build.is_some() && has_source {
+        let message = "`build`: building a site is not part of this build yet; run the commands, and declare the \
+                       folder that they make";
+        later("build", cx, message.into());
+    }
     let from = match (map.path, map.archive, map.git) {
         (Some(path), None, None) => {
             SourceFrom::Path(local(&path.0, "a folder", &["static", "path"], base, cx))
         }
         (None, Some(file), None) => {
+            if output.is_some() {
+                let message = "`output`: a part of an archive is not part of this build yet; pack the folder that \
+                               shall be served";
+                later("output", cx, message.into());
+            }
             SourceFrom::Archive(local(&file.0, "an archive", &["static", "archive"], base, cx))
         }
-        (None, None, Some(git)) => repository(git, cx)?,
+        (None, None, Some(git)) => {
+            if is_right(git, cx) {
+                let message = "`git`: fetching a site is not part of this build yet; leave it out, and give the \
+                               content by `setpoint deploy SERVICE PATH`";
+                later("git", cx, message.into());
+            }
+            return None;
+        }
         (None, None, None) => {
-            if !build.is_empty() || output.is_some() {
+            if map.build.is_some() || output.is_some() {
                 let message = "`build` and `output` need a source: `path`, `archive` or `git`";
                 cx.error_at(mistake("missing_key", &["static"], message));
             }
@@ -145,24 +164,28 @@ fn source(map: StaticMap, base: &str, cx: &mut Cx<'_>) -> Option<SiteSource> {
             return None;
         }
     };
-    Some(SiteSource { from, build, output })
+    Some(SiteSource { from, output })
 }
 
-fn repository(git: GitForm, cx: &mut Cx<'_>) -> Option<SourceFrom> {
+/// Whether it could be fetched; if not, that is reported.
+fn is_right(git: GitForm, cx: &mut Cx<'_>) -> bool {
     let Some(url) = git.url else {
         cx.error_at(mistake("missing_key", &["static", "git"], "a repository has a `url`"));
-        return None;
+        return false;
     };
+    let mut right = true;
     if !is_repository(&url) {
+        right = false;
         let message =
             format!("`{}` is not a repository: https://, http://, ssh:// or user@host:path", printable(&url));
         cx.error_at(mistake("invalid_value", &["static", "git", "url"], message));
     }
     if let Some(reference) = git.reference.as_ref().filter(|reference| !is_reference(reference)) {
+        right = false;
         let message = format!("`{}` is not a branch, tag or commit", printable(reference));
         cx.error_at(mistake("invalid_value", &["static", "git", "ref"], message));
     }
-    Some(SourceFrom::Git { url, reference: git.reference })
+    right
 }
 
 /// Nothing that a Git program could take for an option or a local file.

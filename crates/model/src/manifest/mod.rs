@@ -60,8 +60,6 @@ pub struct Declared {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteSource {
     pub from: SourceFrom,
-    /// Commands that are run in the source, one after the other.
-    pub build: Vec<String>,
     /// The folder below the source that is served, instead of the whole.
     pub output: Option<String>,
 }
@@ -71,7 +69,6 @@ pub struct SiteSource {
 pub enum SourceFrom {
     Path(String),
     Archive(String),
-    Git { url: String, reference: Option<String> },
 }
 
 /// Reads a manifest of one or several documents. `base` is the absolute folder of the file, against which

@@ -112,11 +112,11 @@ mapping! {
         "path" path: Text,
         /// An archive (tar, tar.gz, tar.zst, zip), relative to the file.
         "archive" archive: Text,
-        /// A repository: `URL`, `URL#REF`, or a map.
+        /// A repository: `URL`, `URL#REF`, or a map. Not possible yet: refused.
         "git" git: GitForm,
-        /// Commands that are run one after the other in the source before `output` is taken.
+        /// Commands that are run one after the other in the source before `output` is taken. Not possible yet: refused.
         "build" build: List<Text>,
-        /// The folder, below the source, that is served.
+        /// The folder, below `path`, that is served.
         "output" output: Parsed<RelPath>,
         /// A folder, relative to the file, in which the site's top-level entries are linked for another web server.
         "webroot" webroot: Text,

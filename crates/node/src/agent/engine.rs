@@ -48,15 +48,29 @@ impl View {
 }
 
 impl Agent {
-    /// From the first container on, the engine is listened to.
+    /// From the start, where somebody named the engine or it has held something for this node.
+    pub(super) fn listen_to_known_engine(&mut self) {
+        if self.cx.config.names_engine() || work::has_held(&self.cx.config.data) {
+            self.begin_to_listen();
+        }
+    }
+
+    /// Any other is listened to from the first container on.
     pub(super) fn listen_to_engine(&mut self) {
-        if self.engine.listening || !self.instances.values().any(|instance| instance.held.is_some()) {
+        if self.instances.values().any(|instance| instance.held.is_some()) {
+            self.begin_to_listen();
+        }
+    }
+
+    fn begin_to_listen(&mut self) {
+        if self.engine.listening {
             return;
         }
         self.engine.listening = true;
         let now = self.cx.now();
         let cause = format!("the engine at {} has not answered yet", self.cx.engine.host());
         self.engine.away = Some((now, cause));
+        self.publisher.engine_answers(false);
         for instance in self.instances.values_mut() {
             self.engine.tell(instance);
         }
@@ -101,6 +115,7 @@ impl Agent {
             );
         }
         self.engine.away = Some((since, cause));
+        self.publisher.engine_answers(false);
         self.tell_engine();
     }
 
@@ -186,6 +201,7 @@ impl Agent {
             Err(error) => return tracing::warn!(%error, "the containers cannot be listed"),
         };
         if self.engine.away.take().is_some() {
+            self.publisher.engine_answers(true);
             if std::mem::take(&mut self.engine.told_away) {
                 let message = format!("the engine at {} answers", self.cx.engine.host());
                 self.say_of_engine(Kind::EngineBack, message);

@@ -8,7 +8,7 @@ use bollard::query_parameters::{
 };
 use model::{
     ClusterId,
-    collect::{Collected, Held, Inventory, Kind},
+    collect::{Collected, Held, Inventory, Kind, Sizes},
 };
 
 use super::{
@@ -18,10 +18,15 @@ use super::{
 };
 
 /// Only what we fetched or made: what was there before us, and what others use, is not ours to remove.
-pub async fn inventory(engine: &Engine, cluster: &ClusterId, data: &Path) -> Result<Inventory, Failure> {
+pub async fn inventory(
+    engine: &Engine,
+    cluster: &ClusterId,
+    data: &Path,
+    sizes: Sizes,
+) -> Result<Inventory, Failure> {
     let mut held = images(engine, data).await?;
     held.extend(networks(engine, cluster).await?);
-    held.extend(volumes(engine, cluster).await?);
+    held.extend(volumes(engine, cluster, sizes).await?);
     Ok(Inventory { held })
 }
 
@@ -58,7 +63,7 @@ async fn networks(engine: &Engine, cluster: &ClusterId) -> Result<Vec<Held>, Err
     Ok(held)
 }
 
-async fn volumes(engine: &Engine, cluster: &ClusterId) -> Result<Vec<Held>, Error> {
+async fn volumes(engine: &Engine, cluster: &ClusterId, sizes: Sizes) -> Result<Vec<Held>, Error> {
     let client = engine.client().await?;
     let list = |dangling: Option<&str>| {
         let mut filters = names::marked(cluster);
@@ -71,7 +76,10 @@ async fn volumes(engine: &Engine, cluster: &ClusterId) -> Result<Vec<Held>, Erro
         list(Some("true")).await?.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect();
     let held = all.into_iter().map(|volume| Held {
         kind: Kind::Volume,
-        bytes: folder_bytes(Path::new(&volume.mountpoint)),
+        bytes: match sizes {
+            Sizes::Measured => folder_bytes(Path::new(&volume.mountpoint)),
+            Sizes::LeftOut => 0,
+        },
         used: !free.contains(&volume.name),
         name: volume.name,
     });

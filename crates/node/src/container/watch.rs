@@ -189,7 +189,9 @@ impl Watched {
                     return std::future::pending().await;
                 }
                 first();
-                then(ended(&engine, &id).await).await;
+                // For as long as it lives, what asks about its end takes no room.
+                let ended = Box::pin(ended(&engine, &id)).await;
+                then(ended).await;
             });
             watching.abort_handle()
         });

@@ -596,6 +596,11 @@ fn note_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
     note(&data.join("images.json"), name)
 }
 
+/// Whether an engine has ever held anything for this node.
+pub fn has_held(data: &Path) -> bool {
+    ["images.json", "volumes.json"].iter().any(|file| data.join(file).exists())
+}
+
 pub fn pulled(data: &Path) -> Result<Vec<String>, ledger::Error> {
     let known: BTreeMap<String, bool> = files::read(&data.join("images.json"))?.unwrap_or_default();
     Ok(known.into_keys().collect())

@@ -84,7 +84,12 @@ pub async fn check(api: &Api, access: Option<Access>, request: Request, next: Ne
 }
 
 fn nobody() -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, "not_allowed", "nobody may do this")
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "not_allowed",
+        "nobody may do this",
+        "GET /api/v1/openapi.json says who may do what",
+    )
 }
 
 async fn permit(api: &Api, role: Role, scope: Scope, parts: &mut Parts) -> Result<Permit, Problem> {
@@ -194,6 +199,6 @@ impl From<Denied> for Problem {
                 ("process_not_allowed", help.to_owned())
             }
         };
-        Self::new(StatusCode::FORBIDDEN, code, message).help(help)
+        Self::new(StatusCode::FORBIDDEN, code, message, help)
     }
 }

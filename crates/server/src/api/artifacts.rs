@@ -7,17 +7,23 @@ use axum::{
     body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, StatusCode},
+    response::Response,
 };
 use futures_util::StreamExt;
-use model::artifact::{Artifact, MAX_ARTIFACT_BYTES};
+use model::{
+    Digest,
+    artifact::{Artifact, MAX_ARTIFACT_BYTES},
+};
 use tokio::sync::mpsc;
 
 use super::{
     Api,
-    problem::Problem,
-    take::{BODY_PAUSE, LISTEN_ON, OfArtifact, announced, too_slow},
+    access::Allowed,
+    once::once,
+    problem::{Problem, UPLOAD},
+    take::{BODY_PAUSE, LISTEN_ON, OfArtifact, announced, idempotency_key, too_slow},
 };
-use crate::views;
+use crate::{Terms, views};
 
 /// Pieces of the body between the socket and the reader.
 const PIECES: usize = 8;
@@ -26,9 +32,11 @@ const MAX_ARCHIVE: u64 = MAX_ARTIFACT_BYTES + (256 << 20);
 
 pub async fn upload(
     State(api): State<Api>,
+    Allowed(permit): Allowed,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<views::Artifact>), Problem> {
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers)?;
     if announced(&headers).is_some_and(|length| length > MAX_ARCHIVE) {
         return Err(too_large());
     }
@@ -37,7 +45,11 @@ pub async fn upload(
     let (pumped, taken) = tokio::join!(pump(body, pieces), api.control.upload(reader));
     pumped?;
     let (digest, artifact) = taken?;
-    Ok((StatusCode::CREATED, Json(shown(digest, &artifact))))
+    // What the body was is known only now. Its content alone is no effect: what nothing names is collected.
+    let request = Digest::of_bytes(format!("POST\n/api/v1/artifacts\n{digest}").as_bytes());
+    let terms = Terms { if_match: None, idempotency: key.map(|key| (key, request)) };
+    let effect = async { Ok((StatusCode::CREATED, shown(digest, &artifact))) };
+    once(&api, &permit, &terms, effect).await
 }
 
 pub async fn one(
@@ -45,10 +57,8 @@ pub async fn one(
     OfArtifact(digest): OfArtifact,
 ) -> Result<Json<views::Artifact>, Problem> {
     let stored = api.control.store().artifact(&digest).await?;
-    let missing = || {
-        Problem::not_found("no_such_artifact", format!("artifact {digest} is not stored"))
-            .help("upload it with POST /api/v1/artifacts")
-    };
+    let missing =
+        || Problem::not_found("no_such_artifact", format!("artifact {digest} is not stored"), UPLOAD);
     stored.map(|artifact| Json(shown(digest, &artifact))).ok_or_else(missing)
 }
 
@@ -58,11 +68,11 @@ fn shown(digest: model::ArtifactDigest, artifact: &Artifact) -> views::Artifact 
 
 fn too_large() -> Problem {
     let message = format!("an archive may have at most {} MiB", MAX_ARCHIVE >> 20);
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message).help("make the site smaller")
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, "make the site smaller")
 }
 
 fn busy() -> Problem {
-    Problem::unavailable("too_many_uploads", "too many uploads are under way; try again when one has ended")
+    Problem::unavailable("too_many_uploads", "too many uploads are under way", "try again when one has ended")
 }
 
 /// A piece of the body, or its end. An end that is not told is an interruption: half an archive must not look whole.
@@ -107,7 +117,11 @@ async fn pump(body: Body, pieces: mpsc::Sender<Piece>) -> Result<(), Problem> {
         let bytes = match tokio::time::timeout(BODY_PAUSE, body.next()).await {
             Err(_) => return Err(too_slow()),
             Ok(Some(Err(_))) => {
-                return Err(Problem::bad_request("interrupted", "the upload ended too early"));
+                return Err(Problem::bad_request(
+                    "interrupted",
+                    "the upload ended too early",
+                    "upload it again",
+                ));
             }
             Ok(Some(Ok(bytes))) => bytes,
             Ok(None) => {

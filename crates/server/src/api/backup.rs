@@ -26,8 +26,13 @@ pub async fn backup(
     Allowed(permit): Allowed,
     Asked(Nothing {}, _): Asked<Nothing>,
 ) -> Result<Response, Problem> {
-    let busy =
-        |_| Problem::unavailable("too_many_backups", "too many transfers are under way; try again later");
+    let busy = |_| {
+        Problem::unavailable(
+            "too_many_backups",
+            "too many transfers are under way",
+            "try again when one has ended",
+        )
+    };
     let place = api.uploads.clone().try_acquire_owned().map_err(busy)?;
     let backup = api.control.backup().await?;
     let (about, total) = (backup.about().clone(), backup.total());
@@ -58,9 +63,14 @@ impl From<BackupError> for Problem {
         let message = error.to_string();
         match error {
             BackupError::Store(error) => error.into(),
-            BackupError::Copy(_) => Self::unavailable("copy_unreadable", message),
+            BackupError::Copy(_) => Self::unavailable(
+                "copy_unreadable",
+                message,
+                "try again; if it stays, look at the disk of the data folder",
+            ),
             BackupError::Io { .. } => {
-                Self::new(axum::http::StatusCode::INSUFFICIENT_STORAGE, "storage", message)
+                let help = "free space in the data folder and check whose it is, then try again";
+                Self::new(axum::http::StatusCode::INSUFFICIENT_STORAGE, "storage", message, help)
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use decide::{plan::plan_service, world::Cluster};
 use model::{ServiceKey, Timestamp};
 use serde::Deserialize;
@@ -10,13 +10,15 @@ use store::AuditError;
 
 use super::{
     Api,
+    access::Allowed,
+    once::once,
     problem::Problem,
     services::{standing, standing_drift},
     show,
     take::{Asked, Write},
 };
 use crate::{
-    Round,
+    CollectError, Round,
     views::{self, Time},
 };
 
@@ -67,13 +69,18 @@ pub async fn verify_audit(State(api): State<Api>) -> Result<Json<views::AuditVer
 
 pub async fn reconcile(
     State(api): State<Api>,
-    Write(asked, _): Write<views::Reconcile>,
-) -> Result<(StatusCode, Json<views::Reconciled>), Problem> {
+    Allowed(permit): Allowed,
+    Write(asked, terms): Write<views::Reconcile>,
+) -> Result<Response, Problem> {
+    once(&api, &permit, &terms, pass(&api, asked)).await
+}
+
+async fn pass(api: &Api, asked: views::Reconcile) -> Result<(StatusCode, views::Reconciled), Problem> {
     if let Some(key) = &asked.service {
-        standing(&api, key)?;
+        standing(api, key)?;
     }
     if asked.dry_run {
-        return Ok((StatusCode::OK, Json(dry_run(&api, asked.service.as_ref()))));
+        return Ok((StatusCode::OK, dry_run(api, asked.service.as_ref())));
     }
     // A pass looks at everything: it costs nothing for what has not changed.
     let round =
@@ -87,7 +94,7 @@ pub async fn reconcile(
             (format!("the pass was not carried out: {trouble}"), Some(tally))
         }
         Some(Round { trouble: None, tally, .. }) => {
-            let stands = match standing_drift(&api, asked.service.as_ref()) {
+            let stands = match standing_drift(api, asked.service.as_ref()) {
                 0 => String::new(),
                 1 => "; 1 difference stands, as `setpoint drift` shows".into(),
                 count => format!("; {count} differences stand, as `setpoint drift` shows"),
@@ -101,7 +108,7 @@ pub async fn reconcile(
         summary: summary.map(show::pass),
         services: Vec::new(),
     };
-    Ok((StatusCode::ACCEPTED, Json(reconciled)))
+    Ok((StatusCode::ACCEPTED, reconciled))
 }
 
 /// What a pass would do now. Each service is planned by itself, as the loop does it.
@@ -133,22 +140,39 @@ pub async fn schema() -> Json<serde_json::Value> {
     Json(model::manifest::schema())
 }
 
+impl From<CollectError> for Problem {
+    fn from(error: CollectError) -> Self {
+        let message = error.to_string();
+        match error {
+            CollectError::Unknown(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unreadable",
+                message,
+                "repair or delete what cannot be read, then clean up again",
+            ),
+            CollectError::Inventory(_) => {
+                Self::unavailable("no_engine", message, "start the container engine, then clean up again")
+            }
+        }
+    }
+}
+
 pub async fn collect(
     State(api): State<Api>,
-    Write(views::Collect { dry_run, volumes }, _): Write<views::Collect>,
-) -> Result<Json<views::CollectedThings>, Problem> {
-    let collected =
-        api.control.collect(model::collect::Asked { dry_run, volumes }).await.map_err(|error| {
-            let message = error.to_string();
-            match error {
-                crate::CollectError::Unknown(_) => {
-                    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unreadable", message)
-                }
-                crate::CollectError::Inventory(_) => Problem::unavailable("no_engine", message),
-            }
-        })?;
-    Ok(Json(views::CollectedThings {
-        dry_run,
+    Allowed(permit): Allowed,
+    Write(views::Collect { dry_run, volumes }, terms): Write<views::Collect>,
+) -> Result<Response, Problem> {
+    let asked = model::collect::Asked { dry_run, volumes };
+    once(&api, &permit, &terms, collected(&api, asked)).await
+}
+
+async fn collected(
+    api: &Api,
+    asked: model::collect::Asked,
+) -> Result<(StatusCode, views::CollectedThings), Problem> {
+    let collected = api.control.collect(asked).await?;
+    let things = views::CollectedThings {
+        dry_run: asked.dry_run,
         bytes: collected.iter().filter(|one| one.kept_because.is_none()).map(|one| one.bytes).sum(),
         things: collected
             .into_iter()
@@ -159,5 +183,6 @@ pub async fn collect(
                 kept_because: one.kept_because,
             })
             .collect(),
-    }))
+    };
+    Ok((StatusCode::OK, things))
 }

@@ -34,6 +34,7 @@ const ASK_EVERY: Duration = Duration::from_secs(20);
 /// Messages under way in each direction.
 const QUEUE: usize = 16;
 const MAX_WORDS: usize = 1024;
+const SAY: &str = "send {\"command\": [\"PROGRAM\", \"ARGUMENT\"]} as the first message";
 
 pub async fn exec(
     State(api): State<Api>,
@@ -46,8 +47,12 @@ pub async fn exec(
     let placed = world.filter(|world| world.plan.placements.contains_key(&id));
     let world = placed.ok_or_else(|| no_such_instance(&id))?;
     let upgrade = upgrade.map_err(|_| {
-        Problem::new(StatusCode::UPGRADE_REQUIRED, "needs_websocket", "a command is run over a WebSocket")
-            .help("`setpoint exec` does it, or any client of WebSockets")
+        Problem::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "needs_websocket",
+            "a command is run over a WebSocket",
+            "use `setpoint exec`, or any client of WebSockets",
+        )
     })?;
     if world.service.known().is_none_or(|service| service.spec.kind() == Kind::Process) {
         api.control.may_run(&permit, &id.service)?;
@@ -119,7 +124,7 @@ async fn session(
                     return Ok(None);
                 }
             }
-            () = stopping.wait() => return Err(Problem::unavailable("ending", "the server ends, and the command with it")),
+            () = stopping.wait() => return Err(Problem::unavailable("ending", "the server ends, and the command with it", "run it again once the server is back")),
         }
     };
     while let Some(output) = said.recv().await {
@@ -134,28 +139,35 @@ async fn asked(socket: &mut WebSocket) -> Result<Option<Exec>, Problem> {
     let field = |problem: Problem| problem.field("command");
     let first = timeout(ASKED_WITHIN, socket.recv()).await;
     let asked: Exec = match first {
-        Err(_) => return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "no_command", "no command was sent")),
+        Err(_) => {
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "no_command", "no command was sent", SAY));
+        }
         Ok(Some(Ok(Message::Text(text)))) => super::take::parse(text.as_bytes())?,
         Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => return Ok(None),
         Ok(Some(Ok(_))) => {
             return Err(Problem::bad_request(
                 "no_command",
                 "the first message must be text that says what to run",
+                SAY,
             ));
         }
     };
     match asked.command.first() {
-        None => Err(field(Problem::unprocessable("no_command", "no command is named"))),
+        None => Err(field(Problem::unprocessable("no_command", "no command is named", SAY))),
         Some(program) if program.is_empty() => {
-            Err(field(Problem::unprocessable("no_command", "the program has no name")))
+            Err(field(Problem::unprocessable("no_command", "the program has no name", SAY)))
         }
         Some(_) if asked.command.len() > MAX_WORDS => {
             let message = format!("a command has at most {MAX_WORDS} words");
-            Err(field(Problem::unprocessable("command_too_long", message)))
+            Err(field(Problem::unprocessable(
+                "command_too_long",
+                message,
+                "put it into a script and run that",
+            )))
         }
-        Some(_) if asked.command.iter().any(|word| word.contains('\0')) => {
-            Err(field(Problem::unprocessable("bad_command", "no word may hold a NUL character")))
-        }
+        Some(_) if asked.command.iter().any(|word| word.contains('\0')) => Err(field(
+            Problem::unprocessable("bad_command", "no word may hold a NUL character", "leave it out"),
+        )),
         Some(_) => Ok(Some(asked)),
     }
 }

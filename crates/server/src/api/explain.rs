@@ -111,13 +111,19 @@ pub async fn instance(
 }
 
 pub fn no_such_instance(id: &InstanceId) -> Problem {
-    Problem::not_found("no_such_instance", format!("no instance {id} is known"))
-        .help("`setpoint status SERVICE` lists them")
+    Problem::not_found(
+        "no_such_instance",
+        format!("no instance {id} is known"),
+        "`setpoint status SERVICE` lists them",
+    )
 }
 
 pub fn no_such_pass(seq: u64) -> Problem {
-    Problem::not_found("no_such_pass", format!("pass {seq} was never recorded, or is no longer kept"))
-        .help("`setpoint explain SERVICE` lists the recorded passes")
+    Problem::not_found(
+        "no_such_pass",
+        format!("pass {seq} was never recorded, or is no longer kept"),
+        "`setpoint explain SERVICE` lists the recorded passes",
+    )
 }
 
 fn told(instance: &views::Instance) -> String {
@@ -346,7 +352,11 @@ fn replay_of(line: &JournalLine, world: &[u8]) -> Result<views::Replay, Problem>
     let unreadable = |_| {
         let message =
             format!("the world of pass {} was recorded by another version and cannot be replayed", line.seq);
-        Problem::new(axum::http::StatusCode::CONFLICT, "not_replayable", message)
+        Problem::conflict(
+            "not_replayable",
+            message,
+            "read it without `replay`, or replay it with that version",
+        )
     };
     let input: Input = serde_json::from_slice(world).map_err(unreadable)?;
     let (decision, report) = decide::plan::plan_service(&input.world, &input.cluster, line.at);

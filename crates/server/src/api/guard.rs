@@ -14,16 +14,23 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use decide::access::{self, Bearer};
 use model::{Digest, TokenName};
 use subtle::ConstantTimeEq;
 
 use super::{Api, problem::Problem, serve::Peer};
 
-/// The API's token: only its digest is held, and compared in constant time.
+/// The API's token: only digests of it are held, one of them compared in constant time.
 #[derive(Clone)]
-pub struct Token(Digest);
+pub struct Token {
+    known: Digest,
+    /// What other tokens are derived with.
+    secret: Digest,
+}
+
+/// So that a token is known as ours wherever it turns up.
+const PREFIX: &str = "sp_";
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -33,11 +40,20 @@ impl std::fmt::Debug for Token {
 
 impl Token {
     pub fn new(token: &str) -> Self {
-        Self(Digest::of_bytes(token.as_bytes()))
+        let secret = Digest::of_bytes(format!("tokens are derived with {token}").as_bytes());
+        Self { known: Digest::of_bytes(token.as_bytes()), secret }
+    }
+
+    /// The token that belongs to a random seed. The seed alone tells nothing about it, so that the answer that gave a
+    /// token out can be kept without it. Both parts have a fixed length: nothing can be appended.
+    pub fn derive(&self, seed: &str) -> String {
+        let seed = Digest::of_bytes(seed.as_bytes());
+        let both = [self.secret.as_bytes().as_slice(), seed.as_bytes().as_slice()].concat();
+        format!("{PREFIX}{}", HEXLOWER.encode(Digest::of_bytes(&both).as_bytes()))
     }
 
     fn is(&self, given: &[u8]) -> bool {
-        !given.is_empty() && self.0.as_bytes().ct_eq(Digest::of_bytes(given).as_bytes()).into()
+        !given.is_empty() && self.known.as_bytes().ct_eq(Digest::of_bytes(given).as_bytes()).into()
     }
 }
 
@@ -161,7 +177,10 @@ fn peer(request: &Request) -> Option<IpAddr> {
 }
 
 fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Problem> {
-    let bad = |message: &str| Problem::bad_request("bad_host", message).field("Host");
+    let bad = |message: &str| {
+        Problem::bad_request("bad_host", message, "send one Host header with the name of the API")
+            .field("Host")
+    };
     let mut named = headers.get_all(header::HOST).iter();
     let named = match (named.next(), named.next()) {
         (Some(one), None) => one.to_str().ok().and_then(|text| text.parse::<Authority>().ok()),
@@ -181,9 +200,9 @@ fn misdirected() -> Problem {
         StatusCode::MISDIRECTED_REQUEST,
         "unknown_host",
         "the API does not answer under this host name",
+        "use localhost or 127.0.0.1, or name the host in the settings (api.allowed_hosts)",
     )
     .field("Host")
-    .help("use localhost or 127.0.0.1, or name the host in the settings (api.allowed_hosts)")
 }
 
 /// A browser says where a request comes from. A page of another site may send writes, but not have them carried out.
@@ -201,9 +220,13 @@ fn is_cross_site(method: &Method, headers: &HeaderMap, host: &Authority) -> bool
 }
 
 fn cross_site() -> Problem {
-    Problem::new(StatusCode::FORBIDDEN, "cross_site", "a page of another site may not change anything here")
-        .field("Origin")
-        .help("send the request from a program, or from a page of this address")
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "cross_site",
+        "a page of another site may not change anything here",
+        "send the request from a program, or from a page of this address",
+    )
+    .field("Origin")
 }
 
 /// A bearer token everywhere. The pages of the documentation also take it as a password, because a browser can only
@@ -238,19 +261,25 @@ fn is_page(path: &str) -> bool {
 
 /// What is said to whom nobody knows.
 pub fn no_token() -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "the token is missing or wrong")
-        .field("Authorization")
-        .help("send `Authorization: Bearer <token>`; the token is in the file `token` of the data folder")
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "the token is missing or wrong",
+        "send `Authorization: Bearer <token>`; the token is in the file `token` of the data folder",
+    )
+    .field("Authorization")
 }
 
 fn unauthorized(path: &str, unknown: &Unknown) -> Response {
     let problem = match unknown {
         Unknown::Token => no_token(),
-        Unknown::Expired(name) => {
-            Problem::new(StatusCode::UNAUTHORIZED, "token_expired", format!("token {name} has expired"))
-                .field("Authorization")
-                .help("ask for a new one: setpoint token create NAME")
-        }
+        Unknown::Expired(name) => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "token_expired",
+            format!("token {name} has expired"),
+            "ask for a new one: setpoint token create NAME",
+        )
+        .field("Authorization"),
     };
     let mut response = problem.into_response();
     let challenge = response.headers_mut();

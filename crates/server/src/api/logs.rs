@@ -56,7 +56,12 @@ pub async fn logs(
         Some(id) if id.service == key => (vec![id], false),
         Some(id) => {
             let message = format!("{id} is no instance of {key}");
-            return Err(Problem::unprocessable("other_service", message).field("instance"));
+            return Err(Problem::unprocessable(
+                "other_service",
+                message,
+                "`setpoint status SERVICE` lists the instances",
+            )
+            .field("instance"));
         }
         None => (instances(&api, &key).await?, true),
     };

@@ -121,7 +121,7 @@ pub fn route_of(request: &Request) -> String {
 }
 
 pub async fn metrics(State(api): State<Api>) -> Response {
-    let seen = Seen::of(&api);
+    let seen = Seen::of(&api).await;
     let mut families = of_server(&api);
     families.extend(of_passes(&api));
     families.extend(of_services(&seen));
@@ -270,15 +270,19 @@ fn of_nodes(api: &Api, seen: &Seen) -> Vec<Family> {
         "1 while the container engine of a node answers, 0 while it does not.",
     );
     for observation in &nodes {
-        if let Some(up) = monitor::engine_up(observation) {
+        if let Some(up) = observation.engine_answers {
             engines = engines.with(vec![("node", observation.node.to_string())], f64::from(u8::from(up)));
         }
     }
-    vec![
-        Family::gauge("setpoint_zombies", "What bears Setpoint's marks at a node and belongs to nobody.")
-            .of(seen.zombies as f64),
-        engines,
-    ]
+    let zombies = Family::gauge(
+        "setpoint_zombies",
+        "What bears Setpoint's marks and nobody needs: strangers, and images, networks and volumes that are left over.",
+    );
+    let zombies =
+        seen.zombies.by_kind().into_iter().fold(zombies, |family, (kind, count)| {
+            family.with(vec![("kind", kind.to_owned())], count as f64)
+        });
+    vec![zombies, engines]
 }
 
 /// How many there are of each combination of labels.

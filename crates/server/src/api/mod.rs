@@ -19,6 +19,7 @@ mod logs;
 mod metrics;
 mod monitoring;
 mod nodes;
+mod once;
 mod openapi;
 mod page;
 pub(crate) mod problem;
@@ -130,6 +131,7 @@ struct Inner {
     openapi: Bytes,
     streams: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    keyed: once::Running,
     failures: Mutex<Throttle<IpAddr>>,
     requests: Mutex<Throttle<TokenName>>,
 }
@@ -155,6 +157,7 @@ impl Api {
             openapi,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            keyed: once::Running::default(),
             failures: Mutex::new(Throttle::new(limits.failures)),
             requests: Mutex::new(Throttle::new(limits.requests)),
         }))
@@ -162,8 +165,13 @@ impl Api {
 
     /// A place for one more stream.
     fn stream(&self) -> Result<OwnedSemaphorePermit, problem::Problem> {
-        let full =
-            |_| problem::Problem::unavailable("too_many_streams", "too many streams are open; close one");
+        let full = |_| {
+            problem::Problem::unavailable(
+                "too_many_streams",
+                "too many streams are open",
+                "close one, or ask for a page instead",
+            )
+        };
         self.streams.clone().try_acquire_owned().map_err(full)
     }
 }

@@ -3,15 +3,18 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use decide::{
-    monitor::{self, Broken, Checkup, Instances},
+    monitor::{self, Broken, Checkup, Instances, Zombies},
     world::World,
 };
 use model::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Api, problem::Problem, services::is_shown, show, take::Write};
+use super::{
+    Api, access::Allowed, once::once, problem::Problem, requests::Nothing, services::is_shown, show,
+    take::Write,
+};
 use crate::views::{
     ContainerCounts, MonitoringHealth, MonitoringStats, StuckDeployment, StuckDeployments, Time, Triggered,
 };
@@ -22,31 +25,34 @@ pub async fn health() -> Json<Value> {
 
 /// Ready when the store was read, a pass has gone through, and this server decides.
 pub async fn ready(State(api): State<Api>) -> Result<Json<Value>, Problem> {
-    let not = |message: String| Err(Problem::unavailable("not_ready", message));
+    let not = |message: String, help: &str| Err(Problem::unavailable("not_ready", message, help));
     let incomplete = api.control.with_brain(|brain| brain.incomplete.clone());
     let stats = api.control.pass_stats();
     if !api.control.is_leader() {
-        return not("another Setpoint leads".into());
+        return not("another Setpoint leads".into(), "ask that one, or wait until this one leads");
     }
     if let Some(cause) = incomplete {
-        return not(format!("the store holds a row that cannot be read: {cause}"));
+        return not(
+            format!("the store holds a row that cannot be read: {cause}"),
+            "repair or delete it; `setpoint restore` puts a backup back",
+        );
     }
     match stats.last_at {
-        None => not("the first pass has not gone through yet".into()),
+        None => not("the first pass has not gone through yet".into(), "ask again in a second"),
         Some(_) => Ok(Json(json!({ "status": "ready" }))),
     }
 }
 
 pub async fn monitoring_health(State(api): State<Api>) -> Json<MonitoringHealth> {
     let issues = api.control.last_issues().await;
-    let seen = Seen::of(&api);
+    let seen = Seen::of(&api).await;
     let Instances { total, healthy, unhealthy, stopped, running: _ } = seen.instances();
     let checkups: Vec<(&World, Checkup)> =
         seen.declared().map(|world| (world, monitor::check(world, seen.now))).collect();
     let shown = |(world, checkup): &(&World, Checkup)| show::checkup(world, checkup, issues.get(&world.key));
     Json(MonitoringHealth {
         containers: ContainerCounts { total, healthy, unhealthy, stopped },
-        zombies: seen.zombies,
+        zombies: seen.zombies.total(),
         is_leader: api.control.is_leader(),
         timestamp: Time(seen.now),
         services: checkups.iter().map(shown).collect(),
@@ -55,7 +61,7 @@ pub async fn monitoring_health(State(api): State<Api>) -> Json<MonitoringHealth>
 }
 
 pub async fn monitoring_stats(State(api): State<Api>) -> Json<MonitoringStats> {
-    let (seen, passes) = (Seen::of(&api), api.control.pass_stats());
+    let (seen, passes) = (Seen::of(&api).await, api.control.pass_stats());
     let Instances { total: _, healthy: _, unhealthy, stopped, running } = seen.instances();
     let Broken { links, missing, files: _ } = seen.broken();
     let worlds = || seen.worlds.iter().map(|world| &**world);
@@ -67,7 +73,7 @@ pub async fn monitoring_stats(State(api): State<Api>) -> Json<MonitoringStats> {
         active_projects: projects.len() as u64,
         running_containers: running,
         stopped_containers: stopped,
-        zombie_containers: seen.zombies,
+        zombie_containers: seen.zombies.total(),
         deployments_in_progress: worlds().filter(|world| world.open_deployment().is_some()).count() as u64,
         deployments_stuck: worlds().filter(|world| monitor::stuck(world, seen.now).is_some()).count() as u64,
         average_deployment_time: monitor::average_deployment(worlds()).0,
@@ -78,7 +84,7 @@ pub async fn monitoring_stats(State(api): State<Api>) -> Json<MonitoringStats> {
 }
 
 pub async fn stuck(State(api): State<Api>) -> Json<StuckDeployments> {
-    let seen = Seen::of(&api);
+    let seen = Seen::of(&api).await;
     let stuck = seen.worlds.iter().filter_map(|world| {
         let stuck = monitor::stuck(world, seen.now)?;
         Some(StuckDeployment {
@@ -92,24 +98,29 @@ pub async fn stuck(State(api): State<Api>) -> Json<StuckDeployments> {
 
 pub async fn trigger(
     State(api): State<Api>,
-    Write(super::requests::Nothing {}, _): Write<super::requests::Nothing>,
-) -> (StatusCode, Json<Triggered>) {
-    api.control.trigger(false);
-    let message = "a pass over everything begins now".into();
-    (StatusCode::ACCEPTED, Json(Triggered { success: true, message }))
+    Allowed(permit): Allowed,
+    Write(Nothing {}, terms): Write<Nothing>,
+) -> Result<Response, Problem> {
+    let effect = async {
+        api.control.trigger(false);
+        let message = "a pass over everything begins now".into();
+        Ok((StatusCode::ACCEPTED, Triggered { success: true, message }))
+    };
+    once(&api, &permit, &terms, effect).await
 }
 
 /// All worlds at one moment.
 pub struct Seen {
     pub now: Timestamp,
     pub worlds: Vec<Arc<World>>,
-    pub zombies: u64,
+    pub zombies: Zombies,
 }
 
 impl Seen {
-    pub fn of(api: &Api) -> Self {
+    pub async fn of(api: &Api) -> Self {
+        let leftovers = api.control.leftovers().await;
         let (worlds, zombies) = api.control.with_brain(|brain| {
-            let zombies = monitor::zombies(brain.observations().map(|seen| &**seen));
+            let zombies = Zombies::of(brain.observations().map(|seen| &**seen), &leftovers);
             (brain.worlds().cloned().collect(), zombies)
         });
         Self { now: api.control.now(), worlds, zombies }

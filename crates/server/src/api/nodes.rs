@@ -1,18 +1,22 @@
 //! Nodes: what they run, what is strange there, and what a drain still waits for.
 
-use axum::{Json, extract::State};
-use decide::plan::{self, plan_service};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
+use decide::{
+    access::Permit,
+    plan::{self, plan_service},
+};
 use model::{NodeId, node::NodeState, reason::Waiting};
 
 use super::{
     Api,
     access::Allowed,
+    once::once,
     problem::Problem,
     requests::Nothing,
     take::{OfNode, Write},
 };
 use crate::{
-    Brain, OperatorError,
+    Brain, OperatorError, Terms,
     views::{self, Time},
 };
 
@@ -34,20 +38,33 @@ pub async fn drain(
     State(api): State<Api>,
     Allowed(permit): Allowed,
     OfNode(id): OfNode,
-    Write(Nothing {}, _): Write<Nothing>,
-) -> Result<Json<views::Node>, Problem> {
-    api.control.drain(&id, true, &permit).await?;
-    one(State(api), OfNode(id)).await
+    Write(Nothing {}, terms): Write<Nothing>,
+) -> Result<Response, Problem> {
+    drain_or_not(&api, id, true, &permit, &terms).await
 }
 
 pub async fn undrain(
     State(api): State<Api>,
     Allowed(permit): Allowed,
     OfNode(id): OfNode,
-    Write(Nothing {}, _): Write<Nothing>,
-) -> Result<Json<views::Node>, Problem> {
-    api.control.drain(&id, false, &permit).await?;
-    one(State(api), OfNode(id)).await
+    Write(Nothing {}, terms): Write<Nothing>,
+) -> Result<Response, Problem> {
+    drain_or_not(&api, id, false, &permit, &terms).await
+}
+
+async fn drain_or_not(
+    api: &Api,
+    id: NodeId,
+    begin: bool,
+    permit: &Permit,
+    terms: &Terms,
+) -> Result<Response, Problem> {
+    let effect = async {
+        api.control.drain(&id, begin, permit).await?;
+        let Json(node) = one(State(api.clone()), OfNode(id)).await?;
+        Ok((StatusCode::OK, node))
+    };
+    once(api, permit, terms, effect).await
 }
 
 fn shown(brain: &Brain, id: &NodeId, now: model::Timestamp) -> Option<views::Node> {
@@ -110,19 +127,21 @@ impl From<OperatorError> for Problem {
         let message = error.to_string();
         match error {
             OperatorError::NoNode(_) => {
-                Self::not_found("no_such_node", message).help("`setpoint node list` lists them")
+                Self::not_found("no_such_node", message, "`setpoint node list` lists them")
             }
             OperatorError::NoToken(_) => {
-                Self::not_found("no_such_token", message).help("`setpoint token list` lists them")
+                Self::not_found("no_such_token", message, "`setpoint token list` lists them")
             }
-            OperatorError::NameTaken(_) => Self::new(axum::http::StatusCode::CONFLICT, "name_taken", message)
-                .field("name")
-                .help("choose another name, or revoke that one first"),
+            OperatorError::NameTaken(_) => {
+                Self::conflict("name_taken", message, "choose another name, or revoke that one first")
+                    .field("name")
+            }
             OperatorError::NameReserved => {
-                Self::unprocessable("name_reserved", message).field("name").help("choose another name")
+                Self::unprocessable("name_reserved", message, "choose another name").field("name")
             }
-            OperatorError::TooMany => Self::new(axum::http::StatusCode::CONFLICT, "too_many_tokens", message)
-                .help("revoke those that nobody uses"),
+            OperatorError::TooMany => {
+                Self::conflict("too_many_tokens", message, "revoke those that nobody uses")
+            }
             OperatorError::Store(error) => error.into(),
         }
     }

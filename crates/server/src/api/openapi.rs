@@ -105,12 +105,13 @@ fn parameters(route: &Route) -> Vec<Value> {
     });
     let terms = [
         (
+            route.keyed,
             "Idempotency-Key",
             "the same key with the same request gets the same answer, and has no second effect",
         ),
-        ("If-Match", "the ETag of the service; refused with 412 when it has changed since"),
+        (route.matched, "If-Match", "the ETag of the service; refused with 412 when it has changed since"),
     ];
-    let in_header = terms.into_iter().filter(|_| route.terms).map(|(name, about)| {
+    let in_header = terms.into_iter().filter(|(takes, ..)| *takes).map(|(_, name, about)| {
         json!({ "name": name, "in": "header", "description": about, "schema": { "type": "string" } })
     });
     in_path.chain(in_query).chain(in_header).collect()

@@ -17,6 +17,10 @@ use crate::{
     views::{self, Fault},
 };
 
+const EACH: &str = "correct what each of `errors` names and send it again";
+const AGAIN: &str = "send the same request again in a second";
+pub const UPLOAD: &str = "upload it with POST /api/v1/artifacts";
+
 /// A refusal on its way out.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -25,7 +29,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+    /// `help` is what to do next: nobody is refused without it.
+    pub fn new(status: StatusCode, code: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
         let message: String = message.into();
         let said = views::Problem {
             kind: format!("/api/v1/docs#{code}"),
@@ -35,34 +40,39 @@ impl Problem {
             code: code.into(),
             field: None,
             message,
-            help: None,
+            help: help.into(),
             errors: Vec::new(),
         };
         Self { said: Box::new(said), retry_after: None }
     }
 
-    pub fn bad_request(code: &str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, message)
+    pub fn bad_request(code: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message, help)
     }
 
-    pub fn unprocessable(code: &str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message)
+    pub fn unprocessable(code: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message, help)
     }
 
-    pub fn not_found(code: &str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, code, message)
+    pub fn not_found(code: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message, help)
+    }
+
+    pub fn conflict(code: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, message, help)
     }
 
     /// The same request may succeed soon.
-    pub fn unavailable(code: &str, message: impl Into<String>) -> Self {
-        Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
+    pub fn unavailable(code: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message, help) }
     }
 
     /// Asked too often; the same request may succeed after the wait.
     pub fn too_many(code: &str, message: impl Into<String>, wait: Millis) -> Self {
         let seconds = u32::try_from(wait.0.div_ceil(1000)).unwrap_or(u32::MAX);
-        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message);
-        Self { retry_after: Some(seconds), ..problem }.help("ask again after the time that Retry-After names")
+        let help = "ask again after the time that Retry-After names";
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, code, message, help);
+        Self { retry_after: Some(seconds), ..problem }
     }
 
     /// As a document, for where it is no answer by itself.
@@ -75,15 +85,14 @@ impl Problem {
         self
     }
 
-    pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.said.help = Some(help.into());
-        self
-    }
-
     fn errors(mut self, errors: Vec<Fault>) -> Self {
         if let [one] = errors.as_slice() {
             self.said.field.clone_from(&one.field);
-            self.said.help.clone_from(&one.help);
+            self.said.help = match (&one.help, &one.field) {
+                (Some(help), _) => help.clone(),
+                (None, Some(field)) => format!("correct {field} and send it again"),
+                (None, None) => "correct it and send it again".into(),
+            };
         }
         self.said.errors = errors;
         self
@@ -117,10 +126,10 @@ impl From<RequestError> for Problem {
                     code: conflict.code().into(),
                     field: Some(format!("services.{}.{}", conflict.service().name, conflict.field())),
                     message: conflict.to_string(),
-                    help: None,
+                    help: Some(conflict.help().into()),
                 });
                 let code = conflicts.first().map_or("conflict", decide::conflict::Conflict::code);
-                Self::new(StatusCode::CONFLICT, code, message).errors(errors.collect())
+                Self::conflict(code, message, EACH).errors(errors.collect())
             }
             RequestError::Invalid { service, errors } => {
                 let code = errors.first().map_or("invalid", |error| error.code);
@@ -131,7 +140,7 @@ impl From<RequestError> for Problem {
                     message: error.message,
                     help: error.help,
                 });
-                Self::unprocessable(code, message).errors(faults.collect())
+                Self::unprocessable(code, message, EACH).errors(faults.collect())
             }
             RequestError::Image(error) => of_image(&error),
             RequestError::DeclaredImage { service, error } => {
@@ -140,22 +149,26 @@ impl From<RequestError> for Problem {
                     code: problem.said.code.clone(),
                     field: Some(format!("services.{}.image", service.name)),
                     message: error.to_string(),
-                    help: problem.said.help.clone(),
+                    help: Some(problem.said.help.clone()),
                     service: Some(service),
                 };
                 problem.errors(vec![fault])
             }
-            RequestError::Empty => Self::unprocessable("declares_nothing", message).field("services"),
-            RequestError::Mismatch { .. } => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "revision_mismatch", message)
-                    .field("If-Match")
-                    .help("read the service again and decide anew with its ETag")
+            RequestError::Empty => {
+                let help =
+                    "name services to declare, or delete one with DELETE /api/v1/services/{project}/{name}";
+                Self::unprocessable("declares_nothing", message, help).field("services")
             }
-            RequestError::KeyReused => Self::unprocessable("idempotency_key_reused", message)
-                .field("Idempotency-Key")
-                .help("choose a new key for a new request"),
-            RequestError::NoDeployment(_) => no_deployment(message),
-            RequestError::Contended => Self::unavailable("contended", message),
+            RequestError::Mismatch { .. } => {
+                let help = "read the service again and decide anew with its ETag";
+                Self::new(StatusCode::PRECONDITION_FAILED, "revision_mismatch", message, help)
+                    .field("If-Match")
+            }
+            RequestError::KeyReused => key_reused(message),
+            RequestError::NoDeployment(_) => {
+                Self::not_found("no_such_deployment", message, "`setpoint deployments SERVICE` lists them")
+            }
+            RequestError::Contended => Self::unavailable("contended", message, AGAIN),
             RequestError::Commit(error) => error.into(),
             RequestError::Store(error) => error.into(),
         }
@@ -164,41 +177,47 @@ impl From<RequestError> for Problem {
 
 fn of_image(error: &ImageError) -> Problem {
     let message = error.to_string();
+    let help = error.help();
     let problem = match error {
-        ImageError::NotFound { .. } => Problem::unprocessable("no_such_image", message),
-        ImageError::Denied { .. } => Problem::unprocessable("image_denied", message),
-        ImageError::Registry { .. } => Problem::new(StatusCode::BAD_GATEWAY, "registry_failed", message),
-        ImageError::Engine(_) => Problem::unavailable("no_engine", message),
+        ImageError::NotFound { .. } => Problem::unprocessable("no_such_image", message, help),
+        ImageError::Denied { .. } => Problem::unprocessable("image_denied", message, help),
+        ImageError::Registry { .. } => {
+            Problem::new(StatusCode::BAD_GATEWAY, "registry_failed", message, help)
+        }
+        ImageError::Engine(_) => Problem::unavailable("no_engine", message, help),
     };
     problem.field("image")
 }
 
-fn no_deployment(message: String) -> Problem {
-    Problem::not_found("no_such_deployment", message).help("`setpoint deployments SERVICE` lists them")
+pub fn key_reused(message: String) -> Problem {
+    Problem::unprocessable("idempotency_key_reused", message, "choose a new key for a new request")
+        .field("Idempotency-Key")
 }
 
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
-        let (code, message) = (refused.code(), refused.to_string());
+        let (code, message, help) = (refused.code(), refused.to_string(), refused.help());
         match refused {
-            Refused::NotDeclared(_) | Refused::NoSuchDeployment { .. } => Self::not_found(code, message),
-            Refused::Unreadable(..) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message),
+            Refused::NotDeclared(_) | Refused::NoSuchDeployment { .. } => {
+                Self::not_found(code, message, help)
+            }
+            Refused::Unreadable(..) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message, help),
             Refused::OwnedByAnother { .. }
             | Refused::NoEarlierRelease(_)
             | Refused::NeverActive(_)
             | Refused::NotKept(_)
             | Refused::PortForOne { .. }
             | Refused::AlreadyEnded { .. }
-            | Refused::BeingDeleted(_) => Self::new(StatusCode::CONFLICT, code, message),
+            | Refused::BeingDeleted(_) => Self::conflict(code, message, help),
             Refused::SiteHasNoReplicas(_) | Refused::Replicas(_) => {
-                Self::unprocessable(code, message).field("replicas")
+                Self::unprocessable(code, message, help).field("replicas")
             }
             Refused::TakesNoContent { content, .. } => {
                 let field = if content == "image" { "image" } else { "artifact" };
-                Self::unprocessable(code, message).field(field)
+                Self::unprocessable(code, message, help).field(field)
             }
-            Refused::NoContent(_) => Self::unprocessable(code, message).field("artifact"),
-            Refused::ImageNotResolved { .. } => Self::unavailable(code, message).field("image"),
+            Refused::NoContent(_) => Self::unprocessable(code, message, help).field("artifact"),
+            Refused::ImageNotResolved { .. } => Self::unavailable(code, message, help).field("image"),
         }
     }
 }
@@ -209,13 +228,16 @@ impl From<CommitError> for Problem {
         match error {
             CommitError::Store(error) => error.into(),
             CommitError::Refused { why: Refusal::MissingArtifact { .. }, .. } => {
-                Self::unprocessable("missing_artifact", message).field("artifact")
+                Self::unprocessable("missing_artifact", message, UPLOAD).field("artifact")
             }
-            CommitError::Refused { .. } => Self::new(StatusCode::CONFLICT, "refused", message),
-            CommitError::StaleTerm { .. } => Self::unavailable("not_the_leader", message),
+            CommitError::Refused { .. } => {
+                let help = "read the service again and decide anew from what it is now";
+                Self::conflict("refused", message, help)
+            }
+            CommitError::StaleTerm { .. } => Self::unavailable("not_the_leader", message, AGAIN),
             CommitError::Conflict { .. }
             | CommitError::StaleGeneration { .. }
-            | CommitError::StaleRoutes { .. } => Self::unavailable("contended", message),
+            | CommitError::StaleRoutes { .. } => Self::unavailable("contended", message, AGAIN),
         }
     }
 }
@@ -224,13 +246,20 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
         match error {
-            StoreError::Full { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", message),
-            StoreError::Busy { .. } => Self::unavailable("store_busy", message),
+            StoreError::Full { .. } => {
+                let help =
+                    "free space on the disk of the data folder, then send it again; `setpoint gc` may help";
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", message, help)
+            }
+            StoreError::Busy { .. } => Self::unavailable("store_busy", message, AGAIN),
             StoreError::Unreadable { .. } => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unreadable", message)
+                let help =
+                    "delete and declare again what is named, or put a backup back with `setpoint restore`";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unreadable", message, help)
             }
             StoreError::Failed { .. } => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", message)
+                let help = "look at the disk of the data folder and at the server's log, then send it again";
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", message, help)
             }
         }
     }
@@ -242,14 +271,14 @@ impl From<UploadError> for Problem {
         let message = error.to_string();
         match error {
             UploadError::Store(error) => error.into(),
-            UploadError::Interrupted(_) => Self::bad_request("interrupted", message).help("upload it again"),
+            UploadError::Interrupted(_) => Self::bad_request("interrupted", message, "upload it again"),
             UploadError::Refused(refused) => {
                 let status = match refused.code {
                     Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                     Code::Storage => StatusCode::INSUFFICIENT_STORAGE,
                     _ => StatusCode::UNPROCESSABLE_ENTITY,
                 };
-                let problem = Self::new(status, refused.code.as_str(), message);
+                let problem = Self::new(status, refused.code.as_str(), message, refused.code.help());
                 match refused.entry {
                     Some(entry) => problem.field(entry),
                     None => problem,
@@ -268,6 +297,178 @@ mod tests {
         let retry =
             response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
         (response.status().as_u16(), retry)
+    }
+
+    /// Every kind of failure that somebody may be answered with.
+    fn kinds() -> Vec<Problem> {
+        [refusals(), requests(), commits(), contents(), machines(), denials()].concat()
+    }
+
+    fn key() -> model::ServiceKey {
+        "default/api".parse().unwrap()
+    }
+
+    fn cause() -> String {
+        "test".into()
+    }
+
+    fn refusals() -> Vec<Problem> {
+        let id: model::DeploymentId = "d1".parse().unwrap();
+        let image: model::image::ImageRef = "acme/web:1".parse().unwrap();
+        let kind = model::spec::Kind::Site;
+        let all = [
+            Refused::NotDeclared(key()),
+            Refused::Unreadable(key(), cause()),
+            Refused::OwnedByAnother { service: key(), owner: model::service::Owner::Api },
+            Refused::NoEarlierRelease(key()),
+            Refused::NeverActive(id.clone()),
+            Refused::NotKept(id.clone()),
+            Refused::NoSuchDeployment { service: key(), id: "d1".into() },
+            Refused::AlreadyEnded { id, phase: model::deployment::Phase::Active },
+            Refused::SiteHasNoReplicas(key()),
+            Refused::TakesNoContent { service: key(), kind, content: "image" },
+            Refused::TakesNoContent { service: key(), kind, content: "artifact" },
+            Refused::ImageNotResolved { service: key(), image },
+            Refused::NoContent(key()),
+            Refused::Replicas(1 << 40),
+            Refused::PortForOne { service: key(), port: 80, replicas: 2 },
+            Refused::BeingDeleted(key()),
+        ];
+        all.into_iter().map(|refused| RequestError::Refused(refused).into()).collect()
+    }
+
+    fn requests() -> Vec<Problem> {
+        let image: model::image::ImageRef = "acme/web:1".parse().unwrap();
+        let domain = "api.localhost".parse().unwrap();
+        let taken = [
+            decide::conflict::Conflict::Domain { service: key(), at: 0, domain, by: key() },
+            decide::conflict::Conflict::Port { service: key(), port: 80, by: key() },
+            decide::conflict::Conflict::Webroot {
+                service: key(),
+                webroot: "/srv".into(),
+                entry: "a".into(),
+                by: key(),
+            },
+        ];
+        let fault = |help| model::manifest::FieldError {
+            code: "invalid",
+            field: model::manifest::FieldPath::of(&["port"]),
+            message: "cannot be so".into(),
+            help,
+        };
+        let invalid = |errors| RequestError::Invalid { service: key(), errors };
+        let mut all = vec![
+            invalid(vec![fault(None)]),
+            invalid(vec![fault(Some("leave it out".into()))]),
+            invalid(vec![fault(None), fault(None)]),
+            RequestError::Conflict(taken.to_vec()),
+            RequestError::Image(ImageError::NotFound { image: image.clone(), cause: cause() }),
+            RequestError::Image(ImageError::Denied { image: image.clone(), cause: cause() }),
+            RequestError::Image(ImageError::Registry { image, cause: cause() }),
+            RequestError::Image(ImageError::Engine(cause())),
+            RequestError::DeclaredImage { service: key(), error: ImageError::Engine(cause()) },
+            RequestError::Empty,
+            RequestError::Mismatch {
+                service: key(),
+                expected: model::IntentSeq(1),
+                found: model::IntentSeq(2),
+            },
+            RequestError::KeyReused,
+            RequestError::NoDeployment("d1".parse().unwrap()),
+            RequestError::Contended,
+        ];
+        all.extend(taken.map(|one| RequestError::Conflict(vec![one])));
+        all.into_iter().map(Problem::from).collect()
+    }
+
+    fn commits() -> Vec<Problem> {
+        let (generation, routes) = (model::Generation(1), model::RouteRevision(1));
+        let artifact = model::Digest::of_bytes(b"");
+        let stores = [
+            StoreError::Full { cause: cause() },
+            StoreError::Busy { cause: cause() },
+            StoreError::Unreadable { subject: "a row".into(), cause: cause() },
+            StoreError::Failed { cause: cause() },
+        ];
+        let mut all = vec![
+            CommitError::StaleTerm { asked: (model::Term(1), "a".parse().unwrap()), held: None },
+            CommitError::Conflict {
+                key: key(),
+                expected: store::Version::Absent,
+                found: store::Version::Intent(model::IntentSeq(1)),
+            },
+            CommitError::StaleGeneration { asked: generation, next: generation },
+            CommitError::StaleRoutes { asked: routes, stored: routes },
+            CommitError::Refused { key: key(), why: Refusal::MissingArtifact { artifact } },
+            CommitError::Refused { key: key(), why: Refusal::OtherService { other: key() } },
+        ];
+        all.extend(stores.map(CommitError::Store));
+        all.into_iter().map(|error| RequestError::Commit(error).into()).collect()
+    }
+
+    fn contents() -> Vec<Problem> {
+        let refused = |code| {
+            let message = "cannot be taken".into();
+            UploadError::Refused(content::intake::Error { code, entry: None, message }).into()
+        };
+        let uploads = content::intake::Code::ALL.into_iter().map(refused);
+        uploads.chain([UploadError::Interrupted(cause()).into()]).collect()
+    }
+
+    fn machines() -> Vec<Problem> {
+        use crate::{
+            CollectError, OperatorError,
+            api::sessions::{ExecError, LogError},
+            backup::BackupError,
+        };
+        let instance: model::InstanceId = "default.api.0.7".parse().unwrap();
+        let io = || std::io::Error::other("test");
+        let path = std::path::PathBuf::from("/data");
+        let unopened = store::OpenError::Io { path: path.clone(), source: io() };
+        vec![
+            OperatorError::NoNode("local".parse().unwrap()).into(),
+            OperatorError::NoToken("ci".parse().unwrap()).into(),
+            OperatorError::NameTaken("ci".parse().unwrap()).into(),
+            OperatorError::NameReserved.into(),
+            OperatorError::TooMany.into(),
+            CollectError::Unknown(cause()).into(),
+            CollectError::Inventory(cause()).into(),
+            LogError::Unknown(instance.clone()).into(),
+            LogError::Failed(instance, cause()).into(),
+            ExecError::NotRunning(cause()).into(),
+            ExecError::Failed(cause()).into(),
+            BackupError::Copy(unopened).into(),
+            BackupError::Io { path, source: io() }.into(),
+        ]
+    }
+
+    fn denials() -> Vec<Problem> {
+        use decide::access::Denied;
+        use model::access::Role;
+        let project = || "demo".parse().unwrap();
+        let all = [
+            Denied::Role { has: Role::Viewer, needs: Role::Admin },
+            Denied::OtherProject { of: project(), asked: project() },
+            Denied::WholeCluster { of: project() },
+            Denied::Process(key()),
+        ];
+        all.into_iter().map(Problem::from).collect()
+    }
+
+    #[test]
+    fn every_kind_of_problem_says_what_to_do() {
+        let kinds = kinds();
+        assert!(kinds.len() > 80, "{}", kinds.len());
+        let mute: Vec<String> = kinds
+            .into_iter()
+            .map(|problem| serde_json::to_value(problem.said()).unwrap())
+            .filter(|said| {
+                let help = said["help"].as_str().unwrap_or_default();
+                help.len() < 10 || said["message"].as_str().is_some_and(|message| message == help)
+            })
+            .map(|said| said.to_string())
+            .collect();
+        assert!(mute.is_empty(), "{} say nothing of it:\n{}", mute.len(), mute.join("\n"));
     }
 
     #[test]

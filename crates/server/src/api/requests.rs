@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::State,
-    http::{HeaderValue, StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use decide::{access::Permit, intent::Content};
 use super::{
     Api,
     access::Allowed,
+    once::repeated,
     problem::Problem,
     take::{Declaration, Key, OfDeployment, Write},
 };
@@ -57,7 +58,9 @@ pub async fn deploy(
         (None, Some(image)) => Content::Image(image),
         (Some(_), Some(_)) => {
             let message = "a deployment takes an artifact or an image, not both";
-            return Err(Problem::unprocessable("conflict", message).field("image"));
+            return Err(
+                Problem::unprocessable("conflict", message, "leave one of the two out").field("image")
+            );
         }
     };
     carry_out(&api, &permit, &Request::Deploy { key, content }, &terms).await
@@ -145,14 +148,4 @@ fn done(applied: &Applied) -> Response {
         response.headers_mut().insert(header::ETAG, etag);
     }
     response
-}
-
-/// The answer that was given before under the same key.
-fn repeated(status: u16, body: String) -> Response {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::HeaderName::from_static("idempotent-replayed"), HeaderValue::from_static("true")),
-    ];
-    (status, headers, body).into_response()
 }

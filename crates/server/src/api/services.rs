@@ -125,13 +125,20 @@ pub fn is_shown(world: &World) -> bool {
 
 pub async fn nothing_there(request: axum::extract::Request) -> Problem {
     let path = model::id::printable(request.uri().path());
-    Problem::not_found("no_such_route", format!("there is nothing at {path}"))
-        .help("GET /api/v1/openapi.json lists every route")
+    Problem::not_found(
+        "no_such_route",
+        format!("there is nothing at {path}"),
+        "GET /api/v1/openapi.json lists every route",
+    )
 }
 
 pub async fn wrong_method(request: axum::extract::Request) -> Problem {
     let (method, path) = (request.method(), model::id::printable(request.uri().path()));
     let message = format!("{method} is not possible at {path}");
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
-        .help("the header Allow names what is possible")
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        message,
+        "the header Allow names what is possible",
+    )
 }

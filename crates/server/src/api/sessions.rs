@@ -48,9 +48,13 @@ impl From<LogError> for Problem {
         let message = error.to_string();
         match error {
             LogError::Unknown(_) => {
-                Self::not_found("no_output", message).help("`setpoint status SERVICE` lists the instances")
+                Self::not_found("no_output", message, "`setpoint status SERVICE` lists the instances")
             }
-            LogError::Failed(..) => Self::unavailable("output_unreadable", message),
+            LogError::Failed(..) => Self::unavailable(
+                "output_unreadable",
+                message,
+                "look at `log/` of the instance in the data folder, and at its disk",
+            ),
         }
     }
 }
@@ -69,9 +73,17 @@ impl From<ExecError> for Problem {
     fn from(error: ExecError) -> Self {
         let message = error.to_string();
         match error {
-            ExecError::NotRunning(_) => Self::new(StatusCode::CONFLICT, "not_running", message)
-                .help("`setpoint status SERVICE` lists what runs"),
-            ExecError::Failed(_) => Self::unprocessable("not_run", message),
+            ExecError::NotRunning(_) => Self::new(
+                StatusCode::CONFLICT,
+                "not_running",
+                message,
+                "`setpoint status SERVICE` lists what runs",
+            ),
+            ExecError::Failed(_) => Self::unprocessable(
+                "not_run",
+                message,
+                "check that the program is there, and `setpoint status SERVICE`",
+            ),
         }
     }
 }

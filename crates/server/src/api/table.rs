@@ -26,8 +26,10 @@ pub struct Route {
     pub answer: Content,
     /// Who may; `None`: nobody.
     pub access: Option<Access>,
-    /// Takes `Idempotency-Key` and `If-Match`.
-    pub terms: bool,
+    /// Takes `Idempotency-Key`.
+    pub keyed: bool,
+    /// Takes `If-Match`.
+    pub matched: bool,
     pub handler: MethodRouter<Api>,
 }
 
@@ -73,7 +75,7 @@ impl Route {
         about: &'static str,
         handler: H,
     ) -> Self {
-        Self { terms: true, ..Self::post(path, about, handler).answers::<views::Applied>(200) }
+        Self { keyed: true, matched: true, ..Self::post(path, about, handler).answers::<views::Applied>(200) }
     }
 
     fn new(
@@ -82,8 +84,14 @@ impl Route {
         about: &'static str,
         handler: MethodRouter<Api>,
     ) -> Self {
-        let (query, body, access, terms) = (&[][..], None, None, false);
-        Self { method, path, about, query, body, status: 200, answer: EMPTY, access, terms, handler }
+        let (query, body, access, status, answer) = (&[][..], None, None, 200, EMPTY);
+        let (keyed, matched) = (false, false);
+        Self { method, path, about, query, body, status, answer, access, keyed, matched, handler }
+    }
+
+    /// Once for each `Idempotency-Key`.
+    fn keyed(self) -> Self {
+        Self { keyed: true, ..self }
     }
 
     /// Who may, and about what.
@@ -226,7 +234,8 @@ fn writing() -> Vec<Route> {
         Route::intent("/api/v1/services/{project}/{name}/restart", "Replaces every instance.", requests::restart)
         .access(Deployer, Scope::Service),
         Route {
-            terms: true,
+            keyed: true,
+            matched: true,
             ..Route::new(
                 "delete",
                 "/api/v1/services/{project}/{name}",
@@ -258,6 +267,7 @@ fn writing() -> Vec<Route> {
                 "Takes an archive (tar, tar.gz, tar.zst or zip, told by its first bytes) as a site's content.",
                 artifacts::upload,
             )
+            .keyed()
         .access(Deployer, Scope::Anywhere)
             .answers::<views::Artifact>(201)
         },
@@ -292,6 +302,7 @@ fn explaining() -> Vec<Route> {
 fn whole() -> Vec<Route> {
     vec![
         Route::post("/api/v1/reconcile", "A pass now, or what it would do.", cluster::reconcile)
+            .keyed()
         .access(Operator, Scope::Cluster)
             .takes::<views::Reconcile>()
             .answers::<views::Reconciled>(202),
@@ -300,6 +311,7 @@ fn whole() -> Vec<Route> {
             "Removes images, networks and, when asked for, volumes that nothing reaches; or says what would go.",
             cluster::collect,
         )
+            .keyed()
         .access(Operator, Scope::Cluster)
         .takes::<views::Collect>()
         .answers::<views::CollectedThings>(200),
@@ -314,19 +326,23 @@ fn whole() -> Vec<Route> {
             "Lets a node take nothing new and move what it has, as far as another takes it.",
             nodes::drain,
         )
+            .keyed()
         .access(Operator, Scope::Cluster)
         .answers::<views::Node>(200),
         Route::post("/api/v1/nodes/{id}/undrain", "Lets a node take new instances again.", nodes::undrain)
+            .keyed()
             .access(Operator, Scope::Cluster)
             .answers::<views::Node>(200),
         Route::get("/api/v1/tokens", "The tokens that were given out; never the tokens themselves.", tokens::list)
             .access(Admin, Scope::Cluster)
             .answers::<views::Tokens>(200),
         Route::post("/api/v1/tokens", "Gives out a token, and shows it this once.", tokens::create)
+            .keyed()
             .access(Admin, Scope::Cluster)
             .takes::<views::NewToken>()
             .answers::<views::CreatedToken>(201),
         Route::new("delete", "/api/v1/tokens/{name}", "Takes a token back.", delete(tokens::revoke))
+            .keyed()
             .access(Admin, Scope::Cluster)
             .answers_nothing(),
         Route::get(
@@ -401,6 +417,7 @@ fn operating() -> Vec<Route> {
         .access(Viewer, Scope::Cluster)
         .answers::<views::StuckDeployments>(200),
         Route::post("/api/monitoring/reconcile/trigger", "A pass now.", monitoring::trigger)
+            .keyed()
             .access(Operator, Scope::Cluster)
             .answers::<views::Triggered>(202),
     ]

@@ -24,6 +24,7 @@ pub const BODY_PAUSE: Duration = Duration::from_secs(30);
 pub const LISTEN_ON: u64 = 64 << 20;
 const LISTEN_FOR: Duration = Duration::from_secs(5);
 const MAX_KEY: usize = 255;
+const OPENAPI: &str = "GET /api/v1/openapi.json says what this route takes";
 
 /// `{project}/{name}` of the path.
 #[derive(Debug, Clone)]
@@ -35,18 +36,25 @@ impl FromRequestParts<Api> for Key {
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
         let Path((project, name)) = path::<(String, String)>(parts).await?;
         let key = (|| Ok(ServiceKey { project: project.parse()?, name: name.parse()? }))();
-        key.map(Self)
-            .map_err(|error: model::id::InvalidId| Problem::not_found("invalid_name", error.to_string()))
+        key.map(Self).map_err(|error: model::id::InvalidId| {
+            Problem::not_found("invalid_name", error.to_string(), "`setpoint status` lists the names")
+        })
     }
 }
 
 async fn path<T: DeserializeOwned + Send>(parts: &mut Parts) -> Result<Path<T>, Problem> {
     let read = Path::<T>::from_request_parts(parts, &()).await;
-    read.map_err(|_| Problem::not_found("invalid_name", "the path holds something that is no name"))
+    read.map_err(|_| {
+        Problem::not_found(
+            "invalid_name",
+            "the path holds something that is no name",
+            "`setpoint status` lists the names",
+        )
+    })
 }
 
 macro_rules! id_of_the_path {
-    ($(#[$doc:meta])* $name:ident, $id:ty) => {
+    ($(#[$doc:meta])* $name:ident, $id:ty, $help:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub struct $name(pub $id);
@@ -57,18 +65,18 @@ macro_rules! id_of_the_path {
             async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
                 let Path(text) = path::<String>(parts).await?;
                 let id = text.parse().map(Self);
-                id.map_err(|error: <$id as std::str::FromStr>::Err| Problem::not_found("invalid_id", error.to_string()))
+                id.map_err(|error: <$id as std::str::FromStr>::Err| Problem::not_found("invalid_id", error.to_string(), $help))
             }
         }
     };
 }
 
-id_of_the_path!(OfDeployment, DeploymentId);
-id_of_the_path!(OfInstance, InstanceId);
-id_of_the_path!(OfArtifact, Digest);
-id_of_the_path!(OfNode, NodeId);
-id_of_the_path!(OfToken, TokenName);
-id_of_the_path!(OfPass, u64);
+id_of_the_path!(OfDeployment, DeploymentId, "`setpoint deployments SERVICE` lists them");
+id_of_the_path!(OfInstance, InstanceId, "`setpoint status SERVICE` lists them");
+id_of_the_path!(OfArtifact, Digest, "an upload answers with its digest");
+id_of_the_path!(OfNode, NodeId, "`setpoint node list` lists them");
+id_of_the_path!(OfToken, TokenName, "`setpoint token list` lists them");
+id_of_the_path!(OfPass, u64, "`setpoint explain SERVICE` lists the recorded passes");
 
 /// The parameters after `?`. Those that are not known here are passed over, a token among them.
 #[derive(Debug)]
@@ -83,6 +91,7 @@ impl<T: DeserializeOwned> FromRequestParts<Api> for Asked<T> {
             Err(error) => Err(Problem::bad_request(
                 "bad_query",
                 std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string),
+                OPENAPI,
             )),
         }
     }
@@ -118,9 +127,13 @@ async fn write<T: DeserializeOwned>(request: Request, limit: usize) -> Result<(T
     let (parts, body) = request.into_parts();
     let body = read(&parts.headers, body, limit).await?;
     if !body.is_empty() && !is_json(&parts.headers) {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", "the body must be JSON")
-            .field("Content-Type")
-            .help("send `Content-Type: application/json`"));
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "not_json",
+            "the body must be JSON",
+            "send `Content-Type: application/json`",
+        )
+        .field("Content-Type"));
     }
     let terms = terms(&parts.method, &parts.uri, &parts.headers, &body)?;
     let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
@@ -142,7 +155,13 @@ async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Pr
         match tokio::time::timeout(BODY_PAUSE, pieces.next()).await {
             Err(_) => return Err(too_slow()),
             Ok(None) => return Ok(whole.into()),
-            Ok(Some(Err(_))) => return Err(Problem::bad_request("bad_body", "the body ended too early")),
+            Ok(Some(Err(_))) => {
+                return Err(Problem::bad_request(
+                    "bad_body",
+                    "the body ended too early",
+                    "send it again, whole",
+                ));
+            }
             Ok(Some(Ok(piece))) if whole.len() + piece.len() > limit => {
                 listen_on(pieces).await;
                 return Err(too_large(limit));
@@ -173,12 +192,17 @@ async fn listen_on(mut pieces: BodyDataStream) {
 
 fn too_large(limit: usize) -> Problem {
     let message = format!("the body may have at most {} KiB", limit >> 10);
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        message,
+        "send less at once: fewer services, or a site's content as an artifact",
+    )
 }
 
 pub fn too_slow() -> Problem {
     let message = format!("nothing more of the body came for {} s", BODY_PAUSE.as_secs());
-    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", message)
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", message, "send it again, without a pause")
 }
 
 /// Text that is no JSON is 400, JSON that says something else 422; both name line and column.
@@ -189,9 +213,9 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
         // Where the text is cut off there is no field to name.
         let field = Some(path).filter(|path| path != "." && !path.contains('?')).unwrap_or_default();
         let problem = match error.classify() {
-            Category::Data => Problem::unprocessable("invalid", without_values(&error.to_string())),
+            Category::Data => Problem::unprocessable("invalid", without_values(&error.to_string()), OPENAPI),
             Category::Syntax | Category::Eof | Category::Io => {
-                Problem::bad_request("not_json", without_values(&error.to_string()))
+                Problem::bad_request("not_json", without_values(&error.to_string()), "send valid JSON")
             }
         };
         if field.is_empty() { problem } else { problem.field(field) }
@@ -202,7 +226,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     // serde also reads a struct from a list of its fields' values.
     match text.trim_ascii_start().first() {
         Some(b'{') => Ok(value),
-        Some(_) | None => Err(Problem::unprocessable("invalid", "the body must be a JSON object")),
+        Some(_) | None => Err(Problem::unprocessable("invalid", "the body must be a JSON object", OPENAPI)),
     }
 }
 
@@ -233,8 +257,12 @@ fn terms(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result
 /// `"3"` as the ETag of a service shows it; `*` is met by whatever is there.
 fn revision(value: &[u8]) -> Result<Option<IntentSeq>, Problem> {
     let bad = || {
-        Problem::bad_request("bad_if_match", "If-Match must be the ETag of a service, such as \"3\"")
-            .field("If-Match")
+        Problem::bad_request(
+            "bad_if_match",
+            "If-Match must be the ETag of a service, such as \"3\"",
+            "read the service and send the ETag of that answer",
+        )
+        .field("If-Match")
     };
     let text = std::str::from_utf8(value).map_err(|_| bad())?.trim();
     if text == "*" {
@@ -245,14 +273,20 @@ fn revision(value: &[u8]) -> Result<Option<IntentSeq>, Problem> {
     number.parse().ok().filter(|_| digits).map(|n| Some(IntentSeq(n))).ok_or_else(bad)
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut given = headers.get_all("idempotency-key").iter();
     let (first, second) = (given.next(), given.next());
     let Some(first) = first else { return Ok(None) };
     let text = first.to_str().ok().filter(|text| second.is_none() && (1..=MAX_KEY).contains(&text.len()));
     let message = format!("Idempotency-Key must be one text of 1 to {MAX_KEY} visible characters");
-    text.map(|text| Some(text.into()))
-        .ok_or_else(|| Problem::bad_request("bad_idempotency_key", message).field("Idempotency-Key"))
+    text.map(|text| Some(text.into())).ok_or_else(|| {
+        Problem::bad_request(
+            "bad_idempotency_key",
+            message,
+            "send one new random text per request, a UUID for example",
+        )
+        .field("Idempotency-Key")
+    })
 }
 
 #[cfg(test)]

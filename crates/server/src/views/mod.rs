@@ -469,8 +469,8 @@ pub struct Problem {
     /// The same as `detail`.
     pub message: String,
     /// What to do next.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub help: Option<String>,
+    #[serde(default)]
+    pub help: String,
     /// Every fault, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Fault>,

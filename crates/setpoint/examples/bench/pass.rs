@@ -106,6 +106,7 @@ fn brain(services: u32) -> Brain {
         accepted: None,
         instances,
         strangers: Vec::new(),
+        engine_answers: None,
         complete: true,
     }));
     for world in worlds {

@@ -24,32 +24,10 @@ use super::{
 pub enum Error {
     #[error(transparent)]
     Files(#[from] files::Error),
-    #[error(transparent)]
-    Source(#[from] SourceError),
     #[error("{service}: {source}")]
     Upload { service: ServiceKey, source: client::Error },
     #[error(transparent)]
     Client(#[from] client::Error),
-}
-
-/// What a site's source would need and this version has not.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    #[error(
-        "{0}: `git` is not possible yet. Check the repository out, declare its folder as `static: PATH`, or give \
-         the content by `setpoint deploy {0} PATH`"
-    )]
-    Git(ServiceKey),
-    #[error(
-        "{0}: `build` is not possible yet. Run the commands yourself and declare the folder that they make as \
-         `static: PATH`"
-    )]
-    Build(ServiceKey),
-    #[error(
-        "{0}: `output` of an archive is not possible yet. Pack the folder that shall be served, or unpack the \
-         archive and declare the folder"
-    )]
-    ArchiveOutput(ServiceKey),
 }
 
 #[derive(Debug, Clone)]
@@ -97,7 +75,7 @@ pub fn described(files: &Manifests, prune: bool) -> Result<views::Apply, Error> 
     check_contents(files)?;
     let (mut services, mut entries) = (Vec::new(), BTreeMap::new());
     for service in &files.services {
-        let found = local_source(service)?.map(|path| upload::look(&path)).transpose();
+        let found = local_source(service).map(|path| upload::look(&path)).transpose();
         let found = found.map_err(|broken| files.mistakes(&[of_content(service, broken.to_string())]))?;
         services.push(with_content(service, found.as_ref().map(Artifact::digest)));
         entries.extend(found.map(|found| (found.digest(), found.top_entries().map(str::to_owned).collect())));
@@ -130,7 +108,7 @@ pub fn refused(files: &Manifests, error: client::Error) -> Error {
 pub fn check_contents(files: &Manifests) -> Result<(), Error> {
     let mut faults = Vec::new();
     for service in &files.services {
-        if let Some(path) = local_source(service)?
+        if let Some(path) = local_source(service)
             && let Err(broken) = upload::check(&path)
         {
             faults.push(of_content(service, broken.to_string()));
@@ -165,7 +143,7 @@ async fn request(
     check_contents(files)?;
     let mut services = Vec::new();
     for service in &files.services {
-        let artifact = match local_source(service)? {
+        let artifact = match local_source(service) {
             Some(path) => {
                 let taken = take_in(client, &service.key, &path, &options.display, send).await;
                 Some(taken.map_err(|error| untaken(files, service, &path, error))?)
@@ -217,19 +195,10 @@ fn with_content(service: &Declared, artifact: Option<ArtifactDigest>) -> views::
 }
 
 /// The folder or archive to take in; `None` for a process, and for a site whose content comes by `deploy`.
-pub fn local_source(service: &Declared) -> Result<Option<PathBuf>, SourceError> {
-    let Some(SiteSource { from, build, output }) = &service.source else { return Ok(None) };
-    let key = || service.key.clone();
-    if !build.is_empty() {
-        return Err(SourceError::Build(key()));
-    }
-    match (from, output) {
-        (SourceFrom::Git { .. }, _) => Err(SourceError::Git(key())),
-        (SourceFrom::Path(path), None) => Ok(Some(path.into())),
-        (SourceFrom::Path(path), Some(output)) => Ok(Some(Path::new(path).join(output))),
-        (SourceFrom::Archive(path), None) => Ok(Some(path.into())),
-        (SourceFrom::Archive(_), Some(_)) => Err(SourceError::ArchiveOutput(key())),
-    }
+pub fn local_source(service: &Declared) -> Option<PathBuf> {
+    let SiteSource { from, output } = service.source.as_ref()?;
+    let (SourceFrom::Path(path) | SourceFrom::Archive(path)) = from;
+    Some(output.iter().fold(path.into(), |folder: PathBuf, output| folder.join(output)))
 }
 
 pub fn notes(declared: &[Declared]) -> Vec<(ServiceKey, manifest::Note)> {
@@ -260,7 +229,7 @@ pub fn line(subject: &str, word: &str, message: &str) -> String {
 mod tests {
     use super::*;
 
-    fn source_of(site: &str) -> Result<Option<PathBuf>, SourceError> {
+    fn source_of(site: &str) -> Option<PathBuf> {
         let text = format!("services:\n  docs:\n    static: {site}\n");
         let parsed = manifest::parse(&text, "m.yaml", "/srv").unwrap_or_else(|errors| panic!("{errors}"));
         local_source(&parsed.services[0])
@@ -268,20 +237,8 @@ mod tests {
 
     #[test]
     fn a_folder_its_output_and_an_archive_can_be_taken_in() {
-        assert_eq!(source_of("./site").unwrap(), Some("/srv/site".into()));
-        assert_eq!(source_of("{path: ./site, output: dist}").unwrap(), Some("/srv/site/dist".into()));
-        assert_eq!(source_of("{archive: ./site.tar.gz}").unwrap(), Some("/srv/site.tar.gz".into()));
-    }
-
-    #[test]
-    fn what_is_not_possible_yet_says_what_is() {
-        for (site, word) in [
-            ("{git: {url: \"https://example.com/x.git\", ref: main}}", "deploy default/docs PATH"),
-            ("{path: ./site, build: [make]}", "static: PATH"),
-            ("{archive: ./site.zip, output: dist}", "unpack"),
-        ] {
-            let error = source_of(site).unwrap_err().to_string();
-            assert!(error.contains(word) && error.contains("not possible yet"), "{error}");
-        }
+        assert_eq!(source_of("./site"), Some("/srv/site".into()));
+        assert_eq!(source_of("{path: ./site, output: dist}"), Some("/srv/site/dist".into()));
+        assert_eq!(source_of("{archive: ./site.tar.gz}"), Some("/srv/site.tar.gz".into()));
     }
 }

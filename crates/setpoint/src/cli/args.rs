@@ -105,7 +105,7 @@ pub enum Client {
     Cancel(Cancel),
     /// The output of a service's instances
     #[command(
-        after_help = "Examples:\n  setpoint logs api -f\n  setpoint logs api --instance default.api.0.7 --tail 20"
+        after_help = "Examples:\n  setpoint logs api -f\n  setpoint logs api --instance default.api.0.7 --tail 20\n  setpoint logs api -o json"
     )]
     Logs(Logs),
     /// Run a command inside an instance
@@ -178,7 +178,7 @@ pub enum Client {
     Restore(Restore),
     /// The JSON Schema of the manifest
     #[command(after_help = "Example:\n  setpoint schema > setpoint.schema.json")]
-    Schema,
+    Schema(Schema),
     /// The completion script of a shell
     #[command(after_help = "Example:\n  setpoint completions bash > /etc/bash_completion.d/setpoint")]
     Completions(Completions),
@@ -435,6 +435,8 @@ pub struct Logs {
     #[arg(long, value_name = "N")]
     pub tail: Option<u32>,
     #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
     pub connection: Connection,
 }
 
@@ -605,7 +607,7 @@ pub struct NodeList {
 pub enum Token {
     /// Print the token of the data folder
     #[command(after_help = "Example:\n  setpoint token show --data /var/lib/setpoint")]
-    Show(Data),
+    Show(TokenShow),
     /// Give out a token of its own to somebody or something; it is shown this once
     ///
     /// Only its SHA-256 is stored. Whoever may deploy runs code; processes, which run on the machine itself, need the
@@ -627,6 +629,14 @@ fn some_time(text: &str) -> Result<Millis, String> {
         Millis::ZERO => Err("a token that expires at once opens nothing".into()),
         time => Ok(time),
     }
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct TokenShow {
+    #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
+    pub data: Data,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -661,6 +671,8 @@ pub struct TokenRevoke {
     /// The token, as `setpoint token list` lists it
     pub name: TokenName,
     #[command(flatten)]
+    pub output: Output,
+    #[command(flatten)]
     pub connection: Connection,
 }
 
@@ -685,6 +697,12 @@ pub struct Restore {
     pub output: Output,
     #[command(flatten)]
     pub data: Data,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Schema {
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Clone, Copy, Args)]

@@ -85,7 +85,8 @@ fn refusal(problem: &Problem) -> String {
         let help = help.map(|help| format!(" — {help}")).unwrap_or_default();
         format!("{code}: {message}{field}{help}")
     };
-    let whole = one(&problem.code, &problem.message, problem.field.as_deref(), problem.help.as_deref());
+    let help = Some(problem.help.as_str()).filter(|help| !help.is_empty());
+    let whole = one(&problem.code, &problem.message, problem.field.as_deref(), help);
     if problem.errors.len() < 2 {
         return whole;
     }
@@ -300,7 +301,7 @@ impl Client {
             .map_err(|_| self.foreign(&format!("status {}", status.as_u16())))?;
         problem.status = status.as_u16();
         if status == StatusCode::UNAUTHORIZED && problem.code == "unauthorized" {
-            problem.help = Some(self.token_help());
+            problem.help = self.token_help();
         }
         Err(Error::Refused(Box::new(problem)))
     }

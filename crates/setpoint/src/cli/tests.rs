@@ -119,6 +119,28 @@ fn every_command_shows_an_example() {
     check(&Cli::command());
 }
 
+/// What goes on in the foreground, gives the terminal to something else, or is a script for a shell.
+const PRINT_NO_DATA: [&str; 7] = ["up", "server", "edge", "demo-app", "exec", "completions", "reference"];
+
+#[test]
+fn every_command_that_prints_data_prints_it_as_json_and_yaml_too() {
+    fn without(command: &clap::Command, out: &mut Vec<String>) {
+        for inner in command.get_subcommands() {
+            if inner.has_subcommands() {
+                without(inner, out);
+            } else if !inner.get_arguments().any(|arg| arg.get_short() == Some('o')) {
+                out.push(inner.get_name().to_owned());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    without(&Cli::command(), &mut found);
+    found.sort();
+    let mut expected = PRINT_NO_DATA.map(String::from);
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn every_example_is_understood() {
     fn examples(command: &clap::Command, out: &mut Vec<String>) {

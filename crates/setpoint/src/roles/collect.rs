@@ -1,7 +1,7 @@
 //! Cleaning up, done by the node of this process for the server.
 
 use futures_util::{FutureExt, future::BoxFuture};
-use model::collect::{Collected, Held, Inventory};
+use model::collect::{Collected, Held, Inventory, Sizes};
 use node::Node;
 use server::Collect;
 
@@ -15,8 +15,8 @@ impl NodeThings {
 }
 
 impl Collect for NodeThings {
-    fn inventory(&self) -> BoxFuture<'_, Option<Result<Inventory, String>>> {
-        async move { if self.0.uses_engine() { Some(self.0.inventory().await) } else { None } }.boxed()
+    fn inventory(&self, sizes: Sizes) -> BoxFuture<'_, Option<Result<Inventory, String>>> {
+        async move { if self.0.uses_engine() { Some(self.0.inventory(sizes).await) } else { None } }.boxed()
     }
 
     fn collect(&self, surplus: Vec<Held>) -> BoxFuture<'_, Vec<Collected>> {

@@ -10,6 +10,7 @@ mod engine_fails;
 mod images;
 mod leftovers;
 mod many;
+mod pages;
 mod sessions;
 mod updates;
 

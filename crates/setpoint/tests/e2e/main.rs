@@ -19,6 +19,7 @@ mod history;
 mod http;
 mod operators;
 mod output;
+mod pages;
 #[cfg(feature = "failpoints")]
 mod phases;
 mod quickstart;

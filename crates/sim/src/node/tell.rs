@@ -37,6 +37,7 @@ impl Agent {
             accepted: self.ledger.accepted.as_ref().map(|accepted| accepted.stamp.clone()),
             instances: seen.collect(),
             strangers: Vec::new(),
+            engine_answers: None,
             complete,
         };
         let is_new = memory.sent.as_ref().is_none_or(|(at, sent)| {

@@ -16,8 +16,11 @@ use super::{Arg, Row, Value};
 use crate::error::{OpenError, StoreError};
 
 /// Each in one transaction, in order; the schema version is the number of those applied.
-const MIGRATIONS: &[&str] =
-    &[include_str!("sqlite/0001_start.sql"), include_str!("sqlite/0002_operators.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("sqlite/0001_start.sql"),
+    include_str!("sqlite/0002_operators.sql"),
+    include_str!("sqlite/0003_event_kinds.sql"),
+];
 const READERS: u32 = 4;
 /// Longest wait for another process, such as a backup tool, that holds the file.
 const BUSY: Duration = Duration::from_secs(5);
@@ -132,6 +135,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .pragma("trusted_schema", "OFF")
         .pragma("cell_size_check", "ON")
         .pragma("journal_size_limit", "67108864")
+        // KiB, for each connection; beyond them the system's own cache serves.
+        .pragma("cache_size", "-512")
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {

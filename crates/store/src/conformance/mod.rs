@@ -59,6 +59,7 @@ suite! {
     plans::terms_only_rise,
     records::the_journal_gives_back_worlds_and_reports,
     records::events_come_in_one_sequence,
+    records::the_newest_event_of_some_kinds_is_found_for_each_service,
     records::the_feed_tells_of_commits,
     records::the_audit_trail_verifies,
     records::time_never_goes_back,

@@ -3,6 +3,7 @@
 use model::{
     Millis, Timestamp,
     deployment::{Deployment, Phase},
+    event::{Event, Kind},
     plan::Decision,
 };
 
@@ -37,6 +38,31 @@ pub(super) async fn events_come_in_one_sequence(store: &Store) {
     assert_eq!(read(0, None, 2).await, [(1, "one".into()), (2, "two".into())]);
     assert_eq!(read(2, None, 10).await, [(3, "three".into())]);
     assert_eq!(read(1, Some("api"), 10).await, [(3, "three".into())]);
+}
+
+pub(super) async fn the_newest_event_of_some_kinds_is_found_for_each_service(store: &Store) {
+    let _ = store.commit_intents(None, commit(vec![first("api"), first("web")])).await.expect("new");
+    let of = |name: &str, kind, message: &str| Event { kind, ..event(name, message) };
+    let told = |kinds: &'static [Kind]| async move {
+        let found = store.newest_events(kinds).await.expect("readable");
+        found.into_iter().map(|found| found.event.message).collect::<Vec<_>>()
+    };
+    let issues = &[Kind::DriftFound, Kind::InstanceExited];
+    assert!(told(issues).await.is_empty());
+    let events = vec![
+        of("api", Kind::DriftFound, "one"),
+        of("api", Kind::InstanceExited, "two"),
+        of("api", Kind::InstanceReady, "three"),
+        of("web", Kind::DriftFound, "four"),
+        of("nobody", Kind::DriftFound, "five"),
+    ];
+    store.append_events(events, AT).await.expect("written");
+    assert_eq!(told(issues).await, ["two", "four"]);
+    assert_eq!(told(&issues[..1]).await, ["one", "four"]);
+    store.append_events(vec![of("web", Kind::ServicePurged, "six")], AT).await.expect("written");
+    assert_eq!(told(issues).await, ["two"], "what was told of an earlier one of its name");
+    store.append_events(vec![of("web", Kind::DriftFound, "seven")], AT).await.expect("written");
+    assert_eq!(told(issues).await, ["two", "seven"]);
 }
 
 pub(super) async fn the_feed_tells_of_commits(store: &Store) {
@@ -186,7 +212,7 @@ pub(super) async fn a_restored_store_is_ahead_of_its_backup(store: &Store) {
 }
 
 fn told(action: &str) -> crate::Told {
-    crate::Told { at: AT, audit: audited(action), events: vec![event("api", action)] }
+    crate::Told { at: AT, audit: audited(action), events: vec![event("api", action)], answer: None }
 }
 
 pub(super) async fn a_drain_begins_and_ends_once(store: &Store) {

@@ -55,6 +55,8 @@ async fn every_row_of_the_first_version_is_there_after_the_migration() {
     assert_eq!(store.artifact(&used.digest()).await.unwrap(), Some(used));
     let counters = store.counters().await.unwrap();
     assert_eq!((counters.generation, store.max_time().await.unwrap() >= AT), (model::Generation(1), true));
+    let newest = store.newest_events(&[model::event::Kind::ServiceApplied]).await.unwrap();
+    assert_eq!(newest.into_iter().map(|found| found.seq).collect::<Vec<_>>(), [2]);
     // What the later versions brought is there to be used.
     assert_eq!(store.drains().await.unwrap(), []);
     assert_eq!(store.tokens().await.unwrap(), []);

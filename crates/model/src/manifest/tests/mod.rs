@@ -223,13 +223,8 @@ fn every_setting_arrives() {
     assert_eq!(by_name("site").drift.ignore, ["webroot/*.bak"]);
     let built = manifest.services.iter().find(|declared| declared.key.name.as_str() == "built").unwrap();
     let source = built.source.as_ref().unwrap();
-    assert_eq!(source.build, ["npm ci", "npm run build"]);
-    assert_eq!(source.output.as_deref(), Some("dist"));
-    let git = SourceFrom::Git {
-        url: "https://example.com/acme/handbook.git".into(),
-        reference: Some("main".into()),
-    };
-    assert_eq!(source.from, git);
+    assert_eq!(source.output.as_deref(), Some("site"));
+    assert_eq!(source.from, SourceFrom::Path("/srv/app".into()));
 }
 
 #[test]

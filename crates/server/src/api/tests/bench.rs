@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -45,6 +45,8 @@ pub struct Bench {
     pub address: SocketAddr,
     /// While false, the node says nothing new.
     pub node_reports: Arc<AtomicBool>,
+    /// What the node says of its engine: 0 nothing, 1 that it answers, 2 that it does not.
+    engine: Arc<AtomicU8>,
     /// Milliseconds by which the server's clock is ahead.
     ahead: Arc<AtomicU64>,
     stop: Option<oneshot::Sender<()>>,
@@ -76,9 +78,10 @@ impl Bench {
         let ahead = Arc::new(AtomicU64::new(0));
         let (stop, stopped) = oneshot::channel::<()>();
         let node_reports = Arc::new(AtomicBool::new(true));
+        let engine = Arc::new(AtomicU8::new(0));
         let (control, address, served) = runtime.block_on(async {
             let control = control(data.path(), ahead.clone(), rules).await;
-            tokio::spawn(node(control.clone(), node_reports.clone()));
+            tokio::spawn(node(control.clone(), node_reports.clone(), engine.clone()));
             tokio::spawn(edge(control.clone()));
             control.edge_is_at("127.0.0.1:8080".parse().unwrap());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -90,7 +93,17 @@ impl Bench {
             }));
             (control, address, served)
         });
-        Self { control, address, node_reports, ahead, stop: Some(stop), served: Some(served), runtime, data }
+        Self {
+            control,
+            address,
+            node_reports,
+            engine,
+            ahead,
+            stop: Some(stop),
+            served: Some(served),
+            runtime,
+            data,
+        }
     }
 
     /// The same data, with another server on it.
@@ -101,6 +114,20 @@ impl Bench {
         let Self { data, runtime, .. } = self;
         drop(runtime);
         Self::start_on(data)
+    }
+
+    pub fn data(&self) -> &std::path::Path {
+        self.data.path()
+    }
+
+    /// What the node says of its engine from now on.
+    pub fn engine_answers(&self, answers: bool) {
+        self.engine.store(if answers { 1 } else { 2 }, Ordering::SeqCst);
+    }
+
+    pub fn collects_by(&self, collector: impl crate::Collect + 'static) {
+        let _entered = self.runtime.enter();
+        self.control.collects_by(collector);
     }
 
     /// For the server, so much time passes at once.
@@ -149,7 +176,13 @@ impl Bench {
     }
 
     pub fn send(&self, request: Request) -> Response {
-        http::send(self.address, request).unwrap()
+        let answer = http::send(self.address, request).unwrap();
+        if answer.header("content-type") == Some("application/problem+json") {
+            let problem = answer.json();
+            let helps = problem["help"].as_str().is_some_and(|help| !help.is_empty());
+            assert!(helps, "it does not say what to do: {problem}");
+        }
+        answer
     }
 
     pub fn get(&self, path: &str) -> Response {
@@ -249,7 +282,7 @@ async fn control(data: &std::path::Path, ahead: Arc<AtomicU64>, rules: Rules) ->
 }
 
 /// Reports everything that it is assigned as running and ready.
-async fn node(control: Control, reports: Arc<AtomicBool>) {
+async fn node(control: Control, reports: Arc<AtomicBool>, engine: Arc<AtomicU8>) {
     let id: NodeId = "local".parse().unwrap();
     let mut assignments = control.feeds().assignments;
     for sequence in 1.. {
@@ -257,7 +290,12 @@ async fn node(control: Control, reports: Arc<AtomicBool>) {
         if reports.load(Ordering::SeqCst)
             && let Some(assignment) = assignment
         {
-            control.observe(Arc::new(observation(&id, sequence, &assignment, control.now())));
+            let engine_answers = match engine.load(Ordering::SeqCst) {
+                0 => None,
+                said => Some(said == 1),
+            };
+            let seen = observation(&id, sequence, &assignment, control.now());
+            control.observe(Arc::new(Observation { engine_answers, ..seen }));
         }
         let _ = tokio::time::timeout(Duration::from_millis(50), assignments.changed()).await;
     }
@@ -274,6 +312,7 @@ fn observation(node: &NodeId, sequence: u64, assignment: &Assignment, now: Times
         accepted: Some(assignment.stamp.clone()),
         instances: reports.collect::<BTreeMap<_, _>>(),
         strangers: vec![Stranger { what: "process 7".into(), message: "it bears our mark".into() }],
+        engine_answers: None,
         complete: true,
     }
 }

@@ -8,6 +8,7 @@ mod exec;
 mod explaining;
 mod monitoring;
 mod reading;
+mod repeating;
 mod roles;
 mod secrets;
 mod streams;

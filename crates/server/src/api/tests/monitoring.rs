@@ -6,7 +6,12 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use model::{Millis, event::Kind};
+use futures_util::future::BoxFuture;
+use model::{
+    Millis,
+    collect::{Collected, Held, Inventory, Kind as Thing, Sizes},
+    event::Kind,
+};
 use serde_json::{Value, json};
 
 use super::bench::{API, Bench};
@@ -159,7 +164,7 @@ fn restarts_are_counted_by_service_and_stay_counted() {
         "setpoint_restarts_total{project=\"default\",service=\"restless\"} 5\n",
         "setpoint_restart_alerts{project=\"default\",service=\"restless\"} 1\n",
         "setpoint_service_health{project=\"default\",service=\"restless\",health=\"degraded\"} 1\n",
-        "setpoint_zombies 1\n",
+        "setpoint_zombies{kind=\"stranger\"} 1\n",
     ];
     let assert_told = |bench: &Bench| {
         let metrics = bench.get("/metrics").text();
@@ -169,6 +174,62 @@ fn restarts_are_counted_by_service_and_stay_counted() {
     let bench = bench.restart();
     bench.wait_for_state("default/restless", "degraded");
     assert_told(&bench);
+}
+
+/// A node's engine with things that nothing reaches, and one in use.
+#[derive(Debug)]
+struct LeftOver;
+
+impl crate::Collect for LeftOver {
+    fn inventory(&self, sizes: Sizes) -> BoxFuture<'_, Option<Result<Inventory, String>>> {
+        let held = |kind, name: &str, used| Held { kind, name: name.into(), bytes: 1, used };
+        let held = vec![
+            held(Thing::Image, "old:1", false),
+            held(Thing::Image, "new:1", true),
+            held(Thing::Network, "old-net", false),
+            held(Thing::Volume, "old-data", false),
+        ];
+        assert_eq!(sizes, Sizes::LeftOut, "nobody measures volumes for a count");
+        Box::pin(async move { Some(Ok(Inventory { held })) })
+    }
+
+    fn collect(&self, surplus: Vec<Held>) -> BoxFuture<'_, Vec<Collected>> {
+        panic!("nothing of {surplus:?} is removed by being counted")
+    }
+
+    fn disk(&self) -> BoxFuture<'_, Option<(u64, u64)>> {
+        Box::pin(async { None })
+    }
+}
+
+#[test]
+fn zombies_are_strangers_and_what_a_collection_would_remove() {
+    let bench = Bench::start();
+    bench.apply(API);
+    bench.wait_for_state("default/api", "converged");
+    assert_eq!(bench.read("/api/monitoring/stats")["zombieContainers"], 1, "the stranger");
+    bench.collects_by(LeftOver);
+    assert_eq!(bench.read("/api/monitoring/stats")["zombieContainers"], 4);
+    assert_eq!(bench.read("/api/monitoring/health")["zombies"], 4);
+    let metrics = bench.get("/metrics").text();
+    for kind in ["stranger", "image", "network", "volume"] {
+        assert!(metrics.contains(&format!("setpoint_zombies{{kind=\"{kind}\"}} 1\n")), "{kind} in {metrics}");
+    }
+}
+
+#[test]
+fn the_metric_of_the_engine_has_a_sample_for_each_node_that_tells_of_one() {
+    let bench = Bench::start();
+    bench.apply(API);
+    bench.wait_for_state("default/api", "converged");
+    let metrics = || bench.get("/metrics").text();
+    assert!(!metrics().contains("\nsetpoint_engine_up{"), "nobody told of an engine");
+    for (answers, sample) in [(true, "1"), (false, "0")] {
+        bench.engine_answers(answers);
+        let line = format!("\nsetpoint_engine_up{{node=\"local\"}} {sample}\n");
+        bench.until("it is told", || metrics().contains(&line).then_some(()));
+        promtool(&["check", "metrics"], &metrics()).inspect(|told| assert_eq!(told, ""));
+    }
 }
 
 /// What `promtool` says about this input, or nothing when it is content; `None` where it is not installed.

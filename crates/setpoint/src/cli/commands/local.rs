@@ -6,21 +6,28 @@ use model::manifest;
 
 use super::{DONE, Error};
 use crate::cli::{
-    args::{Cli, Data, Page},
+    args::{Cli, Format, Output, Page, TokenShow},
     json::Json,
     output, reference,
 };
 
-pub fn token(data: &Data) -> Result<u8, Error> {
-    output::line(&data.required_token()?)?;
+pub fn token(args: &TokenShow) -> Result<u8, Error> {
+    let token = args.data.required_token()?;
+    if !output::document(&encoded(&serde_json::json!({ "token": token }))?, args.output.format)? {
+        output::line(&token)?;
+    }
     Ok(DONE)
 }
 
-pub fn schema() -> Result<u8, Error> {
-    let encode = |error: serde_json::Error| output::Error::Encode(format!("JSON: {error}"));
-    let text = Json::of(&manifest::schema()).and_then(|json| json.to_pretty()).map_err(encode)?;
-    output::line(&text)?;
+/// A schema is no table: it is JSON unless YAML is asked for.
+pub fn schema(args: Output) -> Result<u8, Error> {
+    let format = if args.format == Format::Yaml { Format::Yaml } else { Format::Json };
+    output::document(&encoded(&manifest::schema())?, format)?;
     Ok(DONE)
+}
+
+fn encoded(value: &serde_json::Value) -> Result<Json, output::Error> {
+    Json::of(value).map_err(|error| output::Error::Encode(format!("JSON: {error}")))
 }
 
 pub fn completions(shell: Shell) -> Result<u8, Error> {

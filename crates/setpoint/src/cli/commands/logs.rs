@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use model::InstanceId;
 use server::views::{self, Event};
 use tokio::time::sleep;
 
@@ -28,9 +29,33 @@ pub async fn logs(args: &Logs) -> Result<u8, Error> {
     let path = format!("/services/{}/logs?{}", args.service, query.join("&"));
     let mut lines = client.follow(&path, "text/plain").await?;
     while let Some(line) = lines.next().await? {
-        output::line(&text::log_line(&line))?;
+        match args.output.format {
+            Format::Table => output::line(&text::log_line(&line))?,
+            format => print(&log_entry(&line, args.instance.as_ref())?, format)?,
+        }
     }
     Ok(DONE)
+}
+
+/// A line of output by the instance that wrote it. Of several instances the server puts the name before each line.
+fn log_entry(line: &[u8], instance: Option<&InstanceId>) -> Result<Json, output::Error> {
+    let line = String::from_utf8_lossy(line);
+    let (instance, line) = match (instance, line.split_once(" | ")) {
+        (None, Some((instance, line))) => (Some(instance.to_owned()), line),
+        (instance, _) => (instance.map(ToString::to_string), &*line),
+    };
+    Json::of(&serde_json::json!({ "instance": instance, "line": line })).map_err(encoding)
+}
+
+/// One document of many: a line of JSON, or YAML behind a separator.
+fn print(json: &Json, format: Format) -> Result<(), output::Error> {
+    match format {
+        Format::Json => output::line(&json.to_line().map_err(encoding)?),
+        Format::Table | Format::Yaml => {
+            output::line("---")?;
+            output::document(json, Format::Yaml).map(drop)
+        }
+    }
 }
 
 pub async fn events(args: &Events) -> Result<u8, Error> {
@@ -47,7 +72,7 @@ pub async fn events(args: &Events) -> Result<u8, Error> {
         return Ok(DONE);
     }
     loop {
-        after = follow(&client, &filter, after, |event| print(event, format)).await?;
+        after = follow(&client, &filter, after, |event| print_event(event, format)).await?;
     }
 }
 
@@ -57,7 +82,7 @@ async fn past(client: &Client, filter: &str, format: Format) -> Result<u64, Erro
     loop {
         let page: EventPage = client.view(&format!("/events?after={after}&limit={PAGE}{filter}")).await?;
         for event in &page.events {
-            after = print(event, format)?;
+            after = print_event(event, format)?;
         }
         if page.events.len() < PAGE {
             return Ok(after);
@@ -123,15 +148,11 @@ fn encoding(error: serde_json::Error) -> output::Error {
 }
 
 /// Prints one event; gives its sequence.
-fn print(json: &Json, format: Format) -> Result<u64, Error> {
+fn print_event(json: &Json, format: Format) -> Result<u64, Error> {
     let event: Event = json.read().map_err(encoding)?;
     match format {
-        Format::Json => output::line(&json.to_line().map_err(encoding)?)?,
-        Format::Yaml => {
-            output::line("---")?;
-            output::document(json, format)?;
-        }
         Format::Table => output::line(&sentence(&event))?,
+        Format::Json | Format::Yaml => print(json, format)?,
     }
     Ok(event.seq)
 }

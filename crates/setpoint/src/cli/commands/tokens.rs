@@ -5,6 +5,7 @@ use server::views::{self, CreatedToken, NewToken};
 use super::{DONE, Error};
 use crate::cli::{
     args::{TokenCreate, TokenList, TokenRevoke},
+    json::Json,
     output::{self, Table, Tone, or_dash},
     text,
 };
@@ -69,6 +70,10 @@ pub async fn list(args: &TokenList) -> Result<u8, Error> {
 
 pub async fn revoke(args: &TokenRevoke) -> Result<u8, Error> {
     args.connection.client()?.delete(&format!("/tokens/{}", args.name)).await?;
-    output::line(&text::line(&format!("{} is revoked", args.name)))?;
+    let done = Json::of(&serde_json::json!({ "name": args.name, "revoked": true }))
+        .map_err(|error| output::Error::Encode(format!("JSON: {error}")))?;
+    if !output::document(&done, args.output.format)? {
+        output::line(&text::line(&format!("{} is revoked", args.name)))?;
+    }
     Ok(DONE)
 }
