@@ -29,8 +29,8 @@ pub fn plan_offline(
     entries: &BTreeMap<ArtifactDigest, BTreeSet<String>>,
     node: &NodeId,
     now: Timestamp,
-) -> Result<Vec<Planned>, views::Problem> {
-    plan(services, entries, node, now).map_err(|error| Problem::from(error).said())
+) -> Result<Vec<Planned>, Box<views::Problem>> {
+    plan(services, entries, node, now).map_err(|error| Box::new(Problem::from(error).said()))
 }
 
 fn plan(

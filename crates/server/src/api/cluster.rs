@@ -94,7 +94,7 @@ async fn pass(api: &Api, asked: views::Reconcile) -> Result<(StatusCode, views::
             (format!("the pass was not carried out: {trouble}"), Some(tally))
         }
         Some(Round { trouble: None, tally, .. }) => {
-            let stands = match standing_drift(&api, asked.service.as_ref()) {
+            let stands = match standing_drift(api, asked.service.as_ref()) {
                 0 => String::new(),
                 1 => "; 1 difference stands, as `setpoint drift` shows".into(),
                 count => format!("; {count} differences stand, as `setpoint drift` shows"),

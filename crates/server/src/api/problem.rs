@@ -368,6 +368,7 @@ mod tests {
             RequestError::Image(ImageError::Denied { image: image.clone(), cause: cause() }),
             RequestError::Image(ImageError::Registry { image, cause: cause() }),
             RequestError::Image(ImageError::Engine(cause())),
+            RequestError::DeclaredImage { service: key(), error: ImageError::Engine(cause()) },
             RequestError::Empty,
             RequestError::Mismatch {
                 service: key(),

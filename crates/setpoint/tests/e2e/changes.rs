@@ -220,7 +220,7 @@ fn a_rollback_in_the_middle_of_a_deployment_keeps_what_runs_the_earlier_release(
     let told: Vec<_> =
         deployments.iter().map(|d| (d["status"].as_str().unwrap(), d["cause"].as_str().unwrap())).collect();
     let expected =
-        [("active", "rollback"), ("cancelled", "apply"), ("rolled_back", "apply"), ("superseded", "apply")];
+        [("active", "rollback"), ("cancelled", "apply"), ("superseded", "apply"), ("superseded", "apply")];
     assert_eq!(told, expected);
     assert_eq!(deployments[0]["release"], deployments[2]["release"]);
 }

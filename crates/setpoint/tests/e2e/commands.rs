@@ -33,6 +33,47 @@ fn plan_tells_by_its_status_whether_something_would_change() {
 }
 
 #[test]
+fn plan_sends_nothing_and_says_how_to_plan_without_a_server() {
+    let site = "services:\n  docs:\n    static: ./site\n";
+    let mut setpoint = setpoint().file("site/index.html", "never sent").file("docs.yaml", site).start();
+    let planned = setpoint.cli(&["plan", "-f", "docs.yaml"]);
+    assert_eq!((planned.code, planned.stderr.as_str()), (3, ""), "{planned:?}");
+    let digest = model::Digest::of_bytes(b"never sent").to_string();
+    let hex = digest.trim_start_matches("sha256:");
+    let mut find = std::process::Command::new("find");
+    let found = find.arg(setpoint.data()).args(["-name", &format!("*{}*", &hex[4..])]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "it is on the server's disk");
+    setpoint.stop();
+    let planned = setpoint.cli(&["plan", "-f", "docs.yaml"]);
+    assert_eq!(planned.code, 1);
+    assert!(planned.stderr.contains("--offline"), "{planned:?}");
+}
+
+#[test]
+fn what_a_service_cannot_have_or_is_not_is_told_as_it_is() {
+    let site = "services:\n  docs:\n    static: ./site\n";
+    let setpoint = setpoint().file("site/index.html", "a").manifest(site).start();
+    setpoint.wait_until_converged("docs");
+    let nobody = setpoint.cli(&["events", "--service", "nope"]);
+    assert!(nobody.code == 1 && nobody.stderr.contains("not_declared"), "{nobody:?}");
+    let image = setpoint.cli(&["deploy", "docs", "--image", "acme/web:1"]);
+    assert!(image.code == 1 && image.stderr.contains("takes no image"), "{image:?}");
+    let late = setpoint.cli(&["restart", "docs", "--wait=1ms"]);
+    assert!(late.code == 0 || !late.stderr.contains("converged: "), "{late:?}");
+    let fed = setpoint.fed(&["apply", "-f", "-", "--wait"], site.as_bytes());
+    assert!(fed.code == 0 && fed.stderr.contains("default/docs: converged"), "{fed:?}");
+    let folder = setpoint.cli(&["apply", "-f", "site"]);
+    assert!(folder.stderr.contains("site: this is a folder"), "{folder:?}");
+    let expired = setpoint.cli(&["token", "create", "x", "--expires", "0s"]);
+    assert_eq!(expired.code, 2, "{expired:?}");
+    setpoint.ok(&["delete", "docs", "--wait"]);
+    assert!(
+        setpoint.ok(&["events", "--service", "docs"]).contains("deployment.active"),
+        "of what was deleted"
+    );
+}
+
+#[test]
 fn plan_says_what_is_assumed_about_health() {
     let setpoint = setpoint().start();
     let yaml = "services:\n  api:\n    command: [\"${SETPOINT}\", demo-app]\n    port: dynamic\n";

@@ -104,6 +104,8 @@ fn off_a_terminal_stdout_is_the_ready_line_alone_and_comes_before_convergence() 
     assert!(told.lines().count() > 2, "{told}");
 }
 
+const COLUMNS: usize = 110;
+
 /// The lines that a terminal has shown, without what moves its cursor or colours them.
 fn shown(raw: &str) -> Vec<String> {
     let mut text = String::new();
@@ -115,7 +117,14 @@ fn shown(raw: &str) -> Vec<String> {
             c => text.push(c),
         }
     }
-    text.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect()
+    // What fills a row goes on in the next without a line end.
+    let rows = text.lines().flat_map(|line| {
+        let line: Vec<char> = line.chars().collect();
+        line.chunks(COLUMNS)
+            .map(|row| row.iter().collect::<String>().trim_end().to_owned())
+            .collect::<Vec<_>>()
+    });
+    rows.filter(|row| !row.is_empty()).collect()
 }
 
 #[test]
@@ -124,7 +133,7 @@ fn a_terminal_shows_what_the_readme_shows_and_ctrl_c_ends_everything() {
     let data = tempfile::tempdir().unwrap();
     let [api, edge] = [testkit::setpoint::free_port(), testkit::setpoint::free_port()];
     let up = format!(
-        "stty cols 110; exec '{}' up --data '{}' --api {api} --edge {edge} -f examples/quickstart.yaml",
+        "stty cols {COLUMNS} rows 50; exec '{}' up --data '{}' --api {api} --edge {edge} -f examples/quickstart.yaml",
         env!("CARGO_BIN_EXE_setpoint"),
         data.path().display(),
     );

@@ -113,8 +113,8 @@ fn bad_manifests_name_their_place_and_change_nothing() {
 /// What is found only by those who look at the disk, at other services, at the machine: what is written beside
 /// `services`, where it is, and what the error must hold.
 const REFUSED: &[(&str, &str, &[&str])] = &[
-    ("static: ./notes.txt\n", "4:13", &["notes.txt", "unknown_format"]),
-    ("static:\n      archive: ./notes.txt\n", "5:16", &["notes.txt", "unknown_format"]),
+    ("static: ./notes.txt\n", "4:13", &["notes.txt", "tar.gz"]),
+    ("static:\n      archive: ./notes.txt\n", "5:16", &["notes.txt", "tar.gz"]),
     ("static: ./linked\n", "4:13", &["link", "linked"]),
     (
         "static: ./other\n    domains:\n      - b.localhost\n      - api.localhost\n",
@@ -134,7 +134,7 @@ const REFUSED: &[(&str, &str, &[&str])] = &[
 #[test]
 fn what_is_refused_is_shown_where_the_file_says_it() {
     let first = "services:\n  docs:\n    static: {path: ./site, webroot: ./www}\n  api:\n    command: [sleep, '100']\n    \
-                 domains: [api.localhost]\n    port: auto\n    health: {liveness: {exec: ['true']}}\n";
+                 domains: [api.localhost]\n";
     let setpoint = setpoint().env("DOCKER_HOST", "unix:///nowhere/docker.sock").start();
     for site in ["site", "other", "linked"] {
         fs::create_dir(setpoint.work().join(site)).unwrap();
@@ -142,7 +142,7 @@ fn what_is_refused_is_shown_where_the_file_says_it() {
     }
     std::os::unix::fs::symlink("index.html", setpoint.work().join("linked/link.html")).unwrap();
     fs::write(setpoint.work().join("notes.txt"), "no archive").unwrap();
-    assert_eq!(setpoint.apply(first, &[]).code, 0);
+    setpoint.apply_ok(first, &[]);
     for (service, place, words) in REFUSED {
         fs::write(setpoint.work().join("b.yaml"), format!("project: b\nservices:\n  x:\n    {service}"))
             .unwrap();

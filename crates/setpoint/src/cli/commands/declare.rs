@@ -81,8 +81,7 @@ fn offline(files: &Manifests) -> Result<Json, Error> {
     let node: NodeId =
         "local".parse().map_err(|error: model::id::InvalidId| Error::Said(error.to_string()))?;
     let planned = server::plan_offline(&services, &entries, &node, text::now());
-    let planned =
-        planned.map_err(|problem| apply::refused(files, client::Error::Refused(Box::new(problem))))?;
+    let planned = planned.map_err(|problem| apply::refused(files, client::Error::Refused(problem)))?;
     Json::of(&Plans { services: planned }).map_err(|error| encode(error).into())
 }
 
