@@ -20,4 +20,5 @@ pub mod recovery;
 pub mod retry;
 pub mod status;
 pub mod throttle;
+pub mod view;
 pub mod world;

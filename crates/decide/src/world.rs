@@ -144,16 +144,30 @@ impl World {
 
     /// Takes over what the nodes see of this service's placements.
     pub fn see(&mut self, observations: &BTreeMap<NodeId, Arc<Observation>>) {
-        self.seen = self
-            .plan
+        self.seen = self.seen_in(observations);
+    }
+
+    pub(crate) fn seen_in(
+        &self,
+        observations: &BTreeMap<NodeId, Arc<Observation>>,
+    ) -> BTreeMap<InstanceId, Knowledge<Arc<InstanceReport>>> {
+        self.plan
             .placements
             .values()
             .map(|placement| (placement.id.clone(), seen(placement, observations.get(&placement.node))))
-            .collect();
+            .collect()
     }
 
     /// Takes over what the edges report, as far as it matters to this service.
     pub fn hear<'a>(&mut self, edges: impl IntoIterator<Item = &'a EdgeReport>, now: Timestamp) {
+        self.edges = self.heard_from(edges, now);
+    }
+
+    pub(crate) fn heard_from<'a>(
+        &self,
+        edges: impl IntoIterator<Item = &'a EdgeReport>,
+        now: Timestamp,
+    ) -> BTreeMap<EdgeId, EdgeView> {
         let needed = self.needed_revision();
         let retiring: Vec<InstanceId> = self
             .plan
@@ -162,7 +176,7 @@ impl World {
             .filter(|p| matches!(p.stage, Stage::Retiring { .. }))
             .map(|p| p.id.clone())
             .collect();
-        self.edges = edges
+        edges
             .into_iter()
             .map(|report| {
                 let in_flight = retiring
@@ -177,7 +191,7 @@ impl World {
                 };
                 (report.edge.clone(), view)
             })
-            .collect();
+            .collect()
     }
 
     /// The newest route revision that this service waits for.

@@ -39,9 +39,37 @@ const DNS_LABEL: &str = "use 1 to 63 of a-z, 0-9 and -, not beginning or ending 
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $valid:expr, $expected:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+        #[derive(Clone, Eq, JsonSchema)]
         #[schemars(transparent)]
         pub struct $name(#[schemars(with = "String")] std::sync::Arc<str>);
+
+        // Keys of every map: most that are compared are the same text, and one pointer.
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                std::sync::Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+                match std::sync::Arc::ptr_eq(&self.0, &other.0) {
+                    true => std::cmp::Ordering::Equal,
+                    false => self.0.cmp(&other.0),
+                }
+            }
+        }
+
+        impl std::hash::Hash for $name {
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+                self.0.hash(state);
+            }
+        }
 
         impl $name {
             pub fn as_str(&self) -> &str {

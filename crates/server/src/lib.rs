@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use model::Timestamp;
 
-pub use brain::{Brain, Latest};
+pub use brain::Brain;
 pub use collect::{Collect, CollectError};
 pub use control::{Config, Control, Feeds, Round, StartError};
 pub use counting::Histogram;

@@ -287,7 +287,10 @@ async fn reload(shared: &Shared) -> Result<(), StoreError> {
     let (keys, all) = shared.take_changed();
     if all {
         let rows = shared.store.load_all().await?;
-        take_all(&mut shared.brain(), rows);
+        let counters = shared.store.counters().await?;
+        let mut brain = shared.brain();
+        take_all(&mut brain, rows);
+        brain.at(counters.generation, counters.route_revision);
         return Ok(());
     }
     for key in keys {
@@ -333,7 +336,7 @@ fn decide(shared: &Shared, full: bool) -> Decided {
     let decided: BTreeSet<&ServiceKey> = plan.decisions.iter().map(|d| &d.key).collect();
     let mut inputs = BTreeMap::new();
     for (key, report) in &reports {
-        let is_new = brain.note(key, report.clone());
+        let is_new = brain.note(key, report.clone(), decided.contains(key));
         if (is_new || decided.contains(key))
             && let Some(world) = brain.world(key)
         {

@@ -73,13 +73,12 @@ impl Edge {
     }
 
     /// Where requests of a service go now.
-    pub fn endpoints(&self, service: &ServiceKey) -> Vec<Endpoint> {
-        match self.table.services.get(service).map(|route| &route.backend) {
-            Some(Backend::Proxy { endpoints }) => {
-                endpoints.iter().filter(|endpoint| !self.down.contains(&endpoint.instance)).cloned().collect()
-            }
-            Some(Backend::Files { .. } | Backend::Nothing) | None => Vec::new(),
-        }
+    pub fn endpoints(&self, service: &ServiceKey) -> impl Iterator<Item = &Endpoint> {
+        let all = match self.table.services.get(service).map(|route| &route.backend) {
+            Some(Backend::Proxy { endpoints }) => endpoints.as_slice(),
+            Some(Backend::Files { .. } | Backend::Nothing) | None => &[],
+        };
+        all.iter().filter(|endpoint| !self.down.contains(&endpoint.instance))
     }
 
     pub fn folder(&self, service: &ServiceKey) -> Option<&str> {

@@ -17,7 +17,7 @@ sim [--seeds N] [--from S]      play N seeds (1000), beginning with S (0); each 
 sim --seed S [--trace]          play one seed; with --trace print all that happens
 sim --shrink --seed S           print the shortest story of this seed that still fails
 sim --soak                      play until something fails
-sim --must-fail [--seeds N]     find a planted bug: exit 0 if a seed fails, and print it; plans are not linted
+sim --must-fail [--seeds N]     find a planted bug: exit 0 if a seed fails and its story shrinks; plans are not linted
 ";
 
 /// Lines of the trace that are printed with a violation.
@@ -80,11 +80,7 @@ fn run(wanted: &Wanted) -> ExitCode {
     }
     let found = search(wanted, &options);
     match (found, wanted.must_fail) {
-        (Some((seed, outcome)), true) => {
-            let violation = outcome.violation.map(|violation| violation.to_string()).unwrap_or_default();
-            println!("found by seed {seed}: {violation}");
-            ExitCode::SUCCESS
-        }
+        (Some((seed, outcome)), true) => must_shrink(seed, &outcome, &options),
         (None, true) => {
             println!("no violation within {} seeds: the planted bug was not found", wanted.seeds);
             ExitCode::FAILURE
@@ -121,6 +117,26 @@ fn one(seed: u64, wanted: &Wanted, options: &Options) -> ExitCode {
     }
 }
 
+/// What was planted is found, and told in fewer words than the seed's own, which come out the same again.
+fn must_shrink(seed: u64, found: &Outcome, options: &Options) -> ExitCode {
+    let story = Story::of(seed);
+    let (shortest, outcome) = sim::shrink(&story, options);
+    let invariant = |outcome: &Outcome| outcome.violation.as_ref().map(|violation| violation.invariant);
+    let told = |outcome: &Outcome| outcome.violation.as_ref().map(ToString::to_string).unwrap_or_default();
+    println!("found by seed {seed}: {}", told(found));
+    let (before, after) = (story.inputs.len(), shortest.inputs.len());
+    println!("the shortest story, {after} of {before} inputs: {}\n{shortest}", told(&outcome));
+    let again = sim::play(&shortest, options);
+    let holds = invariant(&outcome) == invariant(found) && after < before && again.hash == outcome.hash;
+    if holds {
+        return ExitCode::SUCCESS;
+    }
+    println!(
+        "the shrinker is broken: its story is no shorter, breaks something else, or comes out differently"
+    );
+    ExitCode::FAILURE
+}
+
 fn tell_shortest(seed: u64, options: &Options) {
     let (story, outcome) = sim::shrink(&Story::of(seed), options);
     let Some(violation) = outcome.violation else {
@@ -129,7 +145,8 @@ fn tell_shortest(seed: u64, options: &Options) {
     };
     println!("seed {seed} violates {violation}\n\nthe shortest story that still does:\n{story}");
     println!("its end:\n{}", outcome.trace[outcome.trace.len().saturating_sub(TAIL)..].join("\n"));
-    println!("\nagain: cargo run -p sim -- --shrink --seed {seed}");
+    let unlinted = if options.linted { "" } else { " --no-lint" };
+    println!("\nagain: cargo run -p sim -- --shrink --seed {seed}{unlinted}");
 }
 
 /// The first seed that fails, by the order of seeds as far as they were played.

@@ -10,17 +10,15 @@ use decide::{
     intent::{self, Outcome},
     lint::{self, Objection},
     plan::{self, Scope},
-    world::{Cluster, Snapshot, World, not_heard},
+    view::{self, View},
+    world::{Snapshot, World, not_heard},
 };
 use model::{
-    EdgeId, Generation, Holder, InstanceId, Knowledge, Millis, NodeId, RouteRevision, ServiceKey, Term,
-    Timestamp,
+    EdgeId, Holder, InstanceId, Knowledge, Millis, NodeId, ServiceKey, Timestamp,
     assignment::{Assignment, Stamp},
     instance::{Placement, Stage},
-    node::{Node, NodeState},
-    observation::Observation,
     plan::{Decision, Plan},
-    route::{EdgeReport, RouteTable},
+    route::RouteTable,
     service::Owner,
     spec::{Kind, Order, Port, Strategy},
 };
@@ -44,15 +42,7 @@ pub struct Server {
 }
 
 pub struct Memory {
-    term: Term,
-    holder: Holder,
-    generation: Generation,
-    revision: RouteRevision,
-    worlds: BTreeMap<ServiceKey, World>,
-    observations: BTreeMap<NodeId, Arc<Observation>>,
-    edges: BTreeMap<EdgeId, EdgeReport>,
-    /// All that there are.
-    nodes: Vec<NodeId>,
+    pub view: View,
     since: Timestamp,
     /// What the last pass took away without knowing what it was.
     pub blind: Option<InstanceId>,
@@ -60,6 +50,8 @@ pub struct Memory {
     held: Option<BTreeSet<ServiceKey>>,
     pub next_pass: Option<Timestamp>,
     pub holds_until: Option<Timestamp>,
+    /// The next pass looks at everything.
+    pub full: bool,
 }
 
 /// What a pass came to.
@@ -68,32 +60,39 @@ pub enum Passed {
     Committed(Plan),
     Refused(Refused),
     Objected(Vec<Objection>),
+    /// A full pass decides about what no event told of.
+    Missed(ServiceKey),
 }
 
 impl Server {
     /// Loads everything; a new term begins.
-    pub fn start(&mut self, store: &mut Store, nodes: Vec<NodeId>, edges: Vec<EdgeId>, now: Timestamp) {
+    pub fn start(
+        &mut self,
+        store: &mut Store,
+        nodes: Vec<NodeId>,
+        edges: Vec<EdgeId>,
+        unreadable: &BTreeSet<ServiceKey>,
+        now: Timestamp,
+    ) {
         self.epoch += 1;
         let holder: Holder = name(&format!("h{}-{}", self.epoch, now.0));
         let term = store.lead(holder.clone());
-        self.memory = Some(Memory {
-            term,
-            holder,
-            generation: store.generation,
-            revision: store.revision,
-            worlds: store.worlds(),
-            observations: BTreeMap::new(),
-            edges: edges
-                .into_iter()
-                .map(|edge| (edge.clone(), not_heard(edge, name("unheard"), now)))
-                .collect(),
-            nodes,
+        let cluster = view::cluster(store.generation, store.revision, nodes);
+        let snapshot = Snapshot { now, term, holder, cluster, worlds: BTreeMap::new() };
+        let mut view = View::new(snapshot, STALE_AFTER);
+        for edge in edges {
+            view.hear(not_heard(edge, name("unheard"), now));
+        }
+        let memory = Memory {
+            view,
             since: now,
             blind: None,
             held: None,
             next_pass: None,
             holds_until: None,
-        });
+            full: false,
+        };
+        self.memory.insert(memory).reload(store, unreadable);
     }
 
     pub fn crash(&mut self) {
@@ -103,75 +102,51 @@ impl Server {
 }
 
 impl Memory {
-    pub fn reload(&mut self, store: &Store) {
-        self.worlds = store.worlds();
-        self.generation = store.generation;
-        self.revision = store.revision;
-    }
-
-    /// A newer observation; an older one that comes late is dropped.
-    pub fn observe(&mut self, observation: Arc<Observation>) -> bool {
-        let before = self.observations.get(&observation.node);
-        let newer = before.is_none_or(|before| before.sequence < observation.sequence);
-        if newer {
-            self.observations.insert(observation.node.clone(), observation);
+    /// Takes in what the store holds, as far as it can be read.
+    pub fn reload(&mut self, store: &Store, unreadable: &BTreeSet<ServiceKey>) {
+        let gone = |key: &&ServiceKey| store.rows.get(*key).is_none_or(|row| row.world.service.is_absent());
+        for key in self.view.snapshot.worlds.keys().filter(gone).cloned().collect::<Vec<_>>() {
+            self.view.forget(&key);
         }
-        newer
-    }
-
-    pub fn hear(&mut self, report: EdgeReport) -> bool {
-        let newer = self.edges.get(&report.edge).is_none_or(|before| before.at < report.at);
-        if newer {
-            self.edges.insert(report.edge.clone(), report);
+        for (key, stored) in store.worlds() {
+            self.take(&key, stored, unreadable);
         }
-        newer
+        self.view.at(store.generation, store.revision);
+        self.view.count();
     }
 
-    pub fn snapshot(&self, unreadable: &BTreeSet<ServiceKey>, now: Timestamp) -> Snapshot {
-        let fresh = self.observations.values().filter(|seen| now.since(seen.at) <= STALE_AFTER);
-        let observations: BTreeMap<NodeId, Arc<Observation>> =
-            fresh.map(|seen| (seen.node.clone(), Arc::clone(seen))).collect();
-        let worlds = self.worlds.iter().map(|(key, world)| {
-            let mut world = world.clone();
-            world.see(&observations);
-            world.hear(self.edges.values(), now);
-            if unreadable.contains(key) {
-                let cause = "row 7 holds no JSON".into();
-                world.service = Knowledge::Unknown { since: now, cause };
-            }
-            (key.clone(), Arc::new(world))
-        });
-        Snapshot {
-            now,
-            term: self.term,
-            holder: self.holder.clone(),
-            cluster: self.cluster(&observations),
-            worlds: worlds.collect(),
+    fn take_stored(&mut self, store: &Store, key: &ServiceKey, unreadable: &BTreeSet<ServiceKey>) {
+        let world = store.world(key);
+        match world.service.is_absent() {
+            true => self.view.forget(key),
+            false => self.take(key, world, unreadable),
         }
     }
 
-    fn cluster(&self, fresh: &BTreeMap<NodeId, Arc<Observation>>) -> Cluster {
-        let mut load = BTreeMap::new();
-        let placed = self.worlds.values().flat_map(|w| w.plan.placements.values());
-        for placement in placed.filter(|p| p.stage.is_run()) {
-            *load.entry(placement.node.clone()).or_default() += 1;
+    fn take(&mut self, key: &ServiceKey, mut stored: World, unreadable: &BTreeSet<ServiceKey>) {
+        if unreadable.contains(key) {
+            let since = match self.view.world(key).map(|world| &world.service) {
+                Some(Knowledge::Unknown { since, .. }) => *since,
+                Some(Knowledge::Absent | Knowledge::Known(_)) | None => self.view.snapshot.now,
+            };
+            stored.service = Knowledge::Unknown { since, cause: "row 7 holds no JSON".into() };
         }
-        let running =
-            self.worlds.values().flat_map(|w| w.plan.placements.values()).filter(|p| p.stage.is_run());
-        let running = u32::try_from(running.count()).unwrap_or(u32::MAX);
-        let nodes = self.nodes.iter().map(|id| {
-            let heard = self.observations.get(id).map_or(self.since, |seen| seen.at);
-            let silent = NodeState::Silent { since: heard };
-            let state = if fresh.contains_key(id) { NodeState::Up } else { silent };
-            (id.clone(), Node { id: id.clone(), state, reserved_ports: Vec::new() })
-        });
-        Cluster {
-            generation: self.generation,
-            route_revision: self.revision,
-            nodes: nodes.collect(),
-            load,
-            running,
-        }
+        self.view.put(stored);
+    }
+
+    /// Returns whether it tells anything new.
+    pub fn told(&mut self, now: Timestamp, news: impl FnOnce(&mut View)) -> bool {
+        self.view.snapshot.now = now;
+        news(&mut self.view);
+        self.view.has_news()
+    }
+
+    /// Time has passed for everything.
+    pub fn look_at_everything(&mut self, now: Timestamp) {
+        self.view.snapshot.now = now;
+        self.view.note_silence(self.since);
+        self.view.forget_lost_edges();
+        self.view.look_at_everything();
     }
 
     /// Load, plan, lint, commit.
@@ -182,32 +157,48 @@ impl Memory {
         now: Timestamp,
         linted: bool,
     ) -> Passed {
-        let snapshot = self.snapshot(unreadable, now);
-        let (mut plan, reports) = plan::plan(&snapshot, Scope::All);
-        self.holds_until = reports.values().filter_map(|report| report.holds_until).min();
-        let held: BTreeSet<ServiceKey> =
-            snapshot.worlds.values().filter(|w| w.service.is_unknown()).map(|w| w.key.clone()).collect();
+        self.view.snapshot.now = now;
+        let full = std::mem::take(&mut self.full);
+        if full {
+            self.look_at_everything(now);
+        }
+        let due = self.view.due();
+        let snapshot = &self.view.snapshot;
+        let (mut plan, reports) = plan::plan(snapshot, Scope::Only(&due));
+        if full {
+            let (whole, _) = plan::plan(snapshot, Scope::All);
+            if let Some(missed) = whole.decisions.iter().find(|decision| !due.contains(&decision.key)) {
+                return Passed::Missed(missed.key.clone());
+            }
+        }
+        let held = self.view.held();
         // What is held is part of both messages, and a message never changes under one generation or revision.
+        for (key, report) in reports {
+            let decided = plan.decisions.iter().any(|decision| decision.key == key);
+            self.view.note(&key, report, decided);
+        }
+        self.holds_until = self.view.next_wake();
+        let snapshot = &self.view.snapshot;
         let rehold = self.held.replace(held.clone()).is_some_and(|before| before != held);
         if rehold {
             plan.route_revision = snapshot.cluster.route_revision.next();
         } else if plan.decisions.is_empty() {
             return Passed::Nothing;
         }
-        let objections = lint::lint(&snapshot, &plan);
+        let objections = lint::lint(snapshot, &plan);
         if linted && !objections.is_empty() {
             return Passed::Objected(objections);
         }
         self.blind = plan.decisions.iter().find_map(|decision| self.blind_to(decision, unreadable, now));
         match store.commit_plan(&plan) {
             Ok(()) => {
-                self.reload(store);
+                self.view.committed(&plan);
                 Passed::Committed(plan)
             }
             Err(refused) => {
                 // Not known to be published: the next plan says it again.
                 self.held = Some(BTreeSet::new()).filter(|_| !held.is_empty());
-                self.reload(store);
+                self.reload(store, unreadable);
                 Passed::Refused(refused)
             }
         }
@@ -221,7 +212,7 @@ impl Memory {
         unreadable: &BTreeSet<ServiceKey>,
         now: Timestamp,
     ) -> Option<InstanceId> {
-        let world = self.worlds.get(&decision.key)?;
+        let world = self.view.world(&decision.key)?;
         let before = |id: &InstanceId| world.plan.placements.get(id).is_some_and(|p| p.stage.is_run());
         let mut gone = decision.plan.placements.values().filter(|p| !p.stage.is_assigned() || is_retiring(p));
         if unreadable.contains(&decision.key) {
@@ -235,11 +226,11 @@ impl Memory {
             || service.spec.kind() == Kind::Site;
         let wanted = service.wanted_replicas();
         let told = |p: &Placement| {
-            let seen = self.observations.get(&p.node).filter(|seen| now.since(seen.at) <= STALE_AFTER)?;
+            let seen = self.view.observation(&p.node).filter(|seen| now.since(seen.at) <= STALE_AFTER)?;
             seen.instances.get(&p.id)
         };
         let whole = |p: &Placement| {
-            let seen = self.observations.get(&p.node).filter(|seen| now.since(seen.at) <= STALE_AFTER);
+            let seen = self.view.observation(&p.node).filter(|seen| now.since(seen.at) <= STALE_AFTER);
             seen.is_some_and(|seen| seen.complete)
         };
         let ready = world.plan.placements.values().filter(|p| {
@@ -253,17 +244,13 @@ impl Memory {
         gone.find(|p| before(&p.id) && told(p).is_none() && !whole(p)).map(|p| p.id.clone())
     }
 
-    pub fn messages(
-        &self,
-        nodes: &[&NodeId],
-        unreadable: &BTreeSet<ServiceKey>,
-        now: Timestamp,
-    ) -> (Vec<Assignment>, RouteTable) {
-        let snapshot = self.snapshot(unreadable, now);
-        let worlds = || snapshot.worlds.values().map(|world| &**world);
-        let stamp = Stamp { term: self.term, holder: self.holder.clone(), generation: self.generation };
+    pub fn messages(&self, nodes: &[&NodeId]) -> (Vec<Assignment>, RouteTable) {
+        let Snapshot { term, holder, cluster, .. } = &self.view.snapshot;
+        let worlds = || self.view.worlds().map(|world| &**world);
+        let stamp = Stamp { term: *term, holder: holder.clone(), generation: cluster.generation };
         let assignment = |node: &&NodeId| compose::assignment(&cluster_id(), node, stamp.clone(), worlds());
-        (nodes.iter().map(assignment).collect(), compose::route_table(self.revision, worlds()))
+        let table = compose::route_table(cluster.route_revision, worlds());
+        (nodes.iter().map(assignment).collect(), table)
     }
 
     /// A user asks; the answer is durable before it is given.
@@ -275,11 +262,10 @@ impl Memory {
         ask: Ask,
         now: Timestamp,
     ) -> String {
-        let key = shape.key();
-        let mut world = self.worlds.get(&key).cloned().unwrap_or_else(|| store.world(&key));
-        if unreadable.contains(&key) {
-            world.service = Knowledge::Unknown { since: now, cause: "row 7 holds no JSON".into() };
-        }
+        let key = shape.key.clone();
+        self.view.snapshot.now = now;
+        self.take_stored(store, &key, unreadable);
+        let world = self.view.world(&key).map_or_else(|| Arc::new(store.world(&key)), Arc::clone);
         let result = decided(&world, shape, ask, now);
         let intent = match result {
             Err(refused) => return format!("refused {}", refused.code()),
@@ -288,7 +274,7 @@ impl Memory {
         };
         let seen = world.service.known().map(|service| service.intent_seq);
         let committed = store.commit_intent(&key, seen, &intent);
-        self.reload(store);
+        self.take_stored(store, &key, unreadable);
         match committed {
             Ok(()) => intent.message,
             Err(refused) => format!("{refused:?}"),

@@ -73,7 +73,7 @@ impl Character {
 /// What stays the same over all releases of one service in a story.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
-    pub name: &'static str,
+    pub key: ServiceKey,
     pub kind: Kind,
     pub replicas: u32,
     pub recreate: bool,
@@ -85,10 +85,6 @@ pub struct Shape {
 }
 
 impl Shape {
-    pub fn key(&self) -> ServiceKey {
-        ServiceKey::new(name("default"), name(self.name))
-    }
-
     /// New ones come before old ones go.
     pub fn is_start_first(&self) -> bool {
         !self.recreate && !self.stop_first && self.fixed_port.is_none()
@@ -101,7 +97,7 @@ impl Shape {
         ServiceSpec {
             workload: self.workload(version),
             replicas: self.replicas,
-            domains: vec![Domain { host: format!("{}.localhost", self.name), path: "/".into() }],
+            domains: vec![Domain { host: format!("{}.localhost", self.key.name), path: "/".into() }],
             env: env.into_iter().map(|(key, value)| (name::<EnvKey>(key), Template(value))).collect(),
             files: BTreeMap::new(),
             port: match (is_site, self.fixed_port) {
@@ -134,7 +130,7 @@ impl Shape {
     }
 
     fn image(&self, version: u32) -> ImageRef {
-        name(&format!("registry.local/{}:{version}", self.name))
+        name(&format!("registry.local/{}:{version}", self.key.name))
     }
 
     /// What a registry says of the images that a story asks for.
@@ -144,11 +140,11 @@ impl Shape {
     }
 
     fn workload(&self, version: u32) -> Workload {
-        let content = Digest::of_bytes(format!("{} {version}", self.name).as_bytes());
+        let content = Digest::of_bytes(format!("{} {version}", self.key.name).as_bytes());
         match self.kind {
             Kind::Site => Workload::Site(Site { artifact: Some(content), webroot: None, spa: false }),
             Kind::Process => {
-                let command = vec![Template(format!("/bin/{}", self.name))];
+                let command = vec![Template(format!("/bin/{}", self.key.name))];
                 Workload::Process(Process { command, workdir: None, user: None })
             }
             Kind::Container => {

@@ -78,13 +78,14 @@ impl Store {
         service.generation = service.generation.max(row.generation);
         row.intent = service.intent_seq;
         row.generation = service.generation;
-        row.world.service = Knowledge::Known(service);
-        row.world.releases.extend(intent.releases.iter().map(|r| (r.digest(), Arc::new(r.clone()))));
+        let world = &mut row.world;
+        world.service = Knowledge::Known(service);
+        world.releases.extend(intent.releases.iter().map(|r| (r.digest(), Arc::new(r.clone()))));
         for deployment in &intent.deployments {
-            row.world.next_deployment = row.world.next_deployment.max(deployment.number + 1);
-            match row.world.deployments.iter_mut().find(|d| d.id == deployment.id) {
+            world.next_deployment = world.next_deployment.max(deployment.number + 1);
+            match world.deployments.iter_mut().find(|d| d.id == deployment.id) {
                 Some(stored) => *stored = deployment.clone(),
-                None => row.world.deployments.push(deployment.clone()),
+                None => world.deployments.push(deployment.clone()),
             }
         }
         self.answer()

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
     engine::Manner,
-    shape::{Character, Shape},
+    shape::{Character, Shape, name},
 };
 
 /// When the faults heal; nothing is asked for after that.
@@ -234,7 +234,7 @@ fn crashes_within_a_crash_loop(rng: &mut StdRng, size: Size, end: u64) -> Vec<In
 
 fn shapes(rng: &mut StdRng) -> Vec<Shape> {
     let web = Shape {
-        name: "web",
+        key: name("web"),
         kind: Kind::Process,
         replicas: rng.random_range(1..4),
         recreate: false,
@@ -246,7 +246,7 @@ fn shapes(rng: &mut StdRng) -> Vec<Shape> {
     };
     let kind = rng.random_range(0..4);
     let api = Shape {
-        name: "api",
+        key: name("api"),
         recreate: kind == 0,
         stop_first: kind == 1,
         fixed_port: (kind == 2).then_some(8080),
@@ -256,7 +256,7 @@ fn shapes(rng: &mut StdRng) -> Vec<Shape> {
         ..web.clone()
     };
     let docs = Shape {
-        name: "docs",
+        key: name("docs"),
         kind: Kind::Site,
         replicas: 1,
         parallelism: 1,
@@ -265,7 +265,7 @@ fn shapes(rng: &mut StdRng) -> Vec<Shape> {
         ..web.clone()
     };
     let boxed = Shape {
-        name: "boxed",
+        key: name("boxed"),
         kind: Kind::Container,
         replicas: rng.random_range(1..3),
         stop_first: rng.random_bool(0.3),
@@ -369,8 +369,8 @@ impl fmt::Display for Story {
         for Input { at, what } in &self.inputs {
             match what {
                 What::User { service, asks } => {
-                    let name = self.shapes.get(*service).map_or("?", |shape| shape.name);
-                    writeln!(f, "  {:>6}ms {name}: {asks:?}", at.0)?;
+                    let name = self.shapes.get(*service).map(|shape| shape.key.name.as_str());
+                    writeln!(f, "  {:>6}ms {}: {asks:?}", at.0, name.unwrap_or("?"))?;
                 }
                 What::Fault(fault) => writeln!(f, "  {:>6}ms fault: {fault:?}", at.0)?,
             }

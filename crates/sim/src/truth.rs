@@ -253,7 +253,7 @@ impl Truth {
         for shape in box_.shapes.iter().filter(|shape| shape.kind.runs()) {
             // An edge that is down routes to nobody; that a service was stopped meanwhile counts all the same.
             if box_.edges.iter().any(|edge| edge.up)
-                || box_.wanted(&shape.key()).is_none_or(|wanted| wanted == 0)
+                || box_.wanted(&shape.key).is_none_or(|wanted| wanted == 0)
             {
                 self.routable(now, shape, box_);
             }
@@ -307,7 +307,7 @@ impl Truth {
 
     /// I6: while only Setpoint acts on a service, as many are ready and routed as are wanted.
     fn routable(&mut self, now: Timestamp, shape: &Shape, box_: &Seen<'_>) {
-        let key = shape.key();
+        let key = shape.key.clone();
         let Some(wanted) = box_.wanted(&key).filter(|wanted| *wanted > 0 && shape.is_start_first()) else {
             self.disturbed(now, &key);
             return;
@@ -379,10 +379,8 @@ impl Seen<'_> {
         let answers = |id: &InstanceId| {
             self.live().any(|(_, process)| process.id == *id && !process.stranger && process.answers(now))
         };
-        let of_edge = |edge: &Edge| {
-            let endpoints = edge.endpoints(key);
-            endpoints.iter().filter(|endpoint| answers(&endpoint.instance)).count()
-        };
+        let of_edge =
+            |edge: &Edge| edge.endpoints(key).filter(|endpoint| answers(&endpoint.instance)).count();
         let least = self.edges.iter().filter(|edge| edge.up).map(of_edge).min().unwrap_or_default();
         u32::try_from(least).unwrap_or(u32::MAX)
     }

@@ -59,7 +59,16 @@ fn a_planted_bug_is_found_and_its_story_shrinks() {
     let seed = (0..500).find(|seed| sim::run(*seed, &options).violation.is_some());
     let seed = seed.expect("a seed finds it");
     let story = Story::of(seed);
+    let found = sim::play(&story, &options).violation.expect("it is found again");
     let (shortest, outcome) = sim::shrink(&story, &options);
-    assert!(outcome.violation.is_some());
+    let left = outcome.violation.expect("what is left fails too");
+    assert_eq!(left.invariant, found.invariant);
     assert!(shortest.inputs.len() < story.inputs.len(), "{shortest}");
+    for without in 0..shortest.inputs.len() {
+        let mut shorter = shortest.clone();
+        shorter.inputs.remove(without);
+        let violation = sim::play(&shorter, &options).violation;
+        let still = violation.is_some_and(|violation| violation.invariant == found.invariant);
+        assert!(!still || shorter.size != story.size, "input {without} is not needed: {shortest}");
+    }
 }

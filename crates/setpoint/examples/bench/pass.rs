@@ -80,7 +80,8 @@ fn settle(brain: &mut Brain) {
         }
         let (plan, reports) = plan::plan(&brain.snapshot, Scope::Only(&due));
         for (key, report) in reports {
-            brain.note(&key, report);
+            let decided = plan.decisions.iter().any(|decision| decision.key == key);
+            brain.note(&key, report, decided);
         }
         if plan.decisions.is_empty() {
             return;

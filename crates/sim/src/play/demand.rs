@@ -4,7 +4,7 @@ use decide::status;
 use model::ServiceKey;
 
 use super::{AUDIT, BEGINNING, CONVERGES_WITHIN, Event, LOOKED_AT_EACH, Play, RESTS_FOR};
-use crate::{engine::Maker, server::Memory, story::HEALS, truth::Seen};
+use crate::{engine::Maker, story::HEALS, truth::Seen};
 
 impl Play<'_> {
     pub(super) fn examine(&mut self) {
@@ -43,11 +43,12 @@ impl Play<'_> {
         }
         // What the server says is a snapshot of everything, too dear for each step. It may be untrue for a while, and no
         // untruth that lasts that long falls between two looks.
-        if let Some(memory) = &self.server.memory
+        if let Some(memory) = &mut self.server.memory
             && self.edges.iter().all(|edge| edge.up)
         {
-            let snapshot = Memory::snapshot(memory, &self.unreadable, self.now);
-            for (key, world) in &snapshot.worlds {
+            memory.look_at_everything(self.now);
+            let worlds = memory.view.snapshot.worlds.clone();
+            for (key, world) in &worlds {
                 truth.said(self.now, &status::summary(world, self.now), key, &self.seen());
             }
         }
@@ -58,7 +59,7 @@ impl Play<'_> {
     pub(super) fn demand_convergence(&mut self) {
         let mut wrong = Vec::new();
         for shape in &self.story.shapes {
-            let key = shape.key();
+            let key = shape.key.clone();
             wrong.extend(self.unended(&key));
             if self.seen().can_converge(&key) && !self.seen().is_converged(&key, self.now) {
                 wrong.push(("I16", format!("{key} has not converged: {}", self.state_of(&key))));
@@ -127,7 +128,7 @@ impl Play<'_> {
 
     fn state_of(&self, key: &ServiceKey) -> String {
         let Some(memory) = &self.server.memory else { return "the server is down".into() };
-        let snapshot = memory.snapshot(&self.unreadable, self.now);
+        let snapshot = &memory.view.snapshot;
         let Some(world) = snapshot.worlds.get(key) else { return "no such service".into() };
         let summary = status::summary(world, self.now);
         let (_, report) = decide::plan::plan_service(world, &snapshot.cluster, self.now);
@@ -136,7 +137,7 @@ impl Play<'_> {
     }
 
     fn restful(&self) -> Vec<ServiceKey> {
-        let keys = self.story.shapes.iter().map(crate::shape::Shape::key);
+        let keys = self.story.shapes.iter().map(|shape| shape.key.clone());
         keys.filter(|key| self.seen().can_converge(key)).collect()
     }
 

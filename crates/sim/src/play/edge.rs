@@ -35,8 +35,8 @@ impl Play<'_> {
         for edge in 0..self.edges.len() {
             if self.edges[edge].up {
                 for shape in &self.story.shapes {
-                    self.visit(edge, &shape.key());
-                    self.request(edge, &shape.key());
+                    self.visit(edge, &shape.key);
+                    self.request(edge, &shape.key);
                 }
             }
         }
@@ -61,7 +61,7 @@ impl Play<'_> {
     }
 
     fn request(&mut self, edge: usize, key: &ServiceKey) {
-        let mut endpoints = self.edges[edge].endpoints(key);
+        let mut endpoints: Vec<_> = self.edges[edge].endpoints(key).cloned().collect();
         while !endpoints.is_empty() {
             let picked = endpoints.swap_remove(self.rng.random_range(0..endpoints.len()));
             let Some((node, port)) = self.resolve(&picked.address) else { continue };

@@ -55,9 +55,9 @@ impl Play<'_> {
             Fault::Damage { nth, kind } => self.damage(nth, kind),
             Fault::Stranger => self.stranger(),
             Fault::Unreadable { service, lasts } => {
-                self.unreadable.insert(self.story.shapes[service].key());
+                self.unreadable.insert(self.story.shapes[service].key.clone());
                 self.after(lasts, Event::Readable { service });
-                self.look();
+                self.server_reads();
             }
             Fault::Lossy { lasts, .. }
             | Fault::Delayed { lasts, .. }
@@ -142,6 +142,7 @@ impl Play<'_> {
         self.healed = true;
         self.net.heal();
         self.unreadable.clear();
+        self.server_reads();
         self.crash_at_commit = None;
         self.store.next_unknown = None;
         for host in &mut self.hosts {

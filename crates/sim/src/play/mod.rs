@@ -89,6 +89,35 @@ pub enum Event {
     Endpoint { edge: usize, boot: u64, event: EndpointEvent },
 }
 
+impl Event {
+    /// Whether it may change what the invariants of each step are read from: the others are messages and requests, which
+    /// are judged where they arrive.
+    fn acts(&self) -> bool {
+        match self {
+            Self::Traffic
+            | Self::RequestEnds { .. }
+            | Self::EdgeTick { .. }
+            | Self::NodeSays(_)
+            | Self::EdgeSays(_)
+            | Self::ServerTick { .. }
+            | Self::Audit
+            | Self::AtNode { what: Happens::Offered(_), .. } => false,
+            Self::Input(_)
+            | Self::Heal
+            | Self::Clear
+            | Self::Converged
+            | Self::Rested
+            | Self::ServerUp
+            | Self::ServerPass { .. }
+            | Self::AtNode { .. }
+            | Self::EdgeUp { .. }
+            | Self::Readable { .. }
+            | Self::ToEdge { .. }
+            | Self::Endpoint { .. } => true,
+        }
+    }
+}
+
 /// What a part wants done outside of itself.
 pub enum Out {
     At(Timestamp, Happens),
@@ -149,8 +178,11 @@ pub fn play(story: &Story, options: &Options) -> Outcome {
     let mut play = Play::new(story, options);
     while let Some(((at, _), event)) = play.queue.pop_first() {
         play.now = at;
+        let acts = event.acts();
         play.happen(event);
-        play.examine();
+        if acts {
+            play.examine();
+        }
         if play.over || play.truth.violation.is_some() {
             break;
         }
@@ -260,19 +292,15 @@ impl<'a> Play<'a> {
             }
             Event::RequestEnds { edge, boot, request } => self.request_ends(edge, boot, request),
             Event::Readable { service } => {
-                self.unreadable.remove(&self.story.shapes[service].key());
-                self.look();
+                self.unreadable.remove(&self.story.shapes[service].key);
+                self.server_reads();
             }
             Event::NodeSays(observation) => {
-                if self.server.memory.as_mut().is_some_and(|memory| memory.observe(observation)) {
-                    self.look();
-                }
+                self.server_told(|view| view.observe(observation));
             }
             Event::ToEdge { edge, table } => self.table_arrives(edge, &table),
             Event::EdgeSays(report) => {
-                if self.server.memory.as_mut().is_some_and(|memory| memory.hear(report)) {
-                    self.look();
-                }
+                self.server_told(|view| view.hear(report));
             }
             Event::Endpoint { edge, boot, event } => {
                 if self.edges[edge].up && self.edges[edge].boot == boot {

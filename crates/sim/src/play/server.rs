@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use decide::view::View;
 use model::{Millis, Timestamp};
 
 use super::{Event, Play};
@@ -18,7 +19,7 @@ impl Play<'_> {
         }
         let nodes = self.hosts.iter().map(|host| host.agent.id.clone()).collect();
         let edges = self.edges.iter().map(crate::edge::Edge::id).collect();
-        self.server.start(&mut self.store, nodes, edges, self.now);
+        self.server.start(&mut self.store, nodes, edges, &self.unreadable, self.now);
         self.told(format!("server up, term {}", self.store.term));
         let epoch = self.server.epoch;
         self.after(Millis(0), Event::ServerTick { epoch });
@@ -32,9 +33,30 @@ impl Play<'_> {
 
     pub(super) fn server_tick(&mut self, epoch: u64) {
         if self.server.memory.is_some() && self.server.epoch == epoch {
+            if let Some(memory) = &mut self.server.memory {
+                memory.full = true;
+            }
             self.look();
             self.publish();
             self.after(PERIOD, Event::ServerTick { epoch });
+        }
+    }
+
+    /// News reach the server; a sign of life that says nothing new costs no pass.
+    pub(super) fn server_told(&mut self, news: impl FnOnce(&mut View)) {
+        let now = self.now;
+        if self.server.memory.as_mut().is_some_and(|memory| memory.told(now, news)) {
+            self.look();
+        }
+    }
+
+    /// The server reads its store again.
+    pub(super) fn server_reads(&mut self) {
+        let now = self.now;
+        if let Some(memory) = &mut self.server.memory {
+            memory.view.snapshot.now = now;
+            memory.reload(&self.store, &self.unreadable);
+            self.look();
         }
     }
 
@@ -82,6 +104,10 @@ impl Play<'_> {
                 }
                 return;
             }
+            Passed::Missed(key) => {
+                let message = format!("{key} was to be decided about, and no event had told of it");
+                return self.truth.fail("SCOPE", self.now, message);
+            }
             Passed::Refused(refused) => self.told(format!("commit {refused:?}")),
             Passed::Committed(plan) => {
                 for decision in &plan.decisions {
@@ -101,7 +127,7 @@ impl Play<'_> {
     fn publish(&mut self) {
         let Some(memory) = &self.server.memory else { return };
         let ids: Vec<_> = self.hosts.iter().map(|host| &host.agent.id).collect();
-        let (assignments, table) = memory.messages(&ids, &self.unreadable, self.now);
+        let (assignments, table) = memory.messages(&ids);
         for (node, assignment) in assignments.into_iter().enumerate() {
             let what = Happens::Offered(Arc::new(assignment));
             self.send(Link::ServerToNode(node), &Event::AtNode { node, what });

@@ -26,9 +26,9 @@ impl Play<'_> {
             }
             return;
         };
-        self.truth.asked(&shape.key());
+        self.truth.asked(&shape.key);
         let answer = memory.ask(&mut self.store, &self.unreadable, shape, asks, self.now);
-        self.told(format!("{} {asks:?}: {answer}", shape.name));
+        self.told(format!("{} {asks:?}: {answer}", shape.key.name));
         self.truth.recorded(self.now, &self.store);
         self.look();
     }

@@ -19,6 +19,7 @@ use model::{
     event::{Event, Kind},
     instance::Attempts,
     observation::{Exit, ExitStatus, InstanceReport, Observation, State, Stranger},
+    plan::Plan,
     route::EdgeReport,
     session::{Exec, Input, Output, Usage},
 };
@@ -145,6 +146,19 @@ impl Bench {
             message: message.into(),
         };
         self.runtime.block_on(self.control.node_events(vec![event]));
+    }
+
+    /// A plan without decisions, of this server's term.
+    pub fn commit_past_the_server(&self) {
+        let plan = self.control.with_brain(|brain| Plan {
+            term: brain.snapshot.term,
+            holder: brain.snapshot.holder.clone(),
+            at: brain.snapshot.now,
+            generation: brain.snapshot.cluster.generation.next(),
+            route_revision: brain.snapshot.cluster.route_revision,
+            decisions: Vec::new(),
+        });
+        self.runtime.block_on(self.control.store().commit_plan(Arc::new(plan), Vec::new())).unwrap();
     }
 
     /// Ends the server, and waits for that.

@@ -162,3 +162,17 @@ fn a_cancelled_deployment_ends_and_cannot_be_cancelled_twice() {
     let again = cancel();
     assert_eq!((again.status, again.json()["code"].as_str()), (409, Some("already_ended")));
 }
+
+/// A commit that was made although its answer was lost: the store is one generation ahead of what the server knows.
+#[test]
+fn a_plan_that_came_too_late_is_decided_again() {
+    let bench = Bench::start();
+    bench.apply(API);
+    bench.wait_for_state("default/api", "converged");
+    bench.commit_past_the_server();
+    bench.apply(&API.replace("1000", "2000"));
+    bench.until("the second is active", || {
+        let shown = bench.service("default/api").deployment.unwrap();
+        (shown.number == 2 && shown.progress == 100).then_some(())
+    });
+}
