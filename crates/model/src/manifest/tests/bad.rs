@@ -161,16 +161,16 @@ fn names_domains_and_variables_are_checked() {
         refused(
             &format!("services: {{ {bad}: {{ static: . }} }}"),
             "invalid_name",
-            &["is no service name"],
+            &["is not a service name"],
         );
     }
     for bad in ["http://a.localhost", "a.localhost:80", "a..b", "*.a", "a/../b", "ä.de"] {
-        line_refused(&format!("domains: [«\"{bad}\"]"), "invalid_value", &["is no domain"]);
+        line_refused(&format!("domains: [«\"{bad}\"]"), "invalid_value", &["is not a domain"]);
     }
     line_refused("domains: [a.localhost, «A.localhost/]", "conflict", &["`a.localhost` is here twice"]);
     line_refused("domains: «a.localhost", "wrong_type", &["a list is expected", "[a, b]"]);
     for bad in ["«A=B", "«1A", "«A-B", "«LD_PRELOAD"] {
-        line_refused(&format!("env: {{ {bad}: x }}"), "invalid_name", &["is no variable name"]);
+        line_refused(&format!("env: {{ {bad}: x }}"), "invalid_name", &["is not a variable name"]);
     }
     line_refused("env: { A: «null }", "missing_value", &["quotes"]);
     line_refused("env: { A: «\"a\\0b\" }", "invalid_value", &["NUL"]);
