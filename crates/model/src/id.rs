@@ -10,11 +10,15 @@ use crate::{Digest, Timestamp};
 
 /// Why a piece of text is no name or id. `expected` says what would be accepted.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[error("`{}` is no {what}: {expected}", printable(.text))]
+#[error("`{}` is not {} {what}: {expected}", printable(.text), article(.what))]
 pub struct InvalidId {
     pub what: &'static str,
     pub text: String,
     pub expected: &'static str,
+}
+
+fn article(what: &str) -> &'static str {
+    if what.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" }
 }
 
 /// Text from outside, made safe to print in one line: control characters escaped, length bounded.

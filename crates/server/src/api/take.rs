@@ -308,8 +308,8 @@ mod tests {
                 "{told}"
             );
         }
-        let cut = fault(r#"{"replicas": "#);
-        assert!(cut.contains("line 1 column 13") && cut.contains("field: None"), "{cut}");
+        let cut = fault(r#"{"repli"#);
+        assert!(cut.contains("line 1 column 7") && cut.contains("field: None"), "{cut}");
         assert!(!fault(r#"{"replicas": "hunter2, expected"}"#).contains("hunter2"));
         assert!(fault(r#"{"replicas": 1} x"#).contains("trailing characters"));
         assert!(fault("{").contains("line 1 column 1"));
