@@ -256,7 +256,7 @@ fn a_folder_that_is_not_there_is_told_before_anything_is_sent() {
         .unwrap();
     let ended = run(dir.path(), &["apply", "-f", "app.yaml"]);
     assert_eq!(ended.code, 1);
-    let told = ended.stderr.contains("default/b: ") && ended.stderr.contains("/gone cannot be read");
+    let told = ended.stderr.contains("services.b.static: ") && ended.stderr.contains("/gone cannot be read");
     assert!(told && ended.stderr.contains("check the path"), "{}", ended.stderr);
     assert_eq!(fake.lines(), [""; 0]);
 }
