@@ -131,7 +131,9 @@ fn must_shrink(seed: u64, found: &Outcome, options: &Options) -> ExitCode {
     if holds {
         return ExitCode::SUCCESS;
     }
-    println!("the shrinker is broken: its story is no shorter, breaks something else, or comes out differently");
+    println!(
+        "the shrinker is broken: its story is no shorter, breaks something else, or comes out differently"
+    );
     ExitCode::FAILURE
 }
 

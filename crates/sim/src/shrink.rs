@@ -62,7 +62,8 @@ fn smaller(size: Size, inputs: &[Input]) -> Vec<Size> {
         nodes = nodes.max(node.map_or(0, |node| node + 1));
         edges = edges.max(edge.map_or(0, |edge| edge + 1));
     }
-    let all = (nodes..=size.nodes).flat_map(|nodes| (edges..=size.edges).map(move |edges| Size { nodes, edges }));
+    let all =
+        (nodes..=size.nodes).flat_map(|nodes| (edges..=size.edges).map(move |edges| Size { nodes, edges }));
     all.filter(|smaller| *smaller != size).collect()
 }
 
@@ -73,6 +74,7 @@ fn named(what: &What) -> (Option<usize>, Option<usize>) {
         Fault::NodeCrash { node, .. }
         | Fault::Reboot { node, .. }
         | Fault::LedgerLost { node }
+        | Fault::Drained { node, .. }
         | Fault::EngineHangs { node, .. }
         | Fault::EngineEnds { node, .. }
         | Fault::EngineManner { node, .. } => (Some(node), None),

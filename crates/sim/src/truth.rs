@@ -250,7 +250,7 @@ impl Truth {
         self.processes(now, box_);
         self.containers(now, box_);
         self.links(now, box_);
-        for shape in box_.shapes.iter().filter(|shape| shape.kind.runs()) {
+        for shape in box_.shapes.iter().filter(|shape| shape.runs()) {
             // An edge that is down routes to nobody; that a service was stopped meanwhile counts all the same.
             if box_.edges.iter().any(|edge| edge.up)
                 || box_.wanted(&shape.key).is_none_or(|wanted| wanted == 0)
@@ -379,9 +379,8 @@ impl Seen<'_> {
         let answers = |id: &InstanceId| {
             self.live().any(|(_, process)| process.id == *id && !process.stranger && process.answers(now))
         };
-        let of_edge = |edge: &Edge| {
-            edge.endpoints(key).filter(|endpoint| answers(&endpoint.instance)).count()
-        };
+        let of_edge =
+            |edge: &Edge| edge.endpoints(key).filter(|endpoint| answers(&endpoint.instance)).count();
         let least = self.edges.iter().filter(|edge| edge.up).map(of_edge).min().unwrap_or_default();
         u32::try_from(least).unwrap_or(u32::MAX)
     }
