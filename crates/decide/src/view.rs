@@ -88,7 +88,9 @@ impl View {
                 NodeState::Up | NodeState::Draining | NodeState::Silent { .. } if !is_fresh => {
                     NodeState::Silent { since: heard }
                 }
-                NodeState::Up | NodeState::Draining | NodeState::Silent { .. } if drained => NodeState::Draining,
+                NodeState::Up | NodeState::Draining | NodeState::Silent { .. } if drained => {
+                    NodeState::Draining
+                }
                 NodeState::Up | NodeState::Draining | NodeState::Silent { .. } => NodeState::Up,
             };
             changed |= state != node.state;
