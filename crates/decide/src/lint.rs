@@ -7,13 +7,14 @@ use model::{
     InstanceId, ServiceKey,
     deployment::next,
     instance::{Placement, RetireReason, Stage},
+    node::NodeState,
     observation::State,
     plan::{Decision, Plan},
 };
 
 use crate::{
     plan::{order::takes_down_first, work::count},
-    world::{Snapshot, World},
+    world::{Cluster, Snapshot, World},
 };
 
 /// Removals without an intent that names them, beyond which a pass stops and asks (I14): the larger of both.
@@ -198,7 +199,7 @@ fn blast(snapshot: &Snapshot, plan: &Plan) -> Option<Objection> {
         .decisions
         .iter()
         .filter_map(|decision| Some((snapshot.worlds.get(&decision.key)?, decision)))
-        .map(|(world, decision)| unnamed_removals(world, decision))
+        .map(|(world, decision)| unnamed_removals(world, decision, &snapshot.cluster))
         .sum::<u32>();
     let running = snapshot.cluster.running;
     let limit = BLAST_COUNT.max(running.saturating_mul(BLAST_PERCENT) / 100);
@@ -207,13 +208,16 @@ fn blast(snapshot: &Snapshot, plan: &Plan) -> Option<Objection> {
 
 /// The reason beside a removal is the planner's own word. What counts is how many the record wants, and how many of those
 /// that may serve now are left of them. What is on a lost node counts by itself: it may serve all the same.
-fn unnamed_removals(world: &World, decision: &Decision) -> u32 {
+fn unnamed_removals(world: &World, decision: &Decision, cluster: &Cluster) -> u32 {
     let Some(service) = decision.service.as_ref().or(world.service.known()) else { return 0 };
     let target = service.target.and_then(|target| world.releases.get(&target));
     let goes_first = takes_down_first(service, target.map(|release| &**release));
     let stands = |p: &&Placement| match goes_first {
-        // Only what is outdated is declared to go.
-        true => Some(p.release) == service.target && p.restart_epoch == service.restart_epoch,
+        // Only what is outdated is declared to go, and what is on a node that an operator drains.
+        true => {
+            let drained = cluster.nodes.get(&p.node).is_some_and(|node| node.state == NodeState::Draining);
+            Some(p.release) == service.target && p.restart_epoch == service.restart_epoch && !drained
+        }
         false => true,
     };
     let may_serve = |p: &&Placement| p.stage.is_run() && may_serve(world, &p.id);

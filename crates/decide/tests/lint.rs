@@ -16,6 +16,7 @@ use model::{
     Incarnation, InstanceId, Knowledge, Millis, ServiceKey,
     deployment::{Deployment, Phase},
     instance::{RetireReason, Stage},
+    node::NodeState,
     plan::{Decision, Plan},
     route::Backend,
     service::Owner,
@@ -128,6 +129,21 @@ fn whatever_reason_is_given_more_than_a_few_do_not_go_by_themselves() {
         objections(&bench, |snapshot, decision| retire(snapshot, decision, count, RetireReason::Replaced))
     };
     assert_eq!((going(6), going(7).len()), (vec![], 1), "a fifth of many");
+}
+
+/// An operator has named the node: what is declared to go before its successor comes goes from there unasked.
+#[test]
+fn what_is_on_a_drained_node_goes_without_a_question() {
+    for how in ["order=stop-first parallelism=6", "strategy=recreate"] {
+        let mut bench = Bench::new();
+        ["n1", "n2"].iter().for_each(|node| bench.add_node(node));
+        apply(&mut bench, &format!("process v1 replicas=12 {how}"));
+        settle(&mut bench);
+        bench.set_node("n2", NodeState::Draining);
+        settle(&mut bench);
+        let placements = &bench.world(&key()).plan.placements;
+        assert!(placements.values().all(|placed| placed.node.as_str() == "n1"), "{how}");
+    }
 }
 
 #[test]

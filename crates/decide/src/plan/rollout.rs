@@ -152,9 +152,7 @@ fn starts(work: &Work<'_>, report: &mut StepReport) -> u32 {
 fn shed_current(work: &mut Work<'_>, report: &mut StepReport) {
     let surplus = count(work.current().iter()).saturating_sub(work.wanted());
     let why = unwanted(work);
-    // Which one to spare is only known of what is known.
-    let candidates = if work.wanted() == 0 { work.current() } else { known(work.current()) };
-    for id in first_to_go(candidates, surplus) {
+    for id in surplus_to_go(work.current(), surplus, work.wanted()) {
         report.changed.extend(work.retire(&id, why));
     }
 }
@@ -163,9 +161,21 @@ fn shed_current(work: &mut Work<'_>, report: &mut StepReport) {
 fn shed_surplus(work: &mut Work<'_>, limit: u32, report: &mut StepReport) {
     let running: Vec<_> = work.current().into_iter().chain(work.outdated()).collect();
     let surplus = count(running.iter()).saturating_sub(limit);
-    for id in first_to_go(known(running), surplus) {
+    for id in surplus_to_go(running, surplus, work.wanted()) {
         report.changed.extend(work.retire(&id, RetireReason::ScaledDown));
     }
+}
+
+/// Which one to spare is only known of what is known; and what is known to be ready goes only while enough of it is left:
+/// what is unknown may not serve.
+fn surplus_to_go(candidates: Candidates<'_>, surplus: u32, wanted: u32) -> Vec<InstanceId> {
+    if wanted == 0 {
+        return first_to_go(candidates, surplus);
+    }
+    let known = known(candidates);
+    let ready = count(known.iter().filter(|(_, readiness)| *readiness == Readiness::Ready));
+    let unready = count(known.iter()) - ready;
+    first_to_go(known, surplus.min(unready + ready.saturating_sub(wanted)))
 }
 
 type Candidates<'a> = Vec<(&'a Placement, Readiness)>;
