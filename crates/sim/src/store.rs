@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use decide::{intent::Intent, world::World};
 use model::{
-    Generation, Holder, IntentSeq, Knowledge, RouteRevision, ServiceKey, Term,
+    Generation, Holder, IntentSeq, Knowledge, NodeId, RouteRevision, ServiceKey, Term,
+    node::Drain,
     plan::{Decision, Plan, ServicePlan},
 };
 
@@ -15,6 +16,7 @@ pub struct Store {
     pub generation: Generation,
     pub revision: RouteRevision,
     pub term: Term,
+    pub drains: BTreeMap<NodeId, Drain>,
     pub holder: Option<Holder>,
     /// Whether the next commit's answer is lost, and whether it was made.
     pub next_unknown: Option<bool>,
@@ -134,5 +136,58 @@ fn empty(key: ServiceKey) -> World {
         next_deployment: 1,
         seen: BTreeMap::new(),
         edges: BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use store::{
+        Expected, ServiceIntent, ServiceRow,
+        conformance::commits::{self, Commits},
+    };
+
+    use super::*;
+
+    impl Commits for Store {
+        async fn lead(&mut self, holder: &Holder) -> Term {
+            Self::lead(self, holder.clone())
+        }
+
+        async fn commit_intent(&mut self, intent: ServiceIntent) -> Result<(), String> {
+            let ServiceIntent { expected, service, releases, deployments } = intent;
+            let seen = match expected {
+                Expected::Absent => None,
+                Expected::Intent(seq) => Some(seq),
+            };
+            let key = service.key.clone();
+            let intent = Intent { service, releases, deployments, events: vec![], message: String::new() };
+            Self::commit_intent(self, &key, seen, &intent).map_err(|refused| format!("{refused:?}"))
+        }
+
+        async fn commit_plan(&mut self, plan: Plan) -> Result<(), String> {
+            Self::commit_plan(self, &plan).map_err(|refused| format!("{refused:?}"))
+        }
+
+        async fn load(&mut self, key: &ServiceKey) -> Option<ServiceRow> {
+            let World { service, plan, releases, deployments, next_deployment, .. } = self.world(key);
+            let Knowledge::Known(service) = service else { return None };
+            Some(ServiceRow { service, plan, releases, deployments, next_deployment_number: next_deployment })
+        }
+
+        async fn latest(&mut self) -> (Generation, RouteRevision) {
+            (self.generation, self.revision)
+        }
+    }
+
+    #[test]
+    fn the_model_keeps_what_deciders_stand_on() {
+        let all = pin!(commits::run_all(async || Store::default()));
+        // It never waits.
+        assert_eq!(all.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
     }
 }

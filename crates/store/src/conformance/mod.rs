@@ -1,6 +1,7 @@
 //! The suite that every backend passes: what the store promises, as functions over a fresh store each. Knows no
 //! backend.
 
+pub mod commits;
 mod fixture;
 mod intents;
 mod plans;
