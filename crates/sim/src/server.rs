@@ -92,7 +92,9 @@ impl Server {
             holds_until: None,
             full: false,
         };
-        self.memory.insert(memory).reload(store, unreadable);
+        let memory = self.memory.insert(memory);
+        memory.view.set_drains(store.drains.clone());
+        memory.reload(store, unreadable);
     }
 
     pub fn crash(&mut self) {

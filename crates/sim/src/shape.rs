@@ -75,6 +75,8 @@ impl Character {
 pub struct Shape {
     pub key: ServiceKey,
     pub kind: Kind,
+    /// What its versions are, by turns; empty: always of its kind.
+    pub turns: Vec<Kind>,
     pub replicas: u32,
     pub recreate: bool,
     pub stop_first: bool,
@@ -85,18 +87,28 @@ pub struct Shape {
 }
 
 impl Shape {
+    pub fn kind_of(&self, version: u32) -> Kind {
+        let turn = (version as usize).checked_rem(self.turns.len());
+        turn.map_or(self.kind, |turn| self.turns[turn])
+    }
+
+    /// Whether something of it has to run whatever its version.
+    pub fn runs(&self) -> bool {
+        if self.turns.is_empty() { self.kind.runs() } else { self.turns.iter().all(|kind| kind.runs()) }
+    }
+
     /// New ones come before old ones go.
     pub fn is_start_first(&self) -> bool {
         !self.recreate && !self.stop_first && self.fixed_port.is_none()
     }
 
     pub fn spec(&self, version: u32, character: Character, policy: u32) -> ServiceSpec {
-        let is_site = self.kind == Kind::Site;
+        let is_site = self.kind_of(version) == Kind::Site;
         let health = if is_site { Health::default() } else { health() };
         let env = [("VERSION", version.to_string()), ("IS", character.word().into())];
         ServiceSpec {
             workload: self.workload(version),
-            replicas: self.replicas,
+            replicas: if is_site { 1 } else { self.replicas },
             domains: vec![Domain { host: format!("{}.localhost", self.key.name), path: "/".into() }],
             env: env.into_iter().map(|(key, value)| (name::<EnvKey>(key), Template(value))).collect(),
             files: BTreeMap::new(),
@@ -141,7 +153,7 @@ impl Shape {
 
     fn workload(&self, version: u32) -> Workload {
         let content = Digest::of_bytes(format!("{} {version}", self.key.name).as_bytes());
-        match self.kind {
+        match self.kind_of(version) {
             Kind::Site => Workload::Site(Site { artifact: Some(content), webroot: None, spa: false }),
             Kind::Process => {
                 let command = vec![Template(format!("/bin/{}", self.key.name))];

@@ -74,6 +74,7 @@ fn named(what: &What) -> (Option<usize>, Option<usize>) {
         Fault::NodeCrash { node, .. }
         | Fault::Reboot { node, .. }
         | Fault::LedgerLost { node }
+        | Fault::Drained { node, .. }
         | Fault::EngineHangs { node, .. }
         | Fault::EngineEnds { node, .. }
         | Fault::EngineManner { node, .. } => (Some(node), None),

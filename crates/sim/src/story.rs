@@ -108,6 +108,11 @@ pub enum Fault {
         kind: Damage,
     },
     Stranger,
+    /// An operator drains a node, and takes it back.
+    Drained {
+        node: usize,
+        lasts: Millis,
+    },
     Unreadable {
         service: usize,
         lasts: Millis,
@@ -236,6 +241,7 @@ fn shapes(rng: &mut StdRng) -> Vec<Shape> {
     let web = Shape {
         key: name("web"),
         kind: Kind::Process,
+        turns: Vec::new(),
         replicas: rng.random_range(1..4),
         recreate: false,
         stop_first: false,
@@ -272,18 +278,37 @@ fn shapes(rng: &mut StdRng) -> Vec<Shape> {
         pause: rng.random_bool(0.2),
         ..web.clone()
     };
-    vec![web, api, docs, boxed]
+    let mut all = vec![web, api, docs, boxed];
+    if rng.random_bool(0.3) {
+        let service = rng.random_range(0..all.len());
+        all[service].turns = turns(rng);
+        // A port of a machine is no matter of containers here.
+        all[service].fixed_port = None;
+    }
+    all
+}
+
+/// What the versions of a service are that changes its kind.
+fn turns(rng: &mut StdRng) -> Vec<Kind> {
+    match rng.random_range(0..4) {
+        0..=1 => vec![Kind::Process, Kind::Container],
+        2 => vec![Kind::Site, Kind::Process],
+        _ => vec![Kind::Container, Kind::Site, Kind::Process],
+    }
 }
 
 fn ask(rng: &mut StdRng, shape: &Shape) -> Ask {
     // A machine has each port once.
     let most = if shape.fixed_port.is_some() { 1 } else { 4 };
     match rng.random_range(0..20) {
-        0..=7 => Ask::Apply {
-            version: rng.random_range(1..6),
-            character: character(rng, shape.kind == Kind::Site),
-            policy: rng.random_range(0..2),
-        },
+        0..=7 => {
+            let version = rng.random_range(1..6);
+            Ask::Apply {
+                version,
+                character: character(rng, shape.kind_of(version) == Kind::Site),
+                policy: rng.random_range(0..2),
+            }
+        }
         8 => Ask::Deploy,
         9..=10 => Ask::Rollback,
         11..=12 => Ask::Cancel,
@@ -318,7 +343,7 @@ fn fault(rng: &mut StdRng, size: Size, services: usize) -> Fault {
         2 => Link::ServerToEdge(edge),
         _ => Link::EdgeToServer(edge),
     };
-    match rng.random_range(0..24) {
+    match rng.random_range(0..26) {
         0..=1 => Fault::ServerCrash { down },
         2..=3 => Fault::CrashAtCommit { after: rng.random_bool(0.5), down },
         4 => Fault::UnknownOutcome { made: rng.random_bool(0.5) },
@@ -337,6 +362,7 @@ fn fault(rng: &mut StdRng, size: Size, services: usize) -> Fault {
         19 => Fault::Lossy { link, drop: rng.random_range(0.1..0.9), lasts },
         20..=21 => Fault::Delayed { link, up_to: Millis(rng.random_range(100..5_000)), lasts },
         22 => Fault::Repeating { link, lasts },
+        23..=24 => Fault::Drained { node, lasts },
         _ => Fault::Cut { link, lasts },
     }
 }

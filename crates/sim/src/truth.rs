@@ -250,7 +250,7 @@ impl Truth {
         self.processes(now, box_);
         self.containers(now, box_);
         self.links(now, box_);
-        for shape in box_.shapes.iter().filter(|shape| shape.kind.runs()) {
+        for shape in box_.shapes.iter().filter(|shape| shape.runs()) {
             // An edge that is down routes to nobody; that a service was stopped meanwhile counts all the same.
             if box_.edges.iter().any(|edge| edge.up)
                 || box_.wanted(&shape.key).is_none_or(|wanted| wanted == 0)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model::{Millis, ServiceKey};
+use model::{Millis, ServiceKey, node::Drain};
 
 use super::{Event, Host, Play};
 use crate::{
@@ -54,6 +54,10 @@ impl Play<'_> {
             }
             Fault::Damage { nth, kind } => self.damage(nth, kind),
             Fault::Stranger => self.stranger(),
+            Fault::Drained { node, lasts } => {
+                self.drain(node, true);
+                self.after(lasts, Event::Undrained { node });
+            }
             Fault::Unreadable { service, lasts } => {
                 self.unreadable.insert(self.story.shapes[service].key.clone());
                 self.after(lasts, Event::Readable { service });
@@ -67,6 +71,16 @@ impl Play<'_> {
                 self.net.trouble(fault, until);
             }
         }
+    }
+
+    pub(super) fn drain(&mut self, node: usize, begins: bool) {
+        let id = self.hosts[node].agent.id.clone();
+        match begins {
+            true => drop(self.store.drains.insert(id, Drain { since: self.now, by: "an operator".into() })),
+            false => drop(self.store.drains.remove(&id)),
+        }
+        let drains = self.store.drains.clone();
+        self.server_told(|view| view.set_drains(drains));
     }
 
     fn nth_process(&self, nth: usize) -> Option<(usize, u32)> {
@@ -143,6 +157,9 @@ impl Play<'_> {
         self.net.heal();
         self.unreadable.clear();
         self.server_reads();
+        for node in 0..self.hosts.len() {
+            self.drain(node, false);
+        }
         self.crash_at_commit = None;
         self.store.next_unknown = None;
         for host in &mut self.hosts {

@@ -83,6 +83,7 @@ pub enum Event {
     EdgeTick { edge: usize, boot: u64 },
     RequestEnds { edge: usize, boot: u64, request: u64 },
     Readable { service: usize },
+    Undrained { node: usize },
     NodeSays(Arc<Observation>),
     ToEdge { edge: usize, table: Arc<RouteTable> },
     EdgeSays(EdgeReport),
@@ -112,6 +113,7 @@ impl Event {
             | Self::AtNode { .. }
             | Self::EdgeUp { .. }
             | Self::Readable { .. }
+            | Self::Undrained { .. }
             | Self::ToEdge { .. }
             | Self::Endpoint { .. } => true,
         }
@@ -295,6 +297,7 @@ impl<'a> Play<'a> {
                 self.unreadable.remove(&self.story.shapes[service].key);
                 self.server_reads();
             }
+            Event::Undrained { node } => self.drain(node, false),
             Event::NodeSays(observation) => {
                 self.server_told(|view| view.observe(observation));
             }
