@@ -374,9 +374,9 @@ impl Agent {
     fn container_gone(&mut self, id: &InstanceId) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Some(record) = instance.record().filter(|record| record.id.is_some()).cloned() else {
-            // None was ever there, as far as anybody has told.
+            // None is there, as far as anybody has told; whether one ever ran is written down.
             if let Run::Unknown { .. } = instance.run {
-                instance.run = Run::NotStarted;
+                self.ended_unseen(id, None);
             }
             return;
         };

@@ -7,6 +7,7 @@ use model::{
     Millis,
     assignment::Assigned,
     container::Container,
+    event::Kind,
     image::ImagePin,
     observation::{ExitStatus, InstanceReport, State},
     route::EndpointHealth,
@@ -167,6 +168,34 @@ async fn that_keeps_dying_fails_with_its_status_and_its_last_lines(runtime: Runt
     clear(run, &mut world).await;
 }
 
+/// What it was is gone, or still there: its next start is no first one.
+async fn that_had_failed_is_counted_on_when_the_node_comes_back_without_it(runtime: Runtime) {
+    let mut dies = runtime.program(&[("MODE", "exit:4")]);
+    dies.restart = RestartPolicy {
+        attempts: 1,
+        backoff: Millis(5),
+        window: Millis::secs(4),
+        ..RestartPolicy::default()
+    };
+    let (mut world, run) = assigned_one(&runtime, &dies).await;
+    let failed = run.until_report(&dies.id, "it has failed", |report| report.state.is_failed()).await;
+    assert_eq!(failed.attempts.total, 1);
+    if let (Runtime::Container { engine, .. }, Some(container)) = (&runtime, &failed.container) {
+        engine.api().remove(container);
+        run.until_report(&dies.id, "its end is seen", |report| report.container.is_none()).await;
+    }
+    run.drop().await;
+    let run = world.start().await;
+    let mut events = run.node.events();
+    run.until_report(&dies.id, "it has failed again", |r| r.state.is_failed() && r.attempts.total == 2).await;
+    let mut starts = 0;
+    while let Ok(event) = events.try_recv() {
+        starts += usize::from(event.kind == Kind::InstanceStarted);
+    }
+    assert_eq!(starts, 1, "one attempt, one start");
+    clear(run, &mut world).await;
+}
+
 async fn that_is_deaf_is_killed_after_its_grace(runtime: Runtime) {
     let deaf = runtime.program(&[("MODE", "deaf")]);
     let (mut world, run) = assigned_one(&runtime, &deaf).await;
@@ -261,6 +290,7 @@ on_each_runtime! {
     outlives_the_node_and_is_adopted_as_it_is
     that_died_without_the_node_is_restarted_from_the_ledger_and_counted
     that_keeps_dying_fails_with_its_status_and_its_last_lines
+    that_had_failed_is_counted_on_when_the_node_comes_back_without_it
     that_is_deaf_is_killed_after_its_grace
     that_is_ill_lives_and_is_not_ready
     that_is_no_longer_assigned_while_it_starts_leaves_nothing

@@ -406,10 +406,12 @@ impl Agent {
         if !is_container(entry) || memory.held.contains_key(id) {
             return;
         }
-        // Nothing was ever asked of an engine: there is nothing to be unknown.
-        let run = match &entry.record {
-            Some(_) => Known::Unknown { since: now },
-            None => Known::NotStarted,
+        // Nothing is asked of an engine: there is nothing to be unknown.
+        let run = match (&entry.record, &entry.last_exit) {
+            (Some(_), _) => Known::Unknown { since: now },
+            // Somebody removed it. Its next start is no first one.
+            (None, Some(_)) => Known::Ended,
+            (None, None) => Known::NotStarted,
         };
         let held = Contained { run, looking: false, look_again: false, glance: None, drifted: false };
         memory.held.insert(id.clone(), held);
