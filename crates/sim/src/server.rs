@@ -225,7 +225,11 @@ impl Memory {
         let first = deploy.strategy == Strategy::Recreate
             || deploy.order == Order::StopFirst
             || matches!(service.spec.port, Some(Port::Fixed(_)))
-            || service.spec.kind() == Kind::Site;
+            || service.spec.kind() == Kind::Site
+            || service
+                .target
+                .and_then(|target| world.releases.get(&target))
+                .is_some_and(|release| release.workload.kind() == Kind::Site);
         let wanted = service.wanted_replicas();
         let told = |p: &Placement| {
             let seen = self.view.observation(&p.node).filter(|seen| now.since(seen.at) <= STALE_AFTER)?;

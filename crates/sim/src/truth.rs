@@ -325,7 +325,8 @@ impl Truth {
             }
         }
         let quiet = self.disturbed.get(&key).is_none_or(|at| now.since(*at) > HOLD_OFF);
-        if routable >= wanted && quiet {
+        // An edge that is down comes back with the table that it had.
+        if routable >= wanted && quiet && box_.edges.iter().all(|edge| edge.up) {
             self.guards.insert(key, wanted);
         }
     }
@@ -404,7 +405,10 @@ impl Seen<'_> {
     pub fn is_converged(&self, key: &ServiceKey, now: Timestamp) -> bool {
         let Some(service) = self.service(key) else { return false };
         let Some(row) = self.store.rows.get(key) else { return false };
-        if service.spec.kind() == model::spec::Kind::Site {
+        // After a rollback the target may be of another kind than what is declared.
+        let target = service.target.and_then(|target| row.world.releases.get(&target));
+        let kind = target.map_or(service.spec.kind(), |release| release.workload.kind());
+        if kind == model::spec::Kind::Site {
             return self.site_is_converged(key, service, row);
         }
         // Strangers have no placement.
