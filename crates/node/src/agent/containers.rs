@@ -374,9 +374,12 @@ impl Agent {
     fn container_gone(&mut self, id: &InstanceId) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Some(record) = instance.record().filter(|record| record.id.is_some()).cloned() else {
-            // None is there, as far as anybody has told; whether one ever ran is written down.
-            if let Run::Unknown { .. } = instance.run {
-                self.ended_unseen(id, None);
+            // None is there, as far as anybody has told. That a run had ended is written down; a
+            // creation that was never answered is no end of one.
+            match (&instance.run, &instance.state.last_exit) {
+                (Run::Unknown { .. }, Some(_)) => self.ended_unseen(id, None),
+                (Run::Unknown { .. }, None) => instance.run = Run::NotStarted,
+                _ => {}
             }
             return;
         };
