@@ -1,31 +1,34 @@
 //! From none to many containers on a bridge, and back. The floor is eight calls to the engine at once: create and start,
-//! then remove.
+//! then remove by force; beside it the same that asks each to end before, as is owed to what serves. The engine's events
+//! tell when all is done: asking it again and again would take of the time that is measured.
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::{
     Setpoint,
     docker::{Api, Engine},
-    wait,
 };
 
-use super::{IMAGE, setpoint, swarm_service, tasks};
+use super::{IMAGE, setpoint, swarm_service};
 use crate::report::{Report, percentile};
 
 const COUNT: usize = 50;
 const ROUNDS: usize = 2;
 const PARALLEL: usize = 8;
-const BOUND: Duration = Duration::from_secs(180);
 const NETWORK: &str = "bench";
+/// Events of the engine.
+const START: &str = "start";
+const REMOVED: &str = "destroy";
 
 trait Peer {
     fn name(&self) -> &'static str;
@@ -39,8 +42,9 @@ pub fn run(engine: &Engine, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let api = engine.api();
     api.create_network(NETWORK, &json!({}));
     // The first is the floor.
-    let mut peers: [Box<dyn Peer>; 3] = [
-        Box::new(Calls { api: api.clone(), ids: Mutex::default() }),
+    let mut peers: [Box<dyn Peer>; 4] = [
+        Box::new(Calls { api: api.clone(), ids: Mutex::default(), asks: false }),
+        Box::new(Calls { api: api.clone(), ids: Mutex::default(), asks: true }),
         Box::new(Swarm::start(api)),
         Box::new(Ours::start(engine)?),
     ];
@@ -68,10 +72,28 @@ pub fn run(engine: &Engine, report: &mut Report) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Does something, and returns once as many containers with that label have come to it.
+fn until_all(api: &Api, label: &str, event: &str, act: impl FnOnce()) -> Result<(), Box<dyn Error>> {
+    let filters = json!({ "type": ["container"], "event": [event], "label": [label] });
+    let mut events = api.events(&filters);
+    act();
+    let mut seen = BTreeSet::new();
+    while seen.len() < COUNT {
+        let event = events.read().map_err(|error| format!("{} of {COUNT} {event}: {error}", seen.len()))?;
+        seen.insert(event["Actor"]["ID"].as_str().unwrap_or_default().to_owned());
+    }
+    let running = |container: &Value| container["State"] == "running";
+    let left = api.list(&[label]).iter().filter(|container| running(container)).count();
+    let expected = if event == START { COUNT } else { 0 };
+    if left == expected { Ok(()) } else { Err(format!("{left} run, not {expected}").into()) }
+}
+
 /// The engine's interface and nothing else.
 struct Calls {
     api: Api,
     ids: Mutex<Vec<String>>,
+    /// Each to end, before it is removed.
+    asks: bool,
 }
 
 impl Calls {
@@ -88,7 +110,7 @@ impl Calls {
 
 impl Peer for Calls {
     fn name(&self) -> &'static str {
-        "eight calls at once"
+        if self.asks { "eight at once, asked to end" } else { "eight calls at once" }
     }
 
     fn up(&mut self) -> Result<(), Box<dyn Error>> {
@@ -102,7 +124,12 @@ impl Peer for Calls {
 
     fn down(&mut self) -> Result<(), Box<dyn Error>> {
         let ids = std::mem::take(&mut *self.ids.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-        self.each(|number| self.api.remove(&ids[number]));
+        self.each(|number| {
+            if self.asks {
+                self.api.stop(&ids[number], 10);
+            }
+            self.api.remove(&ids[number]);
+        });
         Ok(())
     }
 }
@@ -122,14 +149,16 @@ impl Swarm {
         Self { api: api.clone(), service: swarm_service(api, Self::NAME, Self::NAME, &[], 0) }
     }
 
-    fn scale(&self, count: usize) -> Result<(), Box<dyn Error>> {
+    fn scale(&self, count: usize) {
         let path = format!("/services/{}", self.service);
         let known = self.api.ok("GET", &path, None).json();
         let (mut spec, version) = (known["Spec"].clone(), &known["Version"]["Index"]);
         spec["Mode"]["Replicated"]["Replicas"] = count.into();
         self.api.ok("POST", &format!("{path}/update?version={version}"), Some(&spec));
-        let all = || (tasks(&self.api, Self::NAME).len() == count).then_some(());
-        wait::within(BOUND, all).ok_or_else(|| format!("the swarm does not come to {count}").into())
+    }
+
+    fn label() -> String {
+        format!("com.docker.swarm.service.name={}", Self::NAME)
     }
 }
 
@@ -145,11 +174,11 @@ impl Peer for Swarm {
     }
 
     fn up(&mut self) -> Result<(), Box<dyn Error>> {
-        self.scale(COUNT)
+        until_all(&self.api, &Self::label(), START, || self.scale(COUNT))
     }
 
     fn down(&mut self) -> Result<(), Box<dyn Error>> {
-        self.scale(0)
+        until_all(&self.api, &Self::label(), REMOVED, || self.scale(0))
     }
 }
 
@@ -164,15 +193,10 @@ impl Ours {
         Ok(Self { setpoint: setpoint(engine, &manifest)?, api: engine.api().clone() })
     }
 
-    fn scale(&self, count: usize) -> Result<(), Box<dyn Error>> {
-        self.setpoint.ok(&["scale", "app", &count.to_string()]);
-        let cluster = format!("setpoint.cluster={}", self.setpoint.cluster());
-        let all = || {
-            let held = self.api.list(&[&cluster]);
-            let running = held.iter().filter(|container| container["State"] == "running").count();
-            (running == count && held.len() == count).then_some(())
-        };
-        wait::within(BOUND, all).ok_or_else(|| format!("setpoint does not come to {count}").into())
+    fn scale(&self, count: usize, event: &str) -> Result<(), Box<dyn Error>> {
+        let label = format!("setpoint.cluster={}", self.setpoint.cluster());
+        let scale = || drop(self.setpoint.ok(&["scale", "app", &count.to_string()]));
+        until_all(&self.api, &label, event, scale)
     }
 }
 
@@ -182,10 +206,10 @@ impl Peer for Ours {
     }
 
     fn up(&mut self) -> Result<(), Box<dyn Error>> {
-        self.scale(COUNT)
+        self.scale(COUNT, START)
     }
 
     fn down(&mut self) -> Result<(), Box<dyn Error>> {
-        self.scale(0)
+        self.scale(0, REMOVED)
     }
 }
