@@ -73,14 +73,14 @@ pub async fn probe(
     timeout: Millis,
     patience: Patience,
 ) -> Result<(), Failure> {
+    if let (Check::Exec(_), Some(inside)) = (check, &target.inside) {
+        return container::exec(inside, command, timeout.as_duration()).await;
+    }
     let made = async {
         match check {
             Check::Tcp => tcp(target, patience).await,
             Check::Http(path) => http(target, path, patience).await,
-            Check::Exec(_) => match &target.inside {
-                Some(inside) => Ok(container::exec(&inside.engine, &inside.container, command).await?),
-                None => exec(target, &command).await,
-            },
+            Check::Exec(_) => exec(target, &command).await,
             // Its engine makes it and tells.
             Check::Image => Ok(()),
         }

@@ -109,9 +109,10 @@ fn change(instance: &mut Instance, assigned: &Arc<Assigned>) -> bool {
         return false;
     }
     instance.assigned = assigned.clone();
-    instance.wanted = true;
-    // What was told before is about what was begun before.
-    instance.unwanted = Arc::default();
+    if !std::mem::replace(&mut instance.wanted, true) {
+        // What was told before is about what was begun before.
+        instance.unwanted = Arc::default();
+    }
     if !assigned.current {
         instance.state.switched = false;
     }

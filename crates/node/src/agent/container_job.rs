@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use model::{
     Timestamp,
     assignment::Assigned,
@@ -12,14 +13,15 @@ use tokio::sync::Notify;
 
 use super::{
     Context, Event, FailureKind, Launched, Outcome, StartFailure, Started,
-    containers::Look,
+    containers::{Look, Repair},
     job::{Job, Keep, pause_after},
 };
 use crate::{
     container::{
         Record, Seen,
         engine::Error as EngineError,
-        look::Machine,
+        look::{self, Machine, Wanted},
+        names,
         order::Order,
         registry,
         work::{self, Failure, Work},
@@ -27,6 +29,7 @@ use crate::{
     ledger::Folder,
     logs,
     process::files,
+    site::Difference,
 };
 
 /// Between words about a pull.
@@ -180,7 +183,7 @@ impl Job {
     }
 
     /// Puts back what drifted, and looks again.
-    async fn repair(&self, cx: &Context, paths: &[String], machine: Machine) -> Result<Look, StartFailure> {
+    async fn repair(&self, cx: &Context, paths: &[String], machine: &Machine) -> Result<Look, StartFailure> {
         let record = self.record.clone().unwrap_or_default();
         let work = self.work(cx)?;
         let failed = |failure: Failure| cx.failed(failure, None);
@@ -192,9 +195,22 @@ impl Job {
         }
         work.repair(&record, paths, machine).await.map_err(failed)?;
         let looked = look(cx, &self.assigned, &self.folder, self.state.port, &record, true).await;
-        looked.map_err(|error| failed(error.into()))?.ok_or_else(|| {
+        let look = looked.map_err(|error| failed(error.into()))?.ok_or_else(|| {
             StartFailure::ordinary("its container was removed while it was being put right".into())
-        })
+        })?;
+        match self.left(cx, &record, &look, machine).into_iter().find(|left| paths.contains(left)) {
+            // Else it would be put right again at once, for ever.
+            Some(left) => {
+                Err(StartFailure::ordinary(format!("{left} is as it was, though the engine agreed")))
+            }
+            None => Ok(look),
+        }
+    }
+
+    /// Of the container, what still differs.
+    fn left(&self, cx: &Context, record: &Record, look: &Look, machine: &Machine) -> Vec<String> {
+        let differences = compare(cx, &self.assigned, record, &look.seen, machine);
+        differences.into_iter().map(|difference| difference.path).collect()
     }
 }
 
@@ -230,10 +246,21 @@ pub(super) fn repair(
     hurry: Arc<Notify>,
 ) {
     let id = job.id.clone();
+    // What was said before is no reason to leave off.
+    let _before = hurry.notified().now_or_never();
     tokio::spawn(async move {
-        let repaired =
-            job.repair(&cx, &paths, machine).await.map(Box::new).map_err(|failure| failure.message);
-        pause_after(&repaired, failures, &hurry).await;
+        let repair = async {
+            let repaired = job.repair(&cx, &paths, &machine).await.map_err(|failure| failure.message);
+            pause_after(&repaired, failures, &hurry).await;
+            match repaired {
+                Ok(look) => Repair::Done(Box::new(look)),
+                Err(message) => Repair::Failed(message),
+            }
+        };
+        let repaired = tokio::select! {
+            repaired = repair => repaired,
+            () = hurry.notified() => Repair::LeftOff,
+        };
         let _ = cx.events.send(Event::Done { id, outcome: Outcome::Repaired(repaired) }).await;
     });
 }
@@ -256,6 +283,27 @@ pub(super) async fn look(
     let rendered = order(cx, assigned, folder, port).and_then(|order| order.files().ok()).unwrap_or_default();
     let files = if rendered.is_empty() { Vec::new() } else { files::compare(&folder.work(), &rendered) };
     Ok(Some(Look { seen, image_missing, files }))
+}
+
+/// How a container differs from what its engine was told.
+pub(super) fn compare(
+    cx: &Context,
+    assigned: &Assigned,
+    record: &Record,
+    seen: &Seen,
+    machine: &Machine,
+) -> Vec<Difference> {
+    let Workload::Container(container) = &assigned.content.workload else { return Vec::new() };
+    let project = &assigned.id.service.project;
+    let network = look::network_of(container, || names::network(&cx.config.cluster, project));
+    let wanted = Wanted {
+        name: &record.name,
+        network: network.as_deref(),
+        limits: record.limits.as_ref(),
+        resources: &assigned.content.resources,
+        machine,
+    };
+    look::compare(&wanted, seen)
 }
 
 pub(super) fn pinned(assigned: &Assigned) -> Option<String> {

@@ -14,13 +14,13 @@ use model::{
 
 use super::{
     Agent, Context, Event, FailureKind, StartFailure, Started,
-    container_job::{look as look_at, order, pinned},
+    container_job::{compare, look as look_at, order, pinned},
 };
 use crate::{
     container::{
         Record, Seen,
         engine::Error as EngineError,
-        look::{self, Judged, State, Wanted},
+        look::{self, Judged, State},
         names,
         probe::Inside,
         registry,
@@ -38,6 +38,15 @@ pub(crate) struct Look {
     pub seen: Seen,
     pub image_missing: Option<bool>,
     pub files: Vec<files::Difference>,
+}
+
+/// What putting a container right came to.
+#[derive(Debug)]
+pub(crate) enum Repair {
+    Done(Box<Look>),
+    Failed(String),
+    /// Something more urgent came: it ended, or shall end.
+    LeftOff,
 }
 
 /// After a start of the node: nothing is known of a container before its engine has been asked.
@@ -176,19 +185,9 @@ impl Agent {
 
     fn differences(&self, id: &InstanceId, look: &Look, image_missing: bool) -> Vec<site::Difference> {
         let Some(instance) = self.instances.get(id) else { return Vec::new() };
-        let (Some(record), Some(container)) = (instance.record(), instance.container()) else {
-            return Vec::new();
-        };
-        let network =
-            look::network_of(container, || names::network(&self.cx.config.cluster, &id.service.project));
-        let wanted = Wanted {
-            name: &record.name,
-            network: network.as_deref(),
-            limits: record.limits.as_ref(),
-            resources: &instance.assigned.content.resources,
-            machine: self.engine.machine,
-        };
-        let mut differences = look::compare(&wanted, &look.seen);
+        let Some(record) = instance.record() else { return Vec::new() };
+        let machine = &self.engine.machine;
+        let mut differences = compare(&self.cx, &instance.assigned, record, &look.seen, machine);
         if image_missing {
             let declared = pinned(&instance.assigned);
             differences.push(site::Difference { path: "image".into(), declared, observed: None, ours: true });
@@ -510,18 +509,19 @@ impl Agent {
         }
     }
 
-    pub(super) fn repaired(&mut self, id: &InstanceId, result: Result<Box<Look>, String>) {
+    pub(super) fn repaired(&mut self, id: &InstanceId, repair: Repair) {
         let Some(instance) = self.instances.get_mut(id) else { return };
-        match result {
-            Ok(look) => {
+        match repair {
+            Repair::Done(look) => {
                 instance.failures = 0;
                 instance.trouble = None;
                 self.take_look(id, &look);
             }
-            Err(message) => {
+            Repair::Failed(message) => {
                 instance.failures += 1;
                 instance.trouble = Some(format!("it cannot be put right: {message}"));
             }
+            Repair::LeftOff => {}
         }
         self.look_again(id);
     }

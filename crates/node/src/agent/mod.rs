@@ -30,7 +30,7 @@ use model::{
 use sys::PidFd;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
-use self::containers::Look;
+use self::containers::{Look, Repair};
 pub use self::logs::LogSource;
 pub use self::tell::{EndpointSink, Outside};
 use crate::{
@@ -161,7 +161,7 @@ pub(crate) enum Event {
 pub(crate) enum Outcome {
     Installed(Result<Option<site::View>, String>),
     Updated(Result<site::View, String>),
-    Repaired(Result<Box<Look>, String>),
+    Repaired(Repair),
     Made(Result<Box<Record>, StartFailure>),
     Started(Result<Launched, StartFailure>),
     Deleted(Result<(), String>),

@@ -81,7 +81,14 @@ impl Agent {
             (self.cx.clone(), id.clone(), instance.hurry.clone(), instance.failures);
         if instance.held.is_some() {
             let paths = super::containers::correctable(instance);
-            return super::container_job::repair(cx, job, paths, self.engine.machine, failures, hurry);
+            return super::container_job::repair(
+                cx,
+                job,
+                paths,
+                self.engine.machine.clone(),
+                failures,
+                hurry,
+            );
         }
         tokio::spawn(async move {
             let permit = cx.files.acquire().await;

@@ -29,7 +29,7 @@ impl Agent {
         match outcome {
             Outcome::Installed(result) => self.installed(id, result, now),
             Outcome::Updated(result) => self.updated(id, result),
-            Outcome::Repaired(result) => self.repaired(id, result),
+            Outcome::Repaired(repair) => self.repaired(id, repair),
             Outcome::Made(result) => self.made(id, result, now),
             Outcome::Started(result) => self.started(id, result, now),
             Outcome::Deleted(result) => return self.deleted(id, result),
@@ -130,6 +130,9 @@ impl Agent {
         instance.state.ended_run = Some(run);
         instance.state.last_exit = Some(exit.clone());
         instance.run = Run::Ended { started: instance.state.started_at, exit };
+        if instance.busy == Some(Busy::Updating) {
+            instance.hurry.notify_one();
+        }
         let asked = matches!(instance.busy, Some(Busy::Starting | Busy::Stopping { .. }));
         if !asked {
             self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {status}"));

@@ -63,6 +63,7 @@ pub enum Judged {
 
 /// What can be changed of a container behind our back. The values are the engine's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     pub memory: i64,
     pub memory_swap: i64,
@@ -72,6 +73,8 @@ pub struct Limits {
     pub cpu_period: i64,
     pub cpu_quota: i64,
     pub cpuset: String,
+    pub cpuset_mems: String,
+    pub blkio_weight: i64,
     pub pids: i64,
     pub restart: String,
 }
@@ -157,6 +160,8 @@ impl Limits {
             cpu_period: host.cpu_period.unwrap_or_default(),
             cpu_quota: host.cpu_quota.unwrap_or_default(),
             cpuset: host.cpuset_cpus.clone().unwrap_or_default(),
+            cpuset_mems: host.cpuset_mems.clone().unwrap_or_default(),
+            blkio_weight: host.blkio_weight.map_or(0, i64::from),
             pids: host.pids_limit.unwrap_or_default().max(0),
             restart: match restart {
                 None | Some(RestartPolicyNameEnum::EMPTY | RestartPolicyNameEnum::NO) => "no".into(),
@@ -165,7 +170,7 @@ impl Limits {
         }
     }
 
-    fn each(&self) -> [(&'static str, String); 10] {
+    fn each(&self) -> [(&'static str, String); 12] {
         [
             ("memory", self.memory.to_string()),
             ("memory_swap", self.memory_swap.to_string()),
@@ -175,24 +180,43 @@ impl Limits {
             ("cpu_period", self.cpu_period.to_string()),
             ("cpu_quota", self.cpu_quota.to_string()),
             ("cpuset", self.cpuset.clone()),
+            ("cpuset_mems", self.cpuset_mems.clone()),
+            ("blkio_weight", self.blkio_weight.to_string()),
             ("pids", self.pids.to_string()),
             ("restart_policy", self.restart.clone()),
         ]
     }
 
-    /// What brings these values back. An engine takes 0 for "as it is", so that what was unlimited gets the whole
-    /// machine instead.
-    pub fn restore(&self, machine: Machine) -> ContainerUpdateBody {
-        let or_all = |value: i64, all: i64| Some(if value == 0 { all } else { value });
+    /// What brings these values back where `seen` differs, and nothing else: an engine refuses some values beside others.
+    /// It takes 0 for "as it is", so that what had no limit gets all that the machine has, or what the kernel gives
+    /// to whoever has none.
+    pub fn restore(&self, seen: &Self, machine: &Machine) -> ContainerUpdateBody {
+        let (told, now) = (self.normal(machine), seen.normal(machine));
+        let number =
+            |told: i64, now: i64, none: i64| (told != now).then_some(if told == 0 { none } else { told });
+        let set = |told: &str, now: &str, none: &str| {
+            (told != now).then(|| if told.is_empty() { none } else { told }.to_owned())
+        };
+        let memory = (told.memory, told.memory_swap) != (now.memory, now.memory_swap);
         ContainerUpdateBody {
-            memory: or_all(self.memory, machine.memory),
-            memory_swap: or_all(self.memory_swap, -1),
-            memory_reservation: (self.memory_reservation != 0).then_some(self.memory_reservation),
-            nano_cpus: or_all(self.nano_cpus, machine.nano_cpus),
-            cpu_shares: or_all(self.cpu_shares, 1024),
-            cpuset_cpus: (!self.cpuset.is_empty()).then(|| self.cpuset.clone()),
-            pids_limit: Some(if self.pids == 0 { -1 } else { self.pids }),
-            restart_policy: Some(RestartPolicy {
+            // Of the two, an engine takes neither beyond the other.
+            memory: memory.then_some(if told.memory == 0 { machine.memory } else { told.memory }),
+            memory_swap: memory.then_some(if told.memory_swap == 0 { -1 } else { told.memory_swap }),
+            memory_reservation: number(
+                told.memory_reservation,
+                now.memory_reservation,
+                machine.no_reservation(),
+            ),
+            nano_cpus: number(told.nano_cpus, now.nano_cpus, machine.nano_cpus),
+            cpu_shares: number(told.cpu_shares, now.cpu_shares, SHARES),
+            cpu_period: number(told.cpu_period, now.cpu_period, PERIOD),
+            cpu_quota: number(told.cpu_quota, now.cpu_quota, -1),
+            cpuset_cpus: set(&told.cpuset, &now.cpuset, &machine.cpus()),
+            cpuset_mems: set(&told.cpuset_mems, &now.cpuset_mems, &machine.memories),
+            blkio_weight: number(told.blkio_weight, now.blkio_weight, WEIGHT)
+                .and_then(|weight| u16::try_from(weight).ok()),
+            pids_limit: (told.pids != now.pids).then_some(if told.pids == 0 { -1 } else { told.pids }),
+            restart_policy: (told.restart != now.restart).then_some(RestartPolicy {
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,
             }),
@@ -201,23 +225,56 @@ impl Limits {
     }
 
     /// The same, where the whole machine counts as no limit.
-    fn normal(&self, machine: Machine) -> Self {
+    fn normal(&self, machine: &Machine) -> Self {
         let none_if = |value: i64, all: i64| if value == all { 0 } else { value };
+        let void_if = |value: &String, all: &str| if value == all { String::new() } else { value.clone() };
         Self {
             memory: none_if(self.memory, machine.memory),
             memory_swap: none_if(self.memory_swap, -1),
+            memory_reservation: none_if(self.memory_reservation, machine.no_reservation()),
             nano_cpus: none_if(self.nano_cpus, machine.nano_cpus),
-            cpu_shares: none_if(self.cpu_shares, 1024),
+            cpu_shares: none_if(self.cpu_shares, SHARES),
+            cpu_period: none_if(self.cpu_period, PERIOD),
+            cpu_quota: none_if(self.cpu_quota, -1),
+            cpuset: void_if(&self.cpuset, &machine.cpus()),
+            cpuset_mems: void_if(&self.cpuset_mems, &machine.memories),
+            blkio_weight: none_if(self.blkio_weight, WEIGHT),
             ..self.clone()
         }
     }
 }
 
+/// What the kernel or the engine gives to a container that was told nothing.
+const SHARES: i64 = 1024;
+/// Microseconds.
+const PERIOD: i64 = 100_000;
+const WEIGHT: i64 = 500;
+
 /// The machine that the engine runs on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Machine {
     pub memory: i64,
     pub nano_cpus: i64,
+    /// Its memory nodes, as the kernel writes a set: `0`, `0-1`.
+    pub memories: String,
+    /// Its control groups are those of version 2.
+    pub unified: bool,
+}
+
+impl Machine {
+    /// As the kernel writes a set: `0`, `0-3`.
+    fn cpus(&self) -> String {
+        match self.nano_cpus / 1_000_000_000 {
+            0 | 1 => "0".into(),
+            many => format!("0-{}", many - 1),
+        }
+    }
+
+    /// Bytes. The older control groups know "none"; in the newer -1 would reserve everything, and an engine takes no less
+    /// than this.
+    fn no_reservation(&self) -> i64 {
+        if self.unified { 6 << 20 } else { -1 }
+    }
 }
 
 /// What a container should be like, for comparing.
@@ -229,7 +286,7 @@ pub struct Wanted<'a> {
     /// As the engine took them at its creation; without that memory, what is declared stands for them.
     pub limits: Option<&'a Limits>,
     pub resources: &'a Resources,
-    pub machine: Machine,
+    pub machine: &'a Machine,
 }
 
 /// Every field that somebody has changed, by the paths that drift has.
@@ -298,7 +355,9 @@ mod tests {
         }
     }
 
-    const MACHINE: Machine = Machine { memory: 1 << 34, nano_cpus: 2_000_000_000 };
+    fn machine(unified: bool) -> Machine {
+        Machine { memory: 1 << 34, nano_cpus: 2_000_000_000, memories: "0".into(), unified }
+    }
 
     fn paths(change: impl FnOnce(&mut Seen)) -> Vec<String> {
         let told = seen().limits;
@@ -308,7 +367,7 @@ mod tests {
             network: Some("demo"),
             limits: Some(&told),
             resources: &resources,
-            machine: MACHINE,
+            machine: &machine(true),
         };
         let mut seen = seen();
         change(&mut seen);
@@ -326,16 +385,70 @@ mod tests {
         assert_eq!(paths(|s| s.limits.pids = 9), ["container/pids"]);
     }
 
+    /// As an engine does: what is told is taken, what is not told stays.
+    fn updated(seen: &Limits, body: &ContainerUpdateBody) -> Limits {
+        let or = |told: Option<i64>, before: i64| told.unwrap_or(before);
+        Limits {
+            memory: or(body.memory, seen.memory),
+            memory_swap: or(body.memory_swap, seen.memory_swap),
+            memory_reservation: or(body.memory_reservation, seen.memory_reservation),
+            nano_cpus: or(body.nano_cpus, seen.nano_cpus),
+            cpu_shares: or(body.cpu_shares, seen.cpu_shares),
+            cpu_period: or(body.cpu_period, seen.cpu_period),
+            cpu_quota: or(body.cpu_quota, seen.cpu_quota),
+            cpuset: body.cpuset_cpus.clone().unwrap_or_else(|| seen.cpuset.clone()),
+            cpuset_mems: body.cpuset_mems.clone().unwrap_or_else(|| seen.cpuset_mems.clone()),
+            blkio_weight: body.blkio_weight.map_or(seen.blkio_weight, i64::from),
+            pids: or(body.pids_limit, seen.pids).max(0),
+            restart: if body.restart_policy.is_some() { "no".into() } else { seen.restart.clone() },
+        }
+    }
+
     #[test]
-    fn what_was_unlimited_and_got_the_whole_machine_back_is_as_declared() {
-        let back = seen().limits.restore(MACHINE);
-        let restored = paths(|s| {
-            s.limits.memory = back.memory.unwrap();
-            s.limits.memory_swap = back.memory_swap.unwrap();
-            s.limits.nano_cpus = back.nano_cpus.unwrap();
-            s.limits.cpu_shares = back.cpu_shares.unwrap();
-        });
-        assert!(restored.is_empty(), "{restored:?}");
+    fn every_limit_goes_back_to_what_it_was_and_nothing_else_is_told() {
+        let unlimited = seen().limits;
+        let limited = Limits {
+            memory: 1 << 26,
+            memory_swap: 1 << 26,
+            memory_reservation: 1 << 25,
+            nano_cpus: 500_000_000,
+            cpu_shares: 512,
+            cpuset: "1".into(),
+            cpuset_mems: "0".into(),
+            blkio_weight: 300,
+            pids: 64,
+            ..unlimited.clone()
+        };
+        let changes: [fn(&mut Limits); 12] = [
+            |l| l.memory = 1 << 27,
+            |l| l.memory_swap = 1 << 28,
+            |l| l.memory_reservation = 1 << 24,
+            |l| l.nano_cpus = 1_500_000_000,
+            |l| l.cpu_shares = 100,
+            |l| l.cpu_period = 50_000,
+            |l| l.cpu_quota = 50_000,
+            |l| l.cpuset = "0".into(),
+            |l| l.cpuset_mems = "1".into(),
+            |l| l.blkio_weight = 100,
+            |l| l.pids = 9,
+            |l| l.restart = "always".into(),
+        ];
+        for (told, unified) in [(&unlimited, false), (&unlimited, true), (&limited, false), (&limited, true)]
+        {
+            let machine = machine(unified);
+            assert_eq!(told.restore(told, &machine), ContainerUpdateBody::default(), "nothing was changed");
+            for (number, change) in changes.iter().enumerate() {
+                let mut changed = told.clone();
+                change(&mut changed);
+                assert_ne!(changed.normal(&machine), told.normal(&machine), "{number} is seen");
+                let body = told.restore(&changed, &machine);
+                let after = updated(&changed, &body);
+                assert_eq!(after.normal(&machine), told.normal(&machine), "{number}, {body:?}");
+                if number != 3 {
+                    assert_eq!(body.nano_cpus, None, "an engine refuses it beside a quota or a period");
+                }
+            }
+        }
     }
 
     #[test]

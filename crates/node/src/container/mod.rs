@@ -9,6 +9,7 @@
 
 pub mod collect;
 pub mod engine;
+pub mod exec;
 pub mod look;
 pub mod names;
 pub mod order;

@@ -5,7 +5,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use futures_util::StreamExt;
 
-use super::engine::{Engine, QUESTION};
+use super::{
+    engine::{Engine, Error, QUESTION},
+    exec,
+};
+use crate::probe::Failure;
 
 /// How a container is reached from outside.
 #[derive(Debug, Clone)]
@@ -40,28 +44,51 @@ fn has_listener(table: &str, port: u16) -> bool {
     })
 }
 
-/// Runs a command inside and says whether it ended with 0.
-pub async fn exec(engine: &Engine, container: &str, command: Vec<String>) -> Result<(), String> {
-    let failed = |error: super::engine::Error| format!("the health command: {error}");
-    let client = engine.client().await.map_err(failed)?;
+/// Runs a command inside, within `timeout`, and says whether it ended with 0. An engine that does not answer is no verdict
+/// on the container.
+pub async fn exec(inside: &Inside, command: Vec<String>, timeout: Duration) -> Result<(), Failure> {
+    let Inside { engine, container, .. } = inside;
+    let mut id = None;
+    let message = match tokio::time::timeout(timeout, run(inside, command, &mut id)).await {
+        Ok(Ok(Some(0))) => return Ok(()),
+        Ok(Ok(Some(code))) => {
+            return Err(Failure::Unhealthy(format!("the health command ended with exit status {code}")));
+        }
+        Ok(Ok(None)) => "the engine does not tell how the health command ended".into(),
+        Ok(Err(error)) if error.is_away() => format!("the health command: {error}"),
+        Ok(Err(error)) => return Err(Failure::Unhealthy(format!("the health command: {error}"))),
+        Err(_) => format!("the health command did not end within {} ms", timeout.as_millis()),
+    };
+    if engine.ping().await.is_err() {
+        return Err(Failure::NotMade(message));
+    }
+    if let Some(id) = id {
+        exec::kill(engine, container, &id).await;
+    }
+    Err(Failure::Unhealthy(message))
+}
+
+/// To its end; its exit status. `id` is the engine's name for it, once it has one.
+async fn run(
+    Inside { engine, container, .. }: &Inside,
+    command: Vec<String>,
+    id: &mut Option<String>,
+) -> Result<Option<i32>, Error> {
+    let client = engine.client().await?;
     let options = CreateExecOptions {
         cmd: Some(command),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         ..CreateExecOptions::<String>::default()
     };
-    let made = engine.within(QUESTION, client.create_exec(container, options)).await.map_err(failed)?;
-    let started = engine.within(QUESTION, client.start_exec(&made.id, None::<StartExecOptions>)).await;
-    if let StartExecResults::Attached { mut output, .. } = started.map_err(failed)? {
+    let made = engine.within(QUESTION, client.create_exec(container, options)).await?;
+    let id = id.insert(made.id);
+    let started = engine.within(QUESTION, client.start_exec(id, None::<StartExecOptions>)).await?;
+    if let StartExecResults::Attached { mut output, .. } = started {
         // Its end is the command's end; what it says is not kept.
         while output.next().await.is_some() {}
     }
-    let ended = engine.within(QUESTION, client.inspect_exec(&made.id)).await.map_err(failed)?;
-    match ended.exit_code {
-        Some(0) => Ok(()),
-        Some(code) => Err(format!("the health command ended with exit status {code}")),
-        None => Err("the health command has not ended".into()),
-    }
+    exec::exit_status(engine, id).await
 }
 
 /// How long a connection through an engine's proxy must stay open before it counts, where nothing better can be had.

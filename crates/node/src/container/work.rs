@@ -9,7 +9,8 @@ use std::{
 
 use bollard::{
     models::{
-        ContainerSummary, NetworkConnectRequest, NetworkCreateRequest, SystemInfo, VolumeCreateRequest,
+        ContainerSummary, NetworkConnectRequest, NetworkCreateRequest, SystemInfo,
+        SystemInfoCgroupVersionEnum, VolumeCreateRequest,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
@@ -393,32 +394,40 @@ impl Work<'_> {
         }
     }
 
-    /// Puts back what can be put back while it runs.
-    pub async fn repair(&self, record: &Record, paths: &[String], machine: Machine) -> Result<(), Failure> {
+    /// Puts back what can be put back while it runs. What cannot be is in nobody's way; the image, which may have to be
+    /// fetched, comes last.
+    pub async fn repair(&self, record: &Record, paths: &[String], machine: &Machine) -> Result<(), Failure> {
         let Some(id) = &record.id else { return Ok(()) };
         let client = self.engine.client().await?;
-        let mut limits = false;
-        for path in paths {
-            match path.as_str() {
-                "container/paused" => {
-                    ignore_conflict(self.engine.within(QUESTION, client.unpause_container(id)).await)?;
-                }
-                "container/name" => {
-                    let options = RenameContainerOptionsBuilder::default().name(&record.name).build();
-                    self.engine.within(QUESTION, client.rename_container(id, options)).await?;
-                }
-                "container/network" => self.connect(id).await?,
-                "image" => {
-                    self.image(&mut |_| {}).await?;
-                }
-                path if path.starts_with("container/") => limits = true,
-                _ => {}
-            }
+        let drifted = |path: &str| paths.iter().any(|drifted| drifted == path);
+        let mut repaired = Vec::new();
+        if drifted("container/paused") {
+            let unpaused = self.engine.within(QUESTION, client.unpause_container(id)).await;
+            repaired.push(ignore_conflict(unpaused));
         }
-        if let Some(told) = record.limits.as_ref().filter(|_| limits) {
-            self.engine.within(QUESTION, client.update_container(id, told.restore(machine))).await?;
+        if drifted("container/network") {
+            repaired.push(self.connect(id).await);
         }
-        Ok(())
+        if paths.iter().any(|path| is_limit(path)) {
+            repaired.push(self.restore_limits(id, record, machine).await);
+        }
+        if drifted("container/name") {
+            let options = RenameContainerOptionsBuilder::default().name(&record.name).build();
+            let renamed = self.engine.within(QUESTION, client.rename_container(id, options)).await;
+            repaired.push(renamed.map_err(Failure::from));
+        }
+        if drifted("image") {
+            repaired.push(self.image(&mut |_| {}).await.map(drop));
+        }
+        repaired.into_iter().collect()
+    }
+
+    async fn restore_limits(&self, id: &str, record: &Record, machine: &Machine) -> Result<(), Failure> {
+        let Some(told) = &record.limits else { return Ok(()) };
+        let Some(seen) = inspect(self.engine, id).await? else { return Ok(()) };
+        let client = self.engine.client().await?;
+        let body = told.restore(&seen.limits, machine);
+        Ok(self.engine.within(QUESTION, client.update_container(id, body)).await.map(drop)?)
     }
 
     async fn connect(&self, id: &str) -> Result<(), Failure> {
@@ -429,6 +438,10 @@ impl Work<'_> {
             NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(self.order.endpoint()) };
         ignore_conflict(self.engine.within(QUESTION, client.connect_network(&network, request)).await)
     }
+}
+
+fn is_limit(path: &str) -> bool {
+    path.strip_prefix("container/").is_some_and(|field| !["paused", "network", "name"].contains(&field))
 }
 
 fn ignore_conflict(result: Result<(), Error>) -> Result<(), Failure> {
@@ -491,10 +504,14 @@ pub async fn list(
 
 pub async fn machine(engine: &Engine) -> Result<Machine, Error> {
     let client = engine.client().await?;
-    let SystemInfo { ncpu, mem_total, .. } = engine.within(QUESTION, client.info()).await?;
+    let SystemInfo { ncpu, mem_total, cgroup_version, .. } = engine.within(QUESTION, client.info()).await?;
+    // An engine does not tell; one elsewhere most likely has one memory node.
+    let memories = std::fs::read_to_string("/sys/devices/system/node/has_memory");
     Ok(Machine {
         memory: mem_total.unwrap_or_default(),
         nano_cpus: ncpu.unwrap_or_default().saturating_mul(1_000_000_000),
+        memories: memories.map_or_else(|_| "0".into(), |text| text.trim().to_owned()),
+        unified: cgroup_version == Some(SystemInfoCgroupVersionEnum::_2),
     })
 }
 

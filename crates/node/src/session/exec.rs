@@ -1,6 +1,6 @@
 //! Runs a command inside an instance, and passes on what goes in and comes out.
 
-use std::{os::unix::process::ExitStatusExt, pin::Pin, process::Stdio, time::Duration};
+use std::{os::unix::process::ExitStatusExt, pin::Pin, process::Stdio};
 
 use bollard::{
     container::LogOutput,
@@ -17,8 +17,8 @@ use super::Error;
 use crate::{
     container::{
         engine::{Engine, QUESTION},
+        exec as ended,
         probe::Inside,
-        watch,
     },
     probe::Target,
     process::aside::{self, Streams},
@@ -26,9 +26,6 @@ use crate::{
 
 /// Read at once.
 const CHUNK: usize = 16 << 10;
-/// An engine may close a command's output a moment before it knows how the command ended.
-const KNOWN: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// As a shell says it of a program that a signal ended.
 const SIGNALLED: i32 = 128;
 
@@ -174,38 +171,13 @@ async fn in_container(
         () = output.closed() => Err(Error::Left),
     };
     match ended {
-        Ok(()) => exit_status(engine, &id).await,
+        Ok(()) => {
+            let late = || Error::Failed("the engine does not tell how the command ended".into());
+            ended::exit_status(engine, &id).await.map_err(failed)?.ok_or_else(late)
+        }
         Err(error) => {
-            kill(engine, &inside.container, &id).await;
+            ended::kill(engine, &inside.container, &id).await;
             Err(error)
         }
-    }
-}
-
-async fn exit_status(engine: &Engine, id: &str) -> Result<i32, Error> {
-    let failed = |error: crate::container::engine::Error| Error::Failed(error.to_string());
-    let client = engine.client().await.map_err(failed)?;
-    let known = async {
-        loop {
-            let seen = engine.within(QUESTION, client.inspect_exec(id)).await.map_err(failed)?;
-            if seen.running != Some(true)
-                && let Some(code) = seen.exit_code
-            {
-                return i32::try_from(code).map_err(|error| Error::Failed(error.to_string()));
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    };
-    let late = |_| Error::Failed("the engine does not tell how the command ended".into());
-    tokio::time::timeout(KNOWN, known).await.map_err(late)?
-}
-
-/// An engine lets a command run on when nobody listens; where its process is seen from here, it ends.
-async fn kill(engine: &Engine, container: &str, id: &str) {
-    let Ok(client) = engine.client().await else { return };
-    let Ok(seen) = engine.within(QUESTION, client.inspect_exec(id)).await else { return };
-    let pid = seen.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|_| seen.running == Some(true));
-    if let Some(process) = pid.and_then(|pid| watch::of_container(pid, container)) {
-        let _ = process.signal(libc::SIGKILL);
     }
 }

@@ -35,6 +35,48 @@ fn traffic_goes_on_while_the_engine_hangs_or_is_dead() {
 }
 
 #[test]
+fn a_command_that_the_engine_cannot_run_is_no_verdict_on_the_container() {
+    let Some(engine) = Engine::own() else { return };
+    let app = image(&engine, "v1");
+    let probe = "exec: [/app, check], interval: 200ms, timeout: 500ms, fall: 2";
+    let health = format!("health: {{ readiness: {{ {probe} }}, liveness: {{ {probe} }} }}");
+    let manifest = web(&app, 2, "restart: { attempts: 20 }").replace("health: /healthz", &health);
+    let setpoint = setpoint(&engine).manifest(&manifest).start();
+    let before = setpoint.wait_until_converged("web");
+    let load = setpoint.load("web.localhost", "/").rate(100).start();
+    engine.pause();
+    setpoint.wait_for_event("engine.away", &["does not answer"]);
+    // Long enough for a liveness probe to fail as often as it may, and more.
+    load.go_on_for(300);
+    engine.go_on();
+    setpoint.wait_for_event("engine.back", &[]);
+    load.go_on_for(100);
+    load.stop().assert_clean(300);
+    assert_eq!(setpoint.wait_until_converged("web")["instances"], before["instances"], "nothing was touched");
+}
+
+#[test]
+fn a_health_command_that_does_not_end_is_ended_and_counts() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let health = "health: { readiness: { exec: [/app, stay], interval: 200ms, timeout: 300ms } }";
+    let manifest = web(&app, 1, "").replace("health: /healthz", health);
+    let setpoint = setpoint(&engine).manifest(&manifest).start();
+    let told = |web: &serde_json::Value| {
+        web["instances"][0]["message"].as_str().is_some_and(|message| message.contains("did not end within"))
+    };
+    setpoint.wait_for_service("web", "the command's time is over", told);
+    let id = container(&setpoint, &engine, 0);
+    // The service itself, and at most the one that is being tried.
+    let bound = std::time::Duration::from_secs(20);
+    for _ in 0..20 {
+        testkit::wait::until("no more than one command runs", bound, || {
+            (engine.docker(&["top", &id]).lines().skip(1).count() <= 2).then_some(())
+        });
+    }
+}
+
+#[test]
 fn a_container_that_dies_while_the_engine_is_away_is_unknown_and_not_replaced() {
     let Some(mut engine) = Engine::own() else { return };
     let app = image(&engine, "v1");
