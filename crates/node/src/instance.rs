@@ -7,7 +7,7 @@ use decide::{
     node::{self, Busy, Install, Local, Step},
 };
 use model::{
-    InstanceId, Timestamp,
+    InstanceId, Millis, Timestamp,
     assignment::Assigned,
     container::Container,
     drift::Drift,
@@ -93,10 +93,47 @@ pub struct Held {
     pub look_at_image: bool,
     /// Its image was not there at the last look.
     pub image_missing: bool,
+    /// What could not be put right.
+    pub rests: Rests,
     /// What the engine's own probing said last.
     pub judged: Option<Judged>,
     /// Instead of the declared probes, where the image has its own.
     pub health: Option<spec::Health>,
+}
+
+/// What could not be put right rests for a while, each thing for itself: nothing else waits for it.
+#[derive(Debug, Default)]
+pub struct Rests(BTreeMap<String, (u32, Timestamp)>);
+
+impl Rests {
+    const FIRST: Millis = Millis(500);
+    const LONGEST: Millis = Millis(10_000);
+
+    /// These were tried and failed; all others did not, or are over.
+    pub fn take(&mut self, failed: impl Iterator<Item = String>, now: Timestamp) {
+        let before = std::mem::take(&mut self.0);
+        self.0 = failed
+            .map(|path| {
+                let times = before.get(&path).map_or(0, |(times, _)| *times);
+                let pause = Self::FIRST.0.saturating_mul(1 << times.min(10)).min(Self::LONGEST.0);
+                (path, (times + 1, now + Millis(pause)))
+            })
+            .chain(
+                before
+                    .iter()
+                    .filter(|(_, (_, until))| *until > now)
+                    .map(|(path, rest)| (path.clone(), *rest)),
+            )
+            .collect();
+    }
+
+    pub fn holds(&self, path: &str, now: Timestamp) -> bool {
+        self.0.get(path).is_some_and(|(_, until)| *until > now)
+    }
+
+    pub fn next(&self, now: Timestamp) -> Option<Timestamp> {
+        self.0.values().map(|(_, until)| *until).filter(|until| *until > now).min()
+    }
 }
 
 /// Where comparing it with what is declared stands.
@@ -225,6 +262,19 @@ impl Instance {
         }
     }
 
+    /// Of a container: drifted paths that the policy lets us put back, and that do not rest.
+    pub fn to_repair(&self, now: Timestamp) -> Vec<String> {
+        let Some(held) = &self.held else { return Vec::new() };
+        let paths = self.drift.keys().filter(|path| site::corrects(&self.assigned.drift, path));
+        paths.filter(|path| !held.rests.holds(path, now)).cloned().collect()
+    }
+
+    /// When something is to be put right that rests now.
+    pub fn next_repair(&self, now: Timestamp) -> Option<Timestamp> {
+        let held = self.held.as_ref().filter(|_| self.busy.is_none() && !self.drift.is_empty())?;
+        held.rests.next(now)
+    }
+
     pub fn step(&self, now: Timestamp) -> Step {
         let local = Local {
             id: self.id.clone(),
@@ -236,7 +286,7 @@ impl Instance {
                 Run::Unknown { since, .. } => node::Run::Unknown { since: *since },
             },
             attempts: self.state.attempts.clone(),
-            drifted: self.correctable,
+            drifted: self.correctable && (self.held.is_none() || !self.to_repair(now).is_empty()),
             // Led elsewhere by hand after it was switched, it is drift, and the drift policy decides.
             current: self.current
                 || (self.state.switched && !site::corrects(&self.assigned.drift, "site/current")),
@@ -282,5 +332,34 @@ impl Instance {
             (_, Some(trouble)) => format!("{}; {trouble}", step.message),
             (_, None) => step.message.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_rests_longer_each_time_and_holds_up_nothing_else() {
+        let mut rests = Rests::default();
+        let at = |millis: u64| Timestamp(1_000_000 + millis);
+        let failed = |path: &str| std::iter::once(path.to_owned());
+        rests.take(failed("name"), at(0));
+        assert!(
+            rests.holds("name", at(499)) && !rests.holds("name", at(500)) && !rests.holds("memory", at(0))
+        );
+        assert_eq!(rests.next(at(0)), Some(at(500)));
+        rests.take(failed("name"), at(500));
+        assert_eq!(rests.next(at(500)), Some(at(1500)));
+        // Another is tried meanwhile.
+        rests.take(failed("memory"), at(600));
+        assert!(rests.holds("name", at(1499)) && rests.holds("memory", at(1099)));
+        for _ in 0..20 {
+            let now = rests.next(at(600)).unwrap();
+            rests.take(failed("name"), now);
+        }
+        assert_eq!(rests.next(at(600)).unwrap(), rests.0["name"].1);
+        rests.take(std::iter::empty(), rests.0["name"].1);
+        assert!(rests.0.is_empty(), "it is over");
     }
 }

@@ -1,6 +1,6 @@
 //! What operations on containers do, in tasks of their own: on a copy of what they need, since the agent goes on.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use model::{
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::{
     Context, Event, FailureKind, Launched, Outcome, StartFailure, Started,
     containers::{Look, Repair},
-    job::{Job, Keep, pause_after},
+    job::{Job, Keep},
 };
 use crate::{
     container::{
@@ -182,8 +182,13 @@ impl Job {
         }
     }
 
-    /// Puts back what drifted, and looks again.
-    async fn repair(&self, cx: &Context, paths: &[String], machine: &Machine) -> Result<Look, StartFailure> {
+    /// Puts back what drifted, and looks again. What could not be put back is named, with why.
+    async fn repair(
+        &self,
+        cx: &Context,
+        paths: &[String],
+        machine: &Machine,
+    ) -> Result<(Look, BTreeMap<String, String>), StartFailure> {
         let record = self.record.clone().unwrap_or_default();
         let work = self.work(cx)?;
         let failed = |failure: Failure| cx.failed(failure, None);
@@ -193,24 +198,18 @@ impl Job {
             files::put(&self.folder.work(), &rendered, files::Writing::InPlace)
                 .map_err(|e| failed(e.into()))?;
         }
-        work.repair(&record, paths, machine).await.map_err(failed)?;
+        let mut left = work.repair(&record, paths, machine).await;
         let looked = look(cx, &self.assigned, &self.folder, self.state.port, &record, true).await;
         let look = looked.map_err(|error| failed(error.into()))?.ok_or_else(|| {
             StartFailure::ordinary("its container was removed while it was being put right".into())
         })?;
-        match self.left(cx, &record, &look, machine).into_iter().find(|left| paths.contains(left)) {
-            // Else it would be put right again at once, for ever.
-            Some(left) => {
-                Err(StartFailure::ordinary(format!("{left} is as it was, though the engine agreed")))
+        for difference in compare(cx, &self.assigned, &record, &look.seen, machine) {
+            if paths.contains(&difference.path) {
+                let unchanged = || "the engine agreed, and it is as it was".into();
+                left.entry(difference.path).or_insert_with(unchanged);
             }
-            None => Ok(look),
         }
-    }
-
-    /// Of the container, what still differs.
-    fn left(&self, cx: &Context, record: &Record, look: &Look, machine: &Machine) -> Vec<String> {
-        let differences = compare(cx, &self.assigned, record, &look.seen, machine);
-        differences.into_iter().map(|difference| difference.path).collect()
+        Ok((look, left))
     }
 }
 
@@ -237,24 +236,18 @@ pub(super) fn make(cx: Arc<Context>, job: Job) {
     });
 }
 
-pub(super) fn repair(
-    cx: Arc<Context>,
-    job: Job,
-    paths: Vec<String>,
-    machine: Machine,
-    failures: u32,
-    hurry: Arc<Notify>,
-) {
+pub(super) fn repair(cx: Arc<Context>, job: Job, paths: Vec<String>, machine: Machine, hurry: Arc<Notify>) {
     let id = job.id.clone();
     // What was said before is no reason to leave off.
     let _before = hurry.notified().now_or_never();
     tokio::spawn(async move {
         let repair = async {
-            let repaired = job.repair(&cx, &paths, &machine).await.map_err(|failure| failure.message);
-            pause_after(&repaired, failures, &hurry).await;
-            match repaired {
-                Ok(look) => Repair::Done(Box::new(look)),
-                Err(message) => Repair::Failed(message),
+            match job.repair(&cx, &paths, &machine).await {
+                Ok((look, left)) => Repair::Done { look: Some(Box::new(look)), left },
+                Err(failure) => {
+                    let left = paths.iter().map(|path| (path.clone(), failure.message.clone())).collect();
+                    Repair::Done { look: None, left }
+                }
             }
         };
         let repaired = tokio::select! {

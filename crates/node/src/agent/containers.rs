@@ -1,5 +1,7 @@
 //! What is known of each container: looks at it, its life and its end, and what operations on it came to.
 
+use std::collections::BTreeMap;
+
 use decide::{
     health::{Health, Purpose},
     node::Install,
@@ -43,8 +45,8 @@ pub(crate) struct Look {
 /// What putting a container right came to.
 #[derive(Debug)]
 pub(crate) enum Repair {
-    Done(Box<Look>),
-    Failed(String),
+    /// How it is now, and what could not be put right, with why.
+    Done { look: Option<Box<Look>>, left: BTreeMap<String, String> },
     /// Something more urgent came: it ended, or shall end.
     LeftOff,
 }
@@ -61,11 +63,6 @@ pub(super) fn take_over(instance: &mut Instance, now: Timestamp) {
         Ok(None) => instance.run = Run::NotStarted,
         Err(error) => instance.run = Run::Unknown { since: now, cause: error.to_string() },
     }
-}
-
-/// Drifted paths that the policy lets us put back.
-pub(super) fn correctable(instance: &Instance) -> Vec<String> {
-    instance.drift.keys().filter(|path| site::corrects(&instance.assigned.drift, path)).cloned().collect()
 }
 
 /// How a probe gets into the container, where that is needed.
@@ -510,18 +507,16 @@ impl Agent {
     }
 
     pub(super) fn repaired(&mut self, id: &InstanceId, repair: Repair) {
+        let now = self.cx.now();
         let Some(instance) = self.instances.get_mut(id) else { return };
-        match repair {
-            Repair::Done(look) => {
-                instance.failures = 0;
-                instance.trouble = None;
+        if let Repair::Done { look, left } = repair {
+            instance.trouble = left.values().next().map(|why| format!("it cannot be put right: {why}"));
+            if let Some(held) = &mut instance.held {
+                held.rests.take(left.into_keys(), now);
+            }
+            if let Some(look) = look {
                 self.take_look(id, &look);
             }
-            Repair::Failed(message) => {
-                instance.failures += 1;
-                instance.trouble = Some(format!("it cannot be put right: {message}"));
-            }
-            Repair::LeftOff => {}
         }
         self.look_again(id);
     }

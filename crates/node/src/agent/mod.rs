@@ -403,7 +403,8 @@ impl Agent {
             return Self::rest(&self.cx, instance, &mut self.publisher, now);
         }
         let step = instance.step(now);
-        let wake = [step.wake_at, Self::probe(&self.cx, instance, now)].into_iter().flatten().min();
+        let wakes = [step.wake_at, Self::probe(&self.cx, instance, now), instance.next_repair(now)];
+        let wake = wakes.into_iter().flatten().min();
         instance.wake_at = wake;
         self.timers.set(id, wake);
         Self::tell(&self.cx, instance, &step, &mut self.publisher, now);

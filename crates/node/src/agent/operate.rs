@@ -20,7 +20,7 @@ impl Agent {
             Operation::Nothing => {}
             Operation::Install { attempts } => self.install(id, attempts, now),
             Operation::Restart { attempts } => self.restart(id, attempts, now),
-            Operation::Update => self.update(id),
+            Operation::Update => self.update(id, now),
             Operation::Delete => self.delete(id, now),
         }
     }
@@ -73,22 +73,15 @@ impl Agent {
         });
     }
 
-    fn update(&mut self, id: &InstanceId) {
+    fn update(&mut self, id: &InstanceId, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         instance.busy = Some(Busy::Updating);
         let job = Job::of(instance);
         let (cx, id, hurry, failures) =
             (self.cx.clone(), id.clone(), instance.hurry.clone(), instance.failures);
         if instance.held.is_some() {
-            let paths = super::containers::correctable(instance);
-            return super::container_job::repair(
-                cx,
-                job,
-                paths,
-                self.engine.machine.clone(),
-                failures,
-                hurry,
-            );
+            let (paths, machine) = (instance.to_repair(now), self.engine.machine.clone());
+            return super::container_job::repair(cx, job, paths, machine, hurry);
         }
         tokio::spawn(async move {
             let permit = cx.files.acquire().await;

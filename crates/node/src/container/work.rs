@@ -374,7 +374,8 @@ impl Work<'_> {
         let seen = seen.ok_or_else(|| Error::NotFound(format!("container {id} went as it started")))?;
         record.started.clone_from(&seen.started);
         record.addressed(&seen, self.network_name().as_deref());
-        record.limits = Some(seen.limits.clone());
+        // Once: what somebody changed of it since is no word of ours.
+        record.limits.get_or_insert_with(|| seen.limits.clone());
         record.write(self.folder)?;
         Ok(seen)
     }
@@ -394,32 +395,47 @@ impl Work<'_> {
         }
     }
 
-    /// Puts back what can be put back while it runs. What cannot be is in nobody's way; the image, which may have to be
-    /// fetched, comes last.
-    pub async fn repair(&self, record: &Record, paths: &[String], machine: &Machine) -> Result<(), Failure> {
-        let Some(id) = &record.id else { return Ok(()) };
+    /// Puts back what can be put back while it runs; returns what could not be. Each thing for itself, and the image, which
+    /// may have to be fetched, last.
+    pub async fn repair(
+        &self,
+        record: &Record,
+        paths: &[String],
+        machine: &Machine,
+    ) -> BTreeMap<String, String> {
+        let Some(id) = &record.id else { return BTreeMap::new() };
+        let mut failed = BTreeMap::new();
+        let (limits, mut others): (Vec<&String>, Vec<&String>) =
+            paths.iter().partition(|path| is_limit(path));
+        if !limits.is_empty()
+            && let Err(failure) = self.restore_limits(id, record, machine).await
+        {
+            let message = failure.to_string();
+            failed.extend(limits.into_iter().map(|path| (path.clone(), message.clone())));
+        }
+        others.sort_by_key(|path| path.as_str() == "image");
+        for path in others {
+            if let Err(failure) = self.put_back(id, record, path).await {
+                failed.insert(path.clone(), failure.to_string());
+            }
+        }
+        failed
+    }
+
+    async fn put_back(&self, id: &str, record: &Record, path: &str) -> Result<(), Failure> {
         let client = self.engine.client().await?;
-        let drifted = |path: &str| paths.iter().any(|drifted| drifted == path);
-        let mut repaired = Vec::new();
-        if drifted("container/paused") {
-            let unpaused = self.engine.within(QUESTION, client.unpause_container(id)).await;
-            repaired.push(ignore_conflict(unpaused));
+        match path {
+            "container/paused" => {
+                ignore_conflict(self.engine.within(QUESTION, client.unpause_container(id)).await)
+            }
+            "container/name" => {
+                let options = RenameContainerOptionsBuilder::default().name(&record.name).build();
+                Ok(self.engine.within(QUESTION, client.rename_container(id, options)).await?)
+            }
+            "container/network" => self.connect(id).await,
+            "image" => self.image(&mut |_| {}).await.map(drop),
+            _ => Ok(()),
         }
-        if drifted("container/network") {
-            repaired.push(self.connect(id).await);
-        }
-        if paths.iter().any(|path| is_limit(path)) {
-            repaired.push(self.restore_limits(id, record, machine).await);
-        }
-        if drifted("container/name") {
-            let options = RenameContainerOptionsBuilder::default().name(&record.name).build();
-            let renamed = self.engine.within(QUESTION, client.rename_container(id, options)).await;
-            repaired.push(renamed.map_err(Failure::from));
-        }
-        if drifted("image") {
-            repaired.push(self.image(&mut |_| {}).await.map(drop));
-        }
-        repaired.into_iter().collect()
     }
 
     async fn restore_limits(&self, id: &str, record: &Record, machine: &Machine) -> Result<(), Failure> {

@@ -143,10 +143,12 @@ fn what_cannot_be_put_right_is_in_nobodys_way() {
     engine.docker(&["update", "--memory", "100m", "--memory-swap", "200m", &victim]);
     engine.docker(&["pause", &victim]);
     // Between two tries at the name it rests for up to ten seconds.
-    testkit::wait::until("both are put right", std::time::Duration::from_secs(60), || {
-        let now = engine.inspect(&victim, "{{.HostConfig.Memory}} {{.State.Paused}}");
-        (now == "67108864 false").then_some(())
+    let mut last = String::new();
+    let done = testkit::wait::within(std::time::Duration::from_secs(60), || {
+        last = engine.inspect(&victim, "{{.HostConfig.Memory}} {{.State.Paused}}");
+        (last == "67108864 false").then_some(())
     });
+    assert!(done.is_some(), "{last}: {:#}", setpoint.service("web"));
     engine.docker(&["rm", "-f", &foreign]);
     setpoint.wait_for_event("drift.corrected", &["container/name"]);
     setpoint.wait_until_converged("web");
