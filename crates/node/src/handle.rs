@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     config::Config,
     container::{
-        collect,
+        collect, notes,
         registry::{self, Unresolved},
         work,
     },
@@ -179,7 +179,7 @@ impl Node {
 
     /// Whether anything of this node is, or was, held by an engine.
     pub fn uses_engine(&self) -> bool {
-        work::has_held(&self.cx.config.data)
+        notes::has_held(&self.cx.config.data)
             || self.observations.borrow().instances.values().any(|report| report.container.is_some())
     }
 

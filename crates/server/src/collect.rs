@@ -11,7 +11,7 @@ use model::{
     event::{Event, Kind},
 };
 
-use crate::Control;
+use crate::{Control, janitor};
 
 /// One node's things, for whoever decides about them.
 pub trait Collect: Send + Sync + fmt::Debug {
@@ -57,6 +57,8 @@ impl Control {
     /// Removes what nothing reaches, or says what would go.
     pub async fn collect(&self, asked: Asked) -> Result<Vec<Collected>, CollectError> {
         let Some(collector) = self.0.collector.get() else { return Ok(Vec::new()) };
+        // What is kept beyond `retain` until the next time is no reason to keep an image.
+        janitor::forget(&self.0).await.map_err(|error| CollectError::Unknown(error.to_string()))?;
         let surplus = self.surplus(&**collector, asked, Sizes::Measured).await?;
         if asked.dry_run {
             let would = |held: Held| Collected {

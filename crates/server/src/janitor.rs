@@ -22,9 +22,18 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// Releases beyond `retain` go, from the store and from memory.
+pub(crate) async fn forget(shared: &Shared) -> Result<(), StoreError> {
+    let pruned = shared.store.prune((shared.clock)(), &Retention::default()).await?;
+    for key in &pruned.services {
+        shared.reload(key).await?;
+    }
+    Ok(())
+}
+
 async fn sweep(shared: &Shared) -> Result<(), StoreError> {
+    forget(shared).await?;
     let now = (shared.clock)();
-    shared.store.prune(now, &Retention::default()).await?;
     let _nothing_is_taken_in = shared.intake.write().await;
     for digest in shared.store.artifacts_unused(now - UPLOAD_GRACE).await? {
         shared.store.delete_artifact(&digest).await?;

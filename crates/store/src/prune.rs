@@ -46,7 +46,7 @@ impl Default for Retention {
 }
 
 /// How many rows went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pruned {
     pub journal: u64,
     pub worlds: u64,
@@ -54,6 +54,8 @@ pub struct Pruned {
     pub idempotency: u64,
     pub deployments: u64,
     pub releases: u64,
+    /// Whose deployments or releases these were.
+    pub services: BTreeSet<ServiceKey>,
 }
 
 const JOURNAL: &str = "DELETE FROM journal WHERE seq IN (SELECT seq FROM \
@@ -166,6 +168,9 @@ impl Store {
                     tx.commit().await?;
                     pruned.deployments += deployments;
                     pruned.releases += releases;
+                    if deployments + releases > 0 {
+                        pruned.services.insert(key);
+                    }
                 }
                 Err(error @ StoreError::Unreadable { .. }) => {
                     tracing::warn!(service = %key, %error, "not pruned: it cannot be read");

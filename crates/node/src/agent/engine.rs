@@ -13,6 +13,8 @@ use crate::{
     container::{
         engine::Error as EngineError,
         look::Machine,
+        networks::ProjectNetwork,
+        notes,
         watch::{self, News, What},
         work::{self, Listed},
     },
@@ -50,7 +52,7 @@ impl View {
 impl Agent {
     /// From the start, where somebody named the engine or it has held something for this node.
     pub(super) fn listen_to_known_engine(&mut self) {
-        if self.cx.config.names_engine() || work::has_held(&self.cx.config.data) {
+        if self.cx.config.names_engine() || notes::has_held(&self.cx.config.data) {
             self.begin_to_listen();
         }
     }
@@ -267,6 +269,9 @@ impl Agent {
             return;
         }
         let cx = self.cx.clone();
-        tokio::spawn(async move { work::remove_network(&cx.engine, &cx.config.cluster, &project).await });
+        tokio::spawn(async move {
+            let (engine, data, cluster) = (&cx.engine, &cx.config.data, &cx.config.cluster);
+            ProjectNetwork { engine, data, cluster, project: &project }.remove().await;
+        });
     }
 }

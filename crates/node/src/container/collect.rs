@@ -3,8 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
-    RemoveImageOptionsBuilder, RemoveVolumeOptions,
+    ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptions,
 };
 use model::{
     ClusterId,
@@ -13,8 +12,8 @@ use model::{
 
 use super::{
     engine::{Engine, Error, QUESTION, WORK},
-    names, registry,
-    work::{self, Failure},
+    names, networks, notes, registry,
+    work::Failure,
 };
 
 /// Only what we fetched or made: what was there before us, and what others use, is not ours to remove.
@@ -25,8 +24,8 @@ pub async fn inventory(
     sizes: Sizes,
 ) -> Result<Inventory, Failure> {
     let mut held = images(engine, data).await?;
-    held.extend(networks(engine, cluster).await?);
-    held.extend(volumes(engine, cluster, sizes).await?);
+    held.extend(networks::held(engine, data, cluster).await?);
+    held.extend(volumes(engine, cluster, data, sizes).await?);
     Ok(Inventory { held })
 }
 
@@ -36,9 +35,9 @@ async fn images(engine: &Engine, data: &Path) -> Result<Vec<Held>, Failure> {
     let containers = engine.within(QUESTION, client.list_containers(Some(all))).await?;
     let used: BTreeSet<String> = containers.into_iter().filter_map(|container| container.image_id).collect();
     let mut held = Vec::new();
-    for name in work::pulled(data)? {
+    for name in notes::pulled(data)? {
         let Some(image) = registry::inspect(engine, &name).await? else {
-            work::forget_pulled(data, &name)?;
+            notes::forget_pulled(data, &name)?;
             continue;
         };
         let bytes = image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
@@ -48,22 +47,14 @@ async fn images(engine: &Engine, data: &Path) -> Result<Vec<Held>, Failure> {
     Ok(held)
 }
 
-async fn networks(engine: &Engine, cluster: &ClusterId) -> Result<Vec<Held>, Error> {
-    let client = engine.client().await?;
-    let options = ListNetworksOptionsBuilder::default().filters(&names::marked(cluster)).build();
-    let found = engine.within(QUESTION, client.list_networks(Some(options))).await?;
-    let mut held = Vec::new();
-    for name in found.into_iter().filter_map(|network| network.name) {
-        let Ok(network) = engine.within(QUESTION, client.inspect_network(&name, None)).await else {
-            continue;
-        };
-        let used = network.containers.is_some_and(|containers| !containers.is_empty());
-        held.push(Held { kind: Kind::Network, name, bytes: 0, used });
-    }
-    Ok(held)
-}
-
-async fn volumes(engine: &Engine, cluster: &ClusterId, sizes: Sizes) -> Result<Vec<Held>, Error> {
+/// One that bears our labels and was never ours is not among them.
+async fn volumes(
+    engine: &Engine,
+    cluster: &ClusterId,
+    data: &Path,
+    sizes: Sizes,
+) -> Result<Vec<Held>, Failure> {
+    let noted = notes::known_volumes(data)?;
     let client = engine.client().await?;
     let list = |dangling: Option<&str>| {
         let mut filters = names::marked(cluster);
@@ -74,7 +65,8 @@ async fn volumes(engine: &Engine, cluster: &ClusterId, sizes: Sizes) -> Result<V
     let all = list(None).await?.volumes.unwrap_or_default();
     let free: BTreeSet<String> =
         list(Some("true")).await?.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect();
-    let held = all.into_iter().map(|volume| Held {
+    let ours = all.into_iter().filter(|volume| noted.contains_key(&volume.name));
+    let held = ours.map(|volume| Held {
         kind: Kind::Volume,
         bytes: match sizes {
             Sizes::Measured => folder_bytes(Path::new(&volume.mountpoint)),
@@ -116,9 +108,10 @@ pub async fn remove(engine: &Engine, data: &Path, held: &Held) -> Collected {
         Kind::Volume => remove_volume(engine, &held.name).await,
     };
     let forgotten = match (&removed, held.kind) {
-        (Ok(()), Kind::Image) => work::forget_pulled(data, &held.name),
-        (Ok(()), Kind::Volume) => work::forget_volume(data, &held.name),
-        (Ok(()), Kind::Network) | (Err(_), _) => Ok(()),
+        (Ok(()), Kind::Image) => notes::forget_pulled(data, &held.name),
+        (Ok(()), Kind::Volume) => notes::forget_volume(data, &held.name),
+        (Ok(()), Kind::Network) => notes::forget_network(data, &held.name),
+        (Err(_), _) => Ok(()),
     };
     let error =
         removed.err().map(|error| error.to_string()).or(forgotten.err().map(|error| error.to_string()));

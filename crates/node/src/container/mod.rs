@@ -12,6 +12,8 @@ pub mod engine;
 pub mod exec;
 pub mod look;
 pub mod names;
+pub mod networks;
+pub mod notes;
 pub mod order;
 pub mod probe;
 pub mod record;

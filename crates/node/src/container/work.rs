@@ -8,14 +8,11 @@ use std::{
 };
 
 use bollard::{
-    models::{
-        ContainerSummary, NetworkConnectRequest, NetworkCreateRequest, SystemInfo,
-        SystemInfoCgroupVersionEnum, VolumeCreateRequest,
-    },
+    models::{ContainerSummary, SystemInfo, SystemInfoCgroupVersionEnum, VolumeCreateRequest},
     query_parameters::{
-        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
-        LogsOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
-        StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+        RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+        WaitContainerOptionsBuilder,
     },
 };
 use decide::policy::Policy;
@@ -33,12 +30,14 @@ use super::{
     engine::{Engine, Error, QUESTION, WORK},
     look::{self, Machine, Seen, State},
     names,
+    networks::{NETWORKS, ProjectNetwork},
+    notes,
     order::Order,
     record::Record,
     registry::{self, Progress},
 };
 use crate::{
-    ledger::{self, Folder, files},
+    ledger::{self, Folder},
     process::render,
 };
 
@@ -69,6 +68,11 @@ pub enum Failure {
          prune`), or give the engine more (`default-address-pools`)"
     )]
     NoAddresses { project: ProjectName, message: String },
+    #[error(
+        "a network called {name} is there that Setpoint did not make, and nothing is put into it: remove it \
+         (`docker network rm {name}`), or give it another name"
+    )]
+    ForeignNetwork { name: String },
     #[error("its port {0} is taken by another program")]
     PortTaken(u16),
     #[error(transparent)]
@@ -89,9 +93,6 @@ impl Failure {
         matches!(self, Self::Engine(error) if error.is_away())
     }
 }
-
-/// Held for reading while a container is put into a network, for writing while one is removed.
-static NETWORKS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 
 /// One instance's dealings with the engine.
 #[derive(Debug)]
@@ -127,7 +128,10 @@ impl Work<'_> {
         self.volumes().await?;
         // Until the container is in it, nobody finds the network unused and removes it.
         let _in_use = NETWORKS.read().await;
-        record.direct = self.network().await?;
+        record.direct = match self.container().network {
+            Network::Project => self.network().ensure().await?,
+            Network::Host | Network::None => false,
+        };
         if record.id.is_none() {
             self.create(&mut record).await?;
         }
@@ -196,6 +200,9 @@ impl Work<'_> {
         let failed = |cause: String| Failure::Image { image: container.image.to_string(), cause };
         match container.pin {
             Some(ImagePin::Registry(digest)) => {
+                // Before, so that one that is fetched while we die is known to be ours; and after, since who collects forgets
+                // what is noted and not there.
+                notes::note_pulled(self.data, &name)?;
                 let pulled = tokio::select! {
                     pulled = registry::pull(self.engine, &container.image, digest, progress) => pulled,
                     () = self.unwanted.notified() => return Err(failed("nobody wants it any more".into())),
@@ -207,7 +214,7 @@ impl Work<'_> {
             Some(ImagePin::Local(_)) => return Err(Failure::LocalImageGone(container.image.to_string())),
             None => return Err(failed("it has not been resolved".into())),
         }
-        note_pulled(self.data, &name)?;
+        notes::note_pulled(self.data, &name)?;
         let image = registry::inspect(self.engine, &name).await?;
         image.map(|image| Image::of(&image)).ok_or_else(|| failed("it was pulled and is not there".into()))
     }
@@ -239,11 +246,11 @@ impl Work<'_> {
     async fn volume(&self, name: String, project: &ProjectName) -> Result<(), Failure> {
         let client = self.engine.client().await?;
         match self.engine.within(QUESTION, client.inspect_volume(&name)).await {
-            Ok(_) => return Ok(note_volume(self.data, &name)?),
+            Ok(_) => return Ok(notes::note_volume(self.data, &name)?),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
-        if known_volumes(self.data)?.contains_key(&name) {
+        if notes::known_volumes(self.data)?.contains_key(&name) {
             return Err(Failure::VolumeGone { name });
         }
         let request = VolumeCreateRequest {
@@ -252,66 +259,7 @@ impl Work<'_> {
             ..VolumeCreateRequest::default()
         };
         self.engine.within(QUESTION, client.create_volume(request)).await?;
-        Ok(note_volume(self.data, &name)?)
-    }
-
-    /// Whether what is in the project's network is reached from this machine by its own address.
-    async fn network(&self) -> Result<bool, Failure> {
-        if self.container().network != Network::Project {
-            return Ok(false);
-        }
-        let project = &self.order.id.service.project;
-        let name = names::network(self.order.cluster, project);
-        let client = self.engine.client().await?;
-        match self.engine.within(QUESTION, client.inspect_network(&name, None)).await {
-            Ok(network) => return Ok(is_here(network.id.as_deref())),
-            Err(error) if error.is_not_found() => {}
-            Err(Error::Refused { message, .. }) if message.contains("ambiguous") => {
-                return self.one_network(&name).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        // One at a time: an engine makes two networks of one name when it is asked twice at once.
-        static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-        let _making = MAKING.lock().await;
-        if let Ok(network) = self.engine.within(QUESTION, client.inspect_network(&name, None)).await {
-            return Ok(is_here(network.id.as_deref()));
-        }
-        let request = NetworkCreateRequest {
-            name: name.clone(),
-            driver: Some("bridge".into()),
-            labels: Some(names::of_project(self.order.cluster, project)),
-            ..NetworkCreateRequest::default()
-        };
-        match self.engine.within(WORK, client.create_network(request)).await {
-            Ok(made) => Ok(is_here(Some(&made.id))),
-            Err(Error::Refused { message, .. }) if message.contains("address pool") => {
-                Err(Failure::NoAddresses { project: project.clone(), message })
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// An engine makes a second network of one name when a creation that was given up is carried out late, and from then
-    /// on answers for neither. Of ours, those that nobody uses go, until one is left.
-    async fn one_network(&self, name: &str) -> Result<bool, Failure> {
-        let client = self.engine.client().await?;
-        let mut marks = names::marked(self.order.cluster);
-        marks.insert("name".into(), vec![name.to_owned()]);
-        let options = ListNetworksOptionsBuilder::default().filters(&marks).build();
-        let found = self.engine.within(QUESTION, client.list_networks(Some(options))).await?;
-        // The filter finds parts of names too.
-        let ours = found.into_iter().filter(|network| network.name.as_deref() == Some(name));
-        let mut ours: Vec<String> = ours.filter_map(|network| network.id).collect();
-        ours.sort();
-        for id in ours.clone() {
-            // One that is used is kept by the engine.
-            if ours.len() > 1 && self.engine.within(QUESTION, client.remove_network(&id)).await.is_ok() {
-                ours.retain(|one| *one != id);
-            }
-        }
-        let network = self.engine.within(QUESTION, client.inspect_network(name, None)).await?;
-        Ok(is_here(network.id.as_deref()))
+        Ok(notes::note_volume(self.data, &name)?)
     }
 
     /// The nonce is on the disk before the engine is asked, so that a container that was made and not answered for is
@@ -432,9 +380,18 @@ impl Work<'_> {
                 let options = RenameContainerOptionsBuilder::default().name(&record.name).build();
                 Ok(self.engine.within(QUESTION, client.rename_container(id, options)).await?)
             }
-            "container/network" => self.connect(id).await,
+            "container/network" => self.network().connect(id, self.order.endpoint()).await,
             "image" => self.image(&mut |_| {}).await.map(drop),
             _ => Ok(()),
+        }
+    }
+
+    fn network(&self) -> ProjectNetwork<'_> {
+        ProjectNetwork {
+            engine: self.engine,
+            data: self.data,
+            cluster: self.order.cluster,
+            project: &self.order.id.service.project,
         }
     }
 
@@ -445,22 +402,13 @@ impl Work<'_> {
         let body = told.restore(&seen.limits, machine);
         Ok(self.engine.within(QUESTION, client.update_container(id, body)).await.map(drop)?)
     }
-
-    async fn connect(&self, id: &str) -> Result<(), Failure> {
-        self.network().await?;
-        let client = self.engine.client().await?;
-        let network = names::network(self.order.cluster, &self.order.id.service.project);
-        let request =
-            NetworkConnectRequest { container: id.to_owned(), endpoint_config: Some(self.order.endpoint()) };
-        ignore_conflict(self.engine.within(QUESTION, client.connect_network(&network, request)).await)
-    }
 }
 
 fn is_limit(path: &str) -> bool {
     path.strip_prefix("container/").is_some_and(|field| !["paused", "network", "name"].contains(&field))
 }
 
-fn ignore_conflict(result: Result<(), Error>) -> Result<(), Failure> {
+pub(super) fn ignore_conflict(result: Result<(), Error>) -> Result<(), Failure> {
     match result {
         Ok(()) | Err(Error::Conflict(_)) => Ok(()),
         // Engines of other versions say the same with another status.
@@ -471,13 +419,6 @@ fn ignore_conflict(result: Result<(), Error>) -> Result<(), Failure> {
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// An engine in this kernel has the bridge of its network among our interfaces. One elsewhere (in another machine, or as a
-/// user without rights of its own) has not.
-fn is_here(network: Option<&str>) -> bool {
-    let bridge = network.and_then(|id| id.get(..12)).map(|id| format!("/sys/class/net/br-{id}"));
-    bridge.is_some_and(|bridge| Path::new(&bridge).exists())
 }
 
 /// What is needed of an image.
@@ -564,20 +505,6 @@ async fn gone(engine: &Engine, id: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Of a project that has no container here any more. One that somebody uses, or that is not ours, stays.
-pub async fn remove_network(engine: &Engine, cluster: &ClusterId, project: &ProjectName) {
-    let _unused = NETWORKS.write().await;
-    let name = names::network(cluster, project);
-    let Ok(client) = engine.client().await else { return };
-    let Ok(network) = engine.within(QUESTION, client.inspect_network(&name, None)).await else { return };
-    let ours = network.labels.as_ref().and_then(|labels| labels.get(names::CLUSTER));
-    if ours.map(String::as_str) == Some(cluster.as_str())
-        && let Err(error) = engine.within(QUESTION, client.remove_network(&name)).await
-    {
-        tracing::info!(%name, %error, "the network of a project without containers stays");
-    }
-}
-
 /// The last lines of its output, both streams as they came; at most `bytes` of them.
 pub async fn output(engine: &Engine, id: &str, lines: usize, bytes: usize) -> Result<Vec<u8>, Error> {
     let client = engine.client().await?;
@@ -615,58 +542,8 @@ pub async fn follow(
     Ok(())
 }
 
-/// Volumes that we have made or used: one that is gone is not made anew, because what was in it is gone with it.
-fn known_volumes(data: &Path) -> Result<BTreeMap<String, bool>, ledger::Error> {
-    Ok(files::read(&data.join("volumes.json"))?.unwrap_or_default())
-}
-
-fn note_volume(data: &Path, name: &str) -> Result<(), ledger::Error> {
-    note(&data.join("volumes.json"), name)
-}
-
-/// Images that were not here before we fetched them: only these are ours to collect.
-fn note_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
-    note(&data.join("images.json"), name)
-}
-
-/// Whether an engine has ever held anything for this node.
-pub fn has_held(data: &Path) -> bool {
-    ["images.json", "volumes.json"].iter().any(|file| data.join(file).exists())
-}
-
-pub fn pulled(data: &Path) -> Result<Vec<String>, ledger::Error> {
-    let known: BTreeMap<String, bool> = files::read(&data.join("images.json"))?.unwrap_or_default();
-    Ok(known.into_keys().collect())
-}
-
-pub fn forget_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
-    change(&data.join("images.json"), |known| known.remove(name).is_some())
-}
-
-/// Removed because somebody asked: one of that name is made anew when it is needed.
-pub fn forget_volume(data: &Path, name: &str) -> Result<(), ledger::Error> {
-    change(&data.join("volumes.json"), |known| known.remove(name).is_some())
-}
-
-fn note(path: &Path, name: &str) -> Result<(), ledger::Error> {
-    change(path, |known| known.insert(name.to_owned(), true).is_none())
-}
-
-fn change(
-    path: &Path,
-    change: impl FnOnce(&mut BTreeMap<String, bool>) -> bool,
-) -> Result<(), ledger::Error> {
-    static WRITING: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _writing = WRITING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut known: BTreeMap<String, bool> = files::read(path)?.unwrap_or_default();
-    if change(&mut known) {
-        files::write(path, &known, files::Durable::Yes)?;
-    }
-    Ok(())
-}
-
 /// Random, and only ever compared.
-fn nonce() -> String {
+pub(super) fn nonce() -> String {
     use std::hash::{BuildHasher, Hasher};
     let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", random(), random())

@@ -1,0 +1,91 @@
+//! What this node has made or fetched of an engine's things beside containers. Only what is noted here is ours, whatever
+//! labels anything bears.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::ledger::{self, files};
+
+const VOLUMES: &str = "volumes.json";
+const IMAGES: &str = "images.json";
+const NETWORKS: &str = "networks.json";
+
+/// Volumes that we have made or used: one that is gone is not made anew, because what was in it is gone with it.
+pub fn known_volumes(data: &Path) -> Result<BTreeMap<String, bool>, ledger::Error> {
+    Ok(files::read(&data.join(VOLUMES))?.unwrap_or_default())
+}
+
+pub fn note_volume(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    note(&data.join(VOLUMES), name)
+}
+
+/// Images that were not here before we fetched them: only these are ours to collect.
+pub fn note_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    note(&data.join(IMAGES), name)
+}
+
+/// Whether an engine has ever held anything for this node.
+pub fn has_held(data: &Path) -> bool {
+    [IMAGES, VOLUMES].iter().any(|file| data.join(file).exists())
+}
+
+pub fn pulled(data: &Path) -> Result<Vec<String>, ledger::Error> {
+    let known: BTreeMap<String, bool> = files::read(&data.join(IMAGES))?.unwrap_or_default();
+    Ok(known.into_keys().collect())
+}
+
+pub fn forget_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    change(&data.join(IMAGES), |known| known.remove(name).is_some())
+}
+
+/// Removed because somebody asked: one of that name is made anew when it is needed.
+pub fn forget_volume(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    change(&data.join(VOLUMES), |known| known.remove(name).is_some())
+}
+
+/// The mark that our network of this name bears. It is on the disk before an engine is asked for the network, so that
+/// one that was made and not answered for is known again.
+pub fn network_nonce(data: &Path, name: &str) -> Result<String, ledger::Error> {
+    let path = data.join(NETWORKS);
+    let mut nonce = None;
+    change_all(&path, |known: &mut BTreeMap<String, String>| {
+        let before = known.len();
+        nonce = Some(known.entry(name.to_owned()).or_insert_with(super::work::nonce).clone());
+        known.len() != before
+    })?;
+    Ok(nonce.unwrap_or_default())
+}
+
+/// Networks that we have made, by name, with their marks.
+pub fn networks(data: &Path) -> Result<BTreeMap<String, String>, ledger::Error> {
+    Ok(files::read(&data.join(NETWORKS))?.unwrap_or_default())
+}
+
+pub fn forget_network(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    change_all(&data.join(NETWORKS), |known: &mut BTreeMap<String, String>| known.remove(name).is_some())
+}
+
+fn note(path: &Path, name: &str) -> Result<(), ledger::Error> {
+    change(path, |known| known.insert(name.to_owned(), true).is_none())
+}
+
+fn change(
+    path: &Path,
+    change: impl FnOnce(&mut BTreeMap<String, bool>) -> bool,
+) -> Result<(), ledger::Error> {
+    change_all(path, change)
+}
+
+fn change_all<T: Default + Serialize + DeserializeOwned>(
+    path: &Path,
+    change: impl FnOnce(&mut T) -> bool,
+) -> Result<(), ledger::Error> {
+    static WRITING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _writing = WRITING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut known: T = files::read(path)?.unwrap_or_default();
+    if change(&mut known) {
+        files::write(path, &known, files::Durable::Yes)?;
+    }
+    Ok(())
+}
