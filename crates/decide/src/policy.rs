@@ -33,11 +33,12 @@ impl Policy {
 pub fn forbidden(policy: &Policy, spec: &ServiceSpec) -> Vec<FieldError> {
     match &spec.workload {
         Workload::Site(_) | Workload::Process(_) => Vec::new(),
-        Workload::Container(container) => of_container(policy, container),
+        Workload::Container(container) => forbidden_to(policy, container),
     }
 }
 
-fn of_container(policy: &Policy, container: &Container) -> Vec<FieldError> {
+/// The same, of one container.
+pub fn forbidden_to(policy: &Policy, container: &Container) -> Vec<FieldError> {
     let mut found = Vec::new();
     for (at, mount) in container.volumes.iter().enumerate() {
         if let MountSource::Bind(path) = &mount.source
@@ -88,7 +89,7 @@ mod tests {
     fn fields(policy: &Policy, change: impl FnOnce(&mut Container)) -> Vec<String> {
         let mut container = Container::new("acme/web:1".parse().unwrap());
         change(&mut container);
-        of_container(policy, &container).into_iter().map(|error| error.field.to_string()).collect()
+        forbidden_to(policy, &container).into_iter().map(|error| error.field.to_string()).collect()
     }
 
     #[test]

@@ -63,8 +63,12 @@ pub struct InstanceReport {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copied {
+    /// Of a container: layers.
     pub files: u64,
     pub total: u64,
+    /// Of an image that is being fetched.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 /// What an instance does.

@@ -19,7 +19,7 @@ use model::{
     manifest::{self, FieldError},
     reason::{Change, Waiting},
     service::Owner,
-    spec::{Kind, ServiceSpec},
+    spec::{Kind, ServiceSpec, Workload},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -312,6 +312,12 @@ impl Control {
         let begun = intent.releases.iter().find(|release| release.digest() == target);
         let kept = || world.releases.get(&target).map(|release| &**release);
         let Some(release) = begun.or_else(kept) else { return Ok(()) };
+        if let Workload::Container(container) = &release.workload {
+            let errors = policy::forbidden_to(&self.0.policy, container);
+            if !errors.is_empty() {
+                return Err(RequestError::Invalid { service: world.key.clone(), errors });
+            }
+        }
         if release.workload.kind() == Kind::Process {
             permit.may_run(&world.key, self.0.rules)?;
         }

@@ -47,7 +47,8 @@ fn score(work: &Work<'_>) -> u64 {
     let of = |instance| match work.world.report(instance) {
         None => 1,
         Some(seen) => {
-            let copied = seen.copied.map_or(0, |copied| copied.files);
+            // One layer may take longer than a deadline: that its bytes come is progress.
+            let copied = seen.copied.map_or(0, |copied| copied.files + (copied.bytes >> 20));
             let state = match seen.state {
                 State::Installing => 2,
                 State::Starting => 3,

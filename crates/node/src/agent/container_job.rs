@@ -54,6 +54,7 @@ pub(super) fn order<'a>(
         host: &cx.config.host,
         image_workdir: None,
         work: folder.work(),
+        binds: BTreeMap::new(),
     })
 }
 
@@ -86,7 +87,8 @@ impl Job {
             // Often enough for a progress bar, and for the planner to see that it goes on.
             if told.elapsed() > TOLD_EVERY || progress.layers_done == progress.layers {
                 told = std::time::Instant::now();
-                let copied = Copied { files: progress.layers_done, total: progress.layers };
+                let copied =
+                    Copied { files: progress.layers_done, total: progress.layers, bytes: progress.bytes };
                 let _ = cx.events.try_send(Event::Pulled { id: self.id.clone(), copied, progress });
             }
         };
@@ -112,6 +114,7 @@ impl Job {
         if self.assigned.drift.mode == DriftMode::Correct {
             self.place_files(&work).map_err(|failure| cx.failed(failure, None))?;
         }
+        work.check_policy().map_err(|failure| cx.failed(failure, None))?;
         let began = cx.now();
         if let Some(mut record) = self.record.clone().filter(|record| record.id.is_some()) {
             match work.start(&mut record).await {

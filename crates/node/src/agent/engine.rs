@@ -160,7 +160,10 @@ impl Agent {
 
     fn container_news(&mut self, container: &str, what: What) {
         let Some(id) = self.containers.get(container).cloned() else {
-            if what == What::Made {
+            if let What::Made { cluster, instance } = &what
+                && cluster == self.cx.config.cluster.as_str()
+                && !self.is_being_made(instance)
+            {
                 self.list_containers();
             }
             return;
@@ -168,8 +171,14 @@ impl Agent {
         match what {
             // Where the kernel tells its end, the engine's word for it comes with that.
             What::Ended if self.instances.get(&id).and_then(Instance::life).is_some_and(Life::is_seen) => {}
-            What::Ended | What::Changed | What::Made => self.look_at_container(&id, false),
+            What::Ended | What::Changed | What::Made { .. } => self.look_at_container(&id, false),
         }
+    }
+
+    /// A creation that is under way is told of by its own answer.
+    fn is_being_made(&self, instance: &str) -> bool {
+        let instance = instance.parse().ok().and_then(|id: InstanceId| self.instances.get(&id));
+        instance.is_some_and(|instance| instance.busy.is_some())
     }
 
     /// Asks for all containers with our marks: what events have missed shows in it.

@@ -135,7 +135,7 @@ impl Job {
             // Often enough for a progress bar, and for the planner to see that it goes on.
             if told.elapsed() > Duration::from_millis(100) || progress.files == total {
                 told = std::time::Instant::now();
-                let copied = Copied { files: progress.files, total };
+                let copied = Copied { files: progress.files, total, bytes: 0 };
                 let _ = cx.events.try_send(Event::Copied { id: self.id.clone(), copied });
             }
         };

@@ -38,6 +38,8 @@ pub struct Order<'a> {
     pub image_workdir: Option<&'a str>,
     /// The folder with the rendered files.
     pub work: PathBuf,
+    /// Where declared binds lead, links followed.
+    pub binds: BTreeMap<String, String>,
 }
 
 impl Order<'_> {
@@ -166,7 +168,8 @@ impl Order<'_> {
                 mount(MountType::VOLUME, name, volume.target.clone(), volume.read_only)
             }
             MountSource::Bind(path) => {
-                mount(MountType::BIND, path.clone(), volume.target.clone(), volume.read_only)
+                let leads = self.binds.get(path).unwrap_or(path);
+                mount(MountType::BIND, leads.clone(), volume.target.clone(), volume.read_only)
             }
         });
         let files = self.release.files.keys().map(|file| {
@@ -231,6 +234,7 @@ mod tests {
             host: "127.0.0.1",
             image_workdir: Some("/app"),
             work: PathBuf::from("/data/work"),
+            binds: BTreeMap::new(),
         };
         order.body().unwrap()
     }

@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     engine::{Engine, Error},
     look::exit_status,
+    names,
 };
 
 /// Between looks whether an engine that is away is back; doubled up to the second.
@@ -52,8 +53,8 @@ pub enum What {
     Ended,
     /// Something about it is to be looked at.
     Changed,
-    /// Somebody made one with our labels.
-    Made,
+    /// Somebody made one with labels like ours: of which installation and for which instance, it says.
+    Made { cluster: String, instance: String },
 }
 
 /// Tells news of the engine for as long as somebody listens. `doubt` asks it to make sure at once.
@@ -148,8 +149,9 @@ fn news(event: &EventMessage) -> Option<News> {
         Type::CONTAINER => match action {
             "die" => container(actor.id.as_deref()?, What::Ended),
             "create" => {
-                attribute(super::names::CLUSTER)?;
-                container(actor.id.as_deref()?, What::Made)
+                let cluster = attribute(names::CLUSTER)?.to_owned();
+                let instance = attribute(names::INSTANCE).unwrap_or_default().to_owned();
+                container(actor.id.as_deref()?, What::Made { cluster, instance })
             }
             _ => container(actor.id.as_deref()?, What::Changed),
         },
@@ -270,7 +272,15 @@ mod tests {
         for (event, expected) in [
             (event(Type::CONTAINER, "die", "c", &[("exitCode", "137")]), container(What::Ended)),
             (event(Type::CONTAINER, "health_status: healthy", "c", &[]), container(What::Changed)),
-            (event(Type::CONTAINER, "create", "c", &[("setpoint.cluster", "x")]), container(What::Made)),
+            (
+                event(
+                    Type::CONTAINER,
+                    "create",
+                    "c",
+                    &[("setpoint.cluster", "x"), ("setpoint.instance", "i")],
+                ),
+                container(What::Made { cluster: "x".into(), instance: "i".into() }),
+            ),
             (event(Type::CONTAINER, "create", "c", &[]), None),
             (event(Type::NETWORK, "disconnect", "n", &[("container", "c")]), container(What::Changed)),
             (event(Type::IMAGE, "untag", "i", &[]), Some(News::Images)),

@@ -15,12 +15,13 @@ use bollard::{
         WaitContainerOptionsBuilder,
     },
 };
-use decide::policy::Policy;
+use decide::policy::{self, Policy};
 use futures_util::StreamExt;
 use model::{
     ClusterId, InstanceId, ProjectName,
     container::{Container, MountSource, Network},
     image::ImagePin,
+    manifest::FieldError,
     spec::StopPolicy,
 };
 
@@ -57,6 +58,8 @@ pub enum Failure {
          `docker volume create {name}`"
     )]
     VolumeGone { name: String },
+    #[error("{message}: {help}")]
+    Forbidden { message: String, help: String },
     #[error(
         "{path} is not allowed to be mounted: it leads to {leads}, which `containers.binds` does not allow"
     )]
@@ -124,7 +127,7 @@ impl Work<'_> {
             None => self.of_lost_ledger().await?.unwrap_or_default(),
         };
         (record.image_check, record.workdir) = (image.check, image.workdir);
-        self.check_binds()?;
+        self.order.binds = self.check_policy()?;
         self.volumes().await?;
         // Until the container is in it, nobody finds the network unused and removes it.
         let _in_use = NETWORKS.read().await;
@@ -219,8 +222,15 @@ impl Work<'_> {
         image.map(|image| Image::of(&image)).ok_or_else(|| failed("it was pulled and is not there".into()))
     }
 
-    /// Links are followed before the policy is asked again: what is allowed by name may lead elsewhere.
-    fn check_binds(&self) -> Result<(), Failure> {
+    /// Asked at each start: what was allowed once may have been taken back. Links are followed before: what is allowed by its
+    /// name may lead elsewhere. Returns where each bind leads, for the engine to be told of nothing else.
+    pub fn check_policy(&self) -> Result<BTreeMap<String, String>, Failure> {
+        if let Some(FieldError { message, help, .. }) =
+            policy::forbidden_to(self.policy, self.container()).into_iter().next()
+        {
+            return Err(Failure::Forbidden { message, help: help.unwrap_or_default() });
+        }
+        let mut binds = BTreeMap::new();
         for mount in &self.container().volumes {
             let MountSource::Bind(path) = &mount.source else { continue };
             let real =
@@ -229,8 +239,9 @@ impl Work<'_> {
             if !self.policy.allows_bind(&leads) {
                 return Err(Failure::Bind { path: path.clone(), leads });
             }
+            binds.insert(path.clone(), leads);
         }
-        Ok(())
+        Ok(binds)
     }
 
     async fn volumes(&self) -> Result<(), Failure> {

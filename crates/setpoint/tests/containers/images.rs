@@ -143,6 +143,42 @@ fn what_the_policy_forbids_is_refused_with_the_setting_that_allows_it() {
 }
 
 #[test]
+fn what_the_policy_no_longer_allows_is_given_to_nothing_that_starts() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let allowed = |setpoint: &mut testkit::Setpoint, folder: &str| {
+        setpoint.set_env("SETPOINT__CONTAINERS__BINDS", &format!("[\"{folder}\"]"));
+        setpoint.kill9();
+        setpoint.restart();
+    };
+    let mut setpoint = setpoint(&engine).file("shared/a", "from outside").start();
+    let shared = setpoint.work().join("shared").display().to_string();
+    allowed(&mut setpoint, &shared);
+    let patience = "restart: { attempts: 1, backoff: 100ms }";
+    let with = format!("volumes: [\"./shared:/shared:ro\"]\n{patience}");
+    setpoint.apply_ok(&web(&app, 1, &with), &["--wait"]);
+    setpoint.apply_ok(&web(&app, 1, patience), &["--wait"]);
+    allowed(&mut setpoint, "/nonexistent");
+    let back = setpoint.cli(&["rollback", "web"]);
+    assert!(back.code == 1 && back.stderr.contains("containers.binds"), "{back:?}");
+    // What runs already runs on; when it ends, it gets nothing that is no longer allowed.
+    allowed(&mut setpoint, &shared);
+    setpoint.ok(&["rollback", "web", "--wait"]);
+    allowed(&mut setpoint, "/nonexistent");
+    setpoint.wait_until_converged("web");
+    engine.docker(&["kill", &container(&setpoint, &engine, 0)]);
+    let told = |web: &serde_json::Value| {
+        web["instances"][0]["message"].as_str().is_some_and(|message| message.contains("containers.binds"))
+    };
+    setpoint.wait_for_service("web", "the setting is named", told);
+    assert!(
+        engine
+            .docker(&["ps", "-q", "--filter", &format!("label=setpoint.cluster={}", setpoint.cluster())])
+            .is_empty()
+    );
+}
+
+#[test]
 fn a_container_is_named_in_its_deployment() {
     let Some(engine) = Engine::shared() else { return };
     let app = image(&engine, "v1");
