@@ -27,9 +27,13 @@ fn main() -> ExitCode {
         None => ("help", &[][..]),
     };
     let result = match command {
-        "test" => tests::all(),
-        "ci" => ci(),
-        "check-deps" => deps::check(),
+        "test" | "ci" | "check-deps" if asks_for_help(rest) => {
+            println!("{HELP}");
+            Ok(())
+        }
+        "test" => nothing_more(command, rest).and_then(|()| tests::all()),
+        "ci" => nothing_more(command, rest).and_then(|()| ci()),
+        "check-deps" => nothing_more(command, rest).and_then(|()| deps::check()),
         "sim" => sim::run(rest),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
@@ -47,10 +51,40 @@ fn main() -> ExitCode {
     }
 }
 
+fn asks_for_help(rest: &[String]) -> bool {
+    rest.iter().any(|word| word == "--help" || word == "-h")
+}
+
+/// What is passed over would be taken for heeded.
+fn nothing_more(command: &str, rest: &[String]) -> Result<(), String> {
+    match rest.first() {
+        None => Ok(()),
+        Some(word) => Err(format!(
+            "`{command}` takes no arguments, so not `{word}`; some tests alone: `cargo nextest run --workspace --locked -E \
+             'test(WORDS)'`\n\n{HELP}"
+        )),
+    }
+}
+
 fn ci() -> Result<(), String> {
     run::cargo(&["fmt", "--all", "--check"])?;
     deps::check()?;
     run::cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
     run::cargo_env(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     tests::all()
+}
+
+#[cfg(test)]
+mod tests_of_arguments {
+    use super::{asks_for_help, nothing_more};
+
+    #[test]
+    fn a_further_argument_is_refused_and_help_is_seen() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert!(asks_for_help(&words(&["--help"])) && asks_for_help(&words(&["x", "-h"])));
+        assert!(!asks_for_help(&words(&["--quick"])));
+        assert_eq!(nothing_more("test", &[]), Ok(()));
+        let refused = nothing_more("test", &words(&["edge"])).unwrap_err();
+        assert!(refused.contains("`edge`") && refused.contains("check-deps"), "{refused}");
+    }
 }

@@ -122,6 +122,10 @@ impl Claims {
 }
 
 fn held(world: &World) -> Vec<Claim> {
+    if world.service.is_unknown() {
+        let domains = world.plan.route.as_ref().map(|route| route.domains.clone()).unwrap_or_default();
+        return vec![Claim { domains, port: None, webroot: None }];
+    }
     let Some(service) = world.service.known().filter(|service| service.deleted.is_none()) else {
         return Vec::new();
     };
@@ -214,7 +218,13 @@ fn other(before: Option<&ServiceKey>, key: &ServiceKey) -> Option<ServiceKey> {
 
 #[cfg(test)]
 mod tests {
-    use model::Digest;
+    use std::sync::Arc;
+
+    use model::{
+        Digest, Knowledge, RouteRevision, Timestamp,
+        plan::ServicePlan,
+        route::{Backend, ServiceRoute},
+    };
 
     use super::*;
 
@@ -233,6 +243,31 @@ mod tests {
         let entries = contents.iter().map(|content| (Digest::of_value(content), names(content))).collect();
         let claims = Claims::new(proposed, std::iter::empty());
         claims.conflicts(&entries).iter().map(ToString::to_string).collect()
+    }
+
+    /// Its declaration cannot be read, and it is served on: what leads to it is not to be had.
+    #[test]
+    fn a_domain_that_leads_to_what_cannot_be_read_is_taken() {
+        let domain: Domain = "api.localhost".parse().unwrap();
+        let route = ServiceRoute {
+            revision: RouteRevision(1),
+            domains: vec![domain.clone()],
+            backend: Backend::Nothing,
+        };
+        let unreadable = World {
+            key: key("a"),
+            service: Knowledge::Unknown { since: Timestamp(1), cause: "junk".into() },
+            plan: ServicePlan { route: Some(Arc::new(route)), ..ServicePlan::default() },
+            releases: BTreeMap::new(),
+            deployments: Vec::new(),
+            next_deployment: 1,
+            seen: BTreeMap::new(),
+            edges: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        };
+        let proposed = Claim { domains: vec![domain], port: None, webroot: None };
+        let found = Claims::new(vec![(key("b"), proposed)], [&unreadable]).conflicts(&BTreeMap::new());
+        assert!(matches!(&found[..], [Conflict::Domain { by, .. }] if *by == key("a")), "{found:?}");
     }
 
     #[test]

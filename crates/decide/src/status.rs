@@ -32,7 +32,18 @@ pub fn summary(world: &World, now: Timestamp) -> Summary {
     };
     let counts = Counts::of(world, service);
     let (state, message) = state(world, service, &counts, &monitor::alerts(world, now));
-    told(state, message, counts.wanted, counts.ready)
+    told(state, with_refusals(world, message), counts.wanted, counts.ready)
+}
+
+/// What is decided for a node that does not take it is not going to happen, whatever else is so.
+fn with_refusals(world: &World, message: String) -> String {
+    let refusals = world.refusals().map(|refusal| refusal.to_string());
+    Some(message)
+        .filter(|message| !message.is_empty())
+        .into_iter()
+        .chain(refusals)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn told(state: ServiceState, message: String, desired: u32, ready: u32) -> Summary {

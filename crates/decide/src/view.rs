@@ -46,6 +46,8 @@ pub struct View {
     ended: Vec<(Outcome, Millis)>,
     /// A node that has not reported for this long may do anything by now: what it said is no longer taken for true (I20).
     stale_after: Millis,
+    /// Nodes that do not take what they are assigned, and why.
+    refusals: BTreeMap<NodeId, String>,
 }
 
 impl View {
@@ -59,7 +61,21 @@ impl View {
             drains: BTreeMap::new(),
             ended: Vec::new(),
             stale_after,
+            refusals: BTreeMap::new(),
         }
+    }
+
+    /// Takes in whether a node took its assignment; `Some`: why not.
+    pub fn set_refusal(&mut self, node: &NodeId, why: Option<String>) {
+        match why {
+            Some(why) => self.refusals.insert(node.clone(), why),
+            None => self.refusals.remove(node),
+        };
+        self.look_again(self.snapshot.worlds.keys().cloned().collect());
+    }
+
+    pub fn refusals(&self) -> &BTreeMap<NodeId, String> {
+        &self.refusals
     }
 
     /// Takes in which nodes are being drained. What is decided about any service may stand on that.
@@ -148,6 +164,7 @@ impl View {
     pub fn put(&mut self, mut world: World) {
         world.see(&self.fresh());
         world.hear(self.edges.values(), self.snapshot.now);
+        world.refuse(&self.refusals);
         let before = self.snapshot.worlds.get(&world.key);
         if before.is_none_or(|before| **before != world) {
             self.replace(world);
@@ -244,8 +261,9 @@ impl View {
             let Some(world) = self.snapshot.worlds.get(&key) else { continue };
             let seen = world.seen_in(&fresh);
             let edges = world.heard_from(self.edges.values(), self.snapshot.now);
-            if (&seen, &edges) != (&world.seen, &world.edges) {
-                let world = World { seen, edges, ..(**world).clone() };
+            let refused = world.refused_in(&self.refusals);
+            if (&seen, &edges, &refused) != (&world.seen, &world.edges, &world.refused) {
+                let world = World { seen, edges, refused, ..(**world).clone() };
                 self.replace(world);
             }
         }

@@ -10,6 +10,7 @@ use model::{
     node::Node,
     observation::{InstanceReport, Observation},
     plan::{Decision, Parent, ServicePlan},
+    reason::Waiting,
     release::Release,
     route::EdgeReport,
     service::Service,
@@ -56,6 +57,9 @@ pub struct World {
     /// Per placement; what is missing here is unknown.
     pub seen: BTreeMap<InstanceId, Knowledge<Arc<InstanceReport>>>,
     pub edges: BTreeMap<EdgeId, EdgeView>,
+    /// Nodes that have something of this service and do not take what they are assigned, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<NodeId, String>,
 }
 
 /// An edge as one service needs it. Clamped, so that another service's traffic changes nothing here.
@@ -192,6 +196,26 @@ impl World {
                 (report.edge.clone(), view)
             })
             .collect()
+    }
+
+    /// Takes over which of its nodes do not take what they are assigned.
+    pub fn refuse(&mut self, refusals: &BTreeMap<NodeId, String>) {
+        self.refused = self.refused_in(refusals);
+    }
+
+    pub(crate) fn refused_in(&self, refusals: &BTreeMap<NodeId, String>) -> BTreeMap<NodeId, String> {
+        let nodes = self.plan.placements.values().map(|placement| &placement.node);
+        nodes.filter_map(|node| Some((node.clone(), refusals.get(node)?.clone()))).collect()
+    }
+
+    /// That a node does not take what it is assigned, in the planner's words.
+    pub fn refusal(&self, node: &NodeId) -> Option<Waiting> {
+        let cause = self.refused.get(node)?.clone();
+        Some(Waiting::NodeRefuses { node: node.clone(), cause })
+    }
+
+    pub fn refusals(&self) -> impl Iterator<Item = Waiting> {
+        self.refused.keys().filter_map(|node| self.refusal(node))
     }
 
     /// The newest route revision that this service waits for.

@@ -102,6 +102,14 @@ impl Story {
                 let node = self.bench.nodes.get_mut(&name.parse().unwrap()).unwrap();
                 (node.reachable, node.heard) = (false, None);
             }
+            ["refuses", name, ..] => {
+                let why = words[2..].join(" ");
+                self.bench.nodes.get_mut(&name.parse().unwrap()).unwrap().refuses = Some(why);
+            }
+            ["takes", name] => {
+                self.bench.nodes.get_mut(&name.parse().unwrap()).unwrap().refuses = None;
+                self.bench.publish();
+            }
             ["heard", name] => {
                 self.bench.nodes.get_mut(&name.parse().unwrap()).unwrap().reachable = true;
                 self.bench.publish();

@@ -112,6 +112,11 @@ pub enum Waiting {
         node: NodeId,
         since: Timestamp,
     },
+    /// Nothing that is decided for this node has an effect there.
+    NodeRefuses {
+        node: NodeId,
+        cause: String,
+    },
     /// Its node is being drained, and no other takes it: it is not stopped before something else serves.
     NowhereToGo {
         instance: InstanceId,
@@ -294,6 +299,9 @@ impl fmt::Display for Waiting {
             }
             Self::InstanceUnknown { instance } => write!(f, "the node has not told of {instance} yet"),
             Self::NodeUnknown { node, since } => write!(f, "node {node} has not been heard of since {since}"),
+            Self::NodeRefuses { node, cause } => {
+                write!(f, "node {node} does not take its assignment: {cause}")
+            }
             Self::NowhereToGo { instance, node, rejected } if rejected.is_empty() => {
                 write!(
                     f,

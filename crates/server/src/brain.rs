@@ -23,8 +23,6 @@ pub struct Brain {
     view: View,
     /// Deployments that have ended since the start, by how, with the time that they took.
     ended: BTreeMap<Outcome, Histogram>,
-    /// Nodes that do not take what they are assigned, and why.
-    refusals: BTreeMap<NodeId, String>,
     /// Some row does not even say whose it is: nothing may be published, because something would be missing.
     pub incomplete: Option<String>,
 }
@@ -50,25 +48,8 @@ impl Brain {
         Self {
             view: View::new(snapshot, STALE_AFTER),
             ended: Outcome::ALL.map(|outcome| (outcome, Histogram::new(counting::DEPLOYMENTS))).into(),
-            refusals: BTreeMap::new(),
             incomplete: None,
         }
-    }
-
-    /// Takes in whether a node took its assignment; `Some`: why not.
-    pub fn set_refusal(&mut self, node: &NodeId, why: Option<String>) {
-        match why {
-            Some(why) => self.refusals.insert(node.clone(), why),
-            None => self.refusals.remove(node),
-        };
-    }
-
-    pub fn refusal(&self, node: &NodeId) -> Option<&String> {
-        self.refusals.get(node)
-    }
-
-    pub fn refusals(&self) -> impl Iterator<Item = (&NodeId, &String)> {
-        self.refusals.iter()
     }
 
     /// Takes in what the store holds of one service; `None`: nothing.
@@ -118,6 +99,7 @@ fn world_of(row: ServiceRow) -> World {
         next_deployment: row.next_deployment_number,
         seen: BTreeMap::new(),
         edges: BTreeMap::new(),
+        refused: BTreeMap::new(),
     }
 }
 
@@ -136,5 +118,6 @@ pub fn absent(key: &ServiceKey, floor: Floor) -> World {
         next_deployment: floor.next_deployment_number,
         seen: BTreeMap::new(),
         edges: BTreeMap::new(),
+        refused: BTreeMap::new(),
     }
 }

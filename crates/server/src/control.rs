@@ -215,7 +215,7 @@ impl Control {
 
     /// Whether a node took its assignment; `Some`: why not.
     pub fn assigned(&self, node: &NodeId, refused: Option<String>) {
-        self.0.brain().set_refusal(node, refused);
+        self.take_in(|brain| brain.set_refusal(node, refused));
     }
 
     /// An edge's whole report.

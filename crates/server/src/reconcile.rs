@@ -30,6 +30,8 @@ use crate::{Brain, Histogram, control::Shared, counting, failpoints};
 const GATHER: Duration = Duration::from_millis(1);
 /// After a failure of the store.
 const RETRY: Duration = Duration::from_millis(500);
+/// Passes made again at once because they came too late.
+const LATE_AT_ONCE: u32 = 16;
 
 /// All that a replay of a pass over one service needs beside its time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -150,7 +152,7 @@ async fn summarise(shared: &Shared) {
 
 /// Passes until nothing more follows from what was decided.
 async fn settle(shared: &Shared, full: bool) {
-    let mut full = full;
+    let (mut full, mut late) = (full, 0);
     loop {
         let began = Instant::now();
         let result = pass(shared, full).await;
@@ -160,10 +162,12 @@ async fn settle(shared: &Shared, full: bool) {
         full = false;
         match result {
             Ok(Pass { settled: true, .. }) => return,
-            Ok(_) => {}
-            Err(PassError::Commit(
-                error @ (CommitError::Conflict { .. } | CommitError::StaleGeneration { .. }),
-            )) => tracing::debug!(%error, "a pass came too late and is made again"),
+            Ok(_) => late = 0,
+            // Should it come too late for ever, others are not kept from writing.
+            Err(PassError::Commit(error)) if is_late(&error) && late < LATE_AT_ONCE => {
+                late += 1;
+                tracing::debug!(%error, "a pass came too late and is made again");
+            }
             Err(PassError::Commit(error @ CommitError::StaleTerm { .. })) => {
                 tracing::error!(%error, "another Setpoint leads; this one stops deciding");
                 shared.stop();
@@ -176,6 +180,16 @@ async fn settle(shared: &Shared, full: bool) {
                 return;
             }
         }
+    }
+}
+
+/// Somebody else wrote between the look and the commit.
+fn is_late(error: &CommitError) -> bool {
+    match error {
+        CommitError::Conflict { .. }
+        | CommitError::StaleGeneration { .. }
+        | CommitError::StaleRoutes { .. } => true,
+        CommitError::StaleTerm { .. } | CommitError::Refused { .. } | CommitError::Store(_) => false,
     }
 }
 
@@ -192,9 +206,7 @@ impl Outcome {
     fn of(result: &Result<Pass, PassError>) -> Self {
         match result {
             Ok(pass) => Self::Through(pass.summary),
-            Err(PassError::Commit(CommitError::Conflict { .. } | CommitError::StaleGeneration { .. })) => {
-                Self::Late
-            }
+            Err(PassError::Commit(error)) if is_late(error) => Self::Late,
             Err(error @ (PassError::Store(_) | PassError::Commit(_) | PassError::Objection(_))) => {
                 Self::Failed(error.to_string())
             }
@@ -530,11 +542,11 @@ mod tests {
         assert_eq!(counted(&mut stats, late), 0);
         assert_eq!((stats.passes, stats.trouble.is_some()), (1, false));
         let stale = CommitError::StaleRoutes { asked: RouteRevision(1), stored: RouteRevision(2) };
-        assert_eq!(counted(&mut stats, stale), 1);
-        assert_eq!(counted(&mut stats, StoreError::Full { cause: "test".into() }), 2);
+        assert_eq!(counted(&mut stats, stale), 0);
+        assert_eq!(counted(&mut stats, StoreError::Full { cause: "test".into() }), 1);
         assert!(stats.trouble.is_some());
         let through = Outcome::Through(PassSummary::default());
         stats.note(Timestamp(2), Duration::ZERO, through);
-        assert_eq!((stats.errors, stats.trouble), (2, None));
+        assert_eq!((stats.errors, stats.trouble), (1, None));
     }
 }

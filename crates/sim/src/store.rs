@@ -136,6 +136,7 @@ fn empty(key: ServiceKey) -> World {
         next_deployment: 1,
         seen: BTreeMap::new(),
         edges: BTreeMap::new(),
+        refused: BTreeMap::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use model::{
     Digest, ServiceKey, Timestamp,
-    plan::{Decision, Report},
+    plan::{Decision, Report, ServicePlan},
 };
 
 use crate::{
@@ -73,6 +73,8 @@ const READ: &str = select_lines!("WHERE seq = $1");
 const READ_WORLD: &str = "SELECT content FROM worlds WHERE digest = $1";
 const LATEST: &str = select_lines!("WHERE service = $1 ORDER BY seq DESC LIMIT 1");
 const HISTORY: &str = select_lines!("WHERE service = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3");
+const LAST_DECISION: &str =
+    "SELECT decision FROM journal WHERE service = $1 AND decision IS NOT NULL ORDER BY seq DESC LIMIT 1";
 
 pub(crate) fn pack(entries: Vec<JournalEntry>) -> Result<Vec<Packed>, StoreError> {
     entries.into_iter().map(pack_one).collect()
@@ -118,6 +120,13 @@ fn line(mut row: Row) -> Result<JournalLine, StoreError> {
             .map_err(unreadable)?,
         report: row.json("the report of a journal line")?,
     })
+}
+
+/// The plan of a service as it was last decided, where that was written down and can be read.
+pub(crate) async fn last_plan(tx: &mut Tx, key: &str) -> Result<Option<ServicePlan>, StoreError> {
+    let Some(mut row) = tx.one(LAST_DECISION, args![key]).await? else { return Ok(None) };
+    let decision: Result<Decision, StoreError> = row.json("a decision of the journal");
+    Ok(decision.ok().filter(|decision| !decision.purge).map(|decision| decision.plan))
 }
 
 async fn world(tx: &mut Tx, digest: &Digest) -> Result<Vec<u8>, StoreError> {

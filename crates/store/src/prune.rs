@@ -22,7 +22,7 @@ use crate::{
 /// How much is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
-    /// Journal lines of each service; the latest always stays.
+    /// Journal lines of each service; the latest and the latest that decided something always stay.
     pub journal_per_service: u32,
     pub journal_age: Millis,
     pub events: u32,
@@ -59,8 +59,10 @@ pub struct Pruned {
 }
 
 const JOURNAL: &str = "DELETE FROM journal WHERE seq IN (SELECT seq FROM \
-     (SELECT seq, service, at, ROW_NUMBER() OVER (PARTITION BY service ORDER BY seq DESC) AS nth FROM journal) ranked \
-     WHERE nth > $1 OR (at < $2 AND (nth > 1 OR NOT EXISTS \
+     (SELECT seq, service, at, ROW_NUMBER() OVER (PARTITION BY service ORDER BY seq DESC) AS nth, \
+     COALESCE(MAX(CASE WHEN decision IS NULL THEN NULL ELSE seq END) OVER (PARTITION BY service), 0) AS decided \
+     FROM journal) ranked \
+     WHERE (nth > $1 AND seq <> decided) OR (at < $2 AND ((nth > 1 AND seq <> decided) OR NOT EXISTS \
      (SELECT 1 FROM services WHERE services.key = ranked.service AND services.service IS NOT NULL))))";
 const WORLDS: &str =
     "DELETE FROM worlds WHERE NOT EXISTS (SELECT 1 FROM journal WHERE journal.world = worlds.digest)";

@@ -15,7 +15,7 @@ use crate::{
     Store,
     backend::{Row, Tx, args},
     error::StoreError,
-    release,
+    journal, release,
 };
 
 /// All that is stored of one service and that a pass needs.
@@ -45,7 +45,7 @@ pub enum Loaded {
     Unreadable {
         key: ServiceKey,
         cause: String,
-        /// What was last decided about it, where that much can be read.
+        /// What was last decided about it, as it is stored or as the journal has it.
         plan: Option<Box<ServicePlan>>,
     },
     /// Rows that are there and do not even say whose they are: any service may miss something.
@@ -181,6 +181,12 @@ impl Gathered {
         }
     }
 
+    fn without_plan(&mut self) -> impl Iterator<Item = (&str, &mut Damaged)> {
+        let damaged =
+            self.services.iter_mut().filter_map(|(key, read)| Some((key.as_str(), read.as_mut().err()?)));
+        damaged.filter(|(_, damaged)| damaged.plan.is_none())
+    }
+
     fn stray(&mut self, text: &str, cause: &dyn std::fmt::Display) {
         self.strays.insert(text.into(), cause.to_string());
     }
@@ -259,6 +265,9 @@ async fn gather(
         Ok(())
     })
     .await?;
+    for (key, damaged) in found.without_plan() {
+        damaged.plan = journal::last_plan(tx, key).await?.map(Box::new);
+    }
     Ok(found.loaded())
 }
 

@@ -94,8 +94,12 @@ fn failure(work: &mut Work<'_>, open: &Deployment) -> Option<String> {
     None
 }
 
-/// The instance that holds a deployment up, and what it says or how it keeps ending; or the edge that does.
+/// The node that refuses it, the instance that holds a deployment up and what it says or how it keeps ending, or the edge
+/// that does.
 fn what_stands_still(work: &Work<'_>) -> Option<String> {
+    if let Some(refusal) = work.world.refusals().next() {
+        return Some(refusal.to_string());
+    }
     let current = work.current();
     let seen = |placement: &model::instance::Placement| work.world.report(&placement.id);
     let waiting = current.iter().find(|(_, readiness)| *readiness != Readiness::Ready);

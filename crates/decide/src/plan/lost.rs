@@ -1,4 +1,4 @@
-//! Step 2: instances of nodes that are declared lost or are being drained. What a lost node had is given up and
+//! Step 2: instances of nodes that are declared lost, are being drained or refuse what they are assigned. What a lost node had is given up and
 //! replaced elsewhere; a node that is only silent keeps it, because what it runs is unknown. What leaves a drained node
 //! is replaced like an outdated one; here is told what has nowhere to go.
 
@@ -12,7 +12,7 @@ use model::{
 use super::{classify::Class, place, work::Work};
 
 pub fn step(work: &mut Work<'_>) -> StepReport {
-    let mut report = StepReport::default();
+    let mut report = StepReport { changed: Vec::new(), waiting: work.world.refusals().collect() };
     let placed: Vec<_> = work
         .placements()
         .filter(|p| !matches!(work.classes.get(&p.id), Some(Class::Leaving | Class::Kept)))

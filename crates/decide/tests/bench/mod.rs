@@ -104,6 +104,7 @@ impl Bench {
                 let mut world = world.clone();
                 world.see(&observations);
                 world.hear(&edges, self.now);
+                world.refuse(&self.refusals());
                 if self.unreadable.contains(key) {
                     let cause = "row 7 holds no JSON".into();
                     world.service = Knowledge::Unknown { since: self.now, cause };
@@ -112,6 +113,11 @@ impl Bench {
             })
             .collect();
         Snapshot { now: self.now, term: Term(1), holder: holder(), cluster: self.cluster(), worlds }
+    }
+
+    fn refusals(&self) -> BTreeMap<NodeId, String> {
+        let refuses = |node: &node::Fake| Some((node.id.clone(), node.refuses.clone()?));
+        self.nodes.values().filter_map(refuses).collect()
     }
 
     fn cluster(&self) -> Cluster {
@@ -172,7 +178,7 @@ impl Bench {
         let snapshot = self.snapshot();
         let worlds = || snapshot.worlds.values().map(|world| &**world);
         let stamp = Stamp { term: snapshot.term, holder: holder(), generation: self.generation };
-        for node in self.nodes.values_mut().filter(|node| node.reachable) {
+        for node in self.nodes.values_mut().filter(|node| node.reachable && node.refuses.is_none()) {
             node.offer(compose::assignment(&cluster_id(), &node.id, stamp.clone(), worlds()));
         }
         let table: RouteTable = compose::route_table(self.revision, worlds());
@@ -236,6 +242,7 @@ pub fn empty_world(key: ServiceKey) -> World {
         next_deployment: 1,
         seen: BTreeMap::new(),
         edges: BTreeMap::new(),
+        refused: BTreeMap::new(),
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Fake {
     pub state: NodeState,
     /// Assignments arrive and observations leave.
     pub reachable: bool,
+    /// Why it takes nothing.
+    pub refuses: Option<String>,
     pub assignment: Option<Assignment>,
     pub instances: BTreeMap<InstanceId, Instance>,
     pub heard: Option<Observation>,
@@ -57,6 +59,7 @@ impl Fake {
             id,
             state: NodeState::Up,
             reachable: true,
+            refuses: None,
             assignment: None,
             instances: BTreeMap::new(),
             heard: None,

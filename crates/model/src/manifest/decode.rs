@@ -195,7 +195,7 @@ impl<'t> Cx<'t> {
 pub(super) type Later = &'static [(&'static str, &'static str)];
 
 /// The known word that was probably meant.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // The distance costs the product of the lengths; no word of ours is long.
     if word.len() > 64 {
         return None;

@@ -18,6 +18,7 @@ mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use decode::nearest;
 pub use error::{Error, Errors, MAX_ERRORS, Span};
 pub use notes::{Note, notes};
 pub use place::locate;

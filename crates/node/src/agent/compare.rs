@@ -96,15 +96,16 @@ impl Agent {
         let found: Vec<_> =
             view.differences.into_iter().filter(|found| !is_excused(instance, found)).collect();
         let correctable = found.iter().any(|found| found.ours && site::corrects(policy, &found.path));
-        let mut before = std::mem::take(&mut instance.drift);
+        // From the ledger: what was told before a restart of the node is not told again.
+        let mut before = instance.state.drift_since.clone();
+        instance.drift.clear();
         for found in found {
             let known = before.remove(&found.path);
             if known.is_none() {
                 let message = describe(&found);
                 self.cx.say(instance, Kind::DriftFound, message);
             }
-            let since = known.map_or(now, |drift| drift.since);
-            let since = instance.state.drift_since.get(&found.path).copied().unwrap_or(since);
+            let since = known.unwrap_or(now);
             let drift = Drift {
                 path: found.path.clone(),
                 declared: found.declared,

@@ -243,15 +243,42 @@ async fn drift_that_is_only_warned_about_or_ignored_stays_and_nothing_spins() {
     assert_eq!(current(&world), Path::new("/tmp"));
     run.drop().await;
 
-    // The policy changes while nobody looks; since when it differs is remembered.
+    // The policy changes while nobody looks; since when it differs is remembered, and that it was told.
     let run = world.start().await;
+    let mut events = run.node.events();
     let report = run.until_report(&docs.id, "it is told again", |r| r.drift.len() == 2).await;
     assert_eq!(report.drift[0].since, since);
+    while let Ok(event) = events.try_recv() {
+        assert_ne!(event.kind, Kind::DriftFound, "{}", event.message);
+    }
     docs.drift.mode = DriftMode::Correct;
     run.node.assign(world.assignment(std::slice::from_ref(&docs))).await.unwrap();
     run.until_report(&docs.id, "it is put back", |r| r.drift.is_empty() && r.current).await;
     assert_eq!(read(folder.join("index.html")), "<h1>one</h1>");
     assert_eq!(read(folder.join("robots.txt")), "all", "what is ignored is not put back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drift_that_is_undone_while_nobody_was_there_is_told_to_be_over() {
+    let mut world = World::new();
+    let run = world.start().await;
+    let mut docs = site("default.docs.0.1", "aaa", world.artifact(&FILES), true);
+    docs.drift.mode = DriftMode::Warn;
+    run.node.assign(world.assignment(std::slice::from_ref(&docs))).await.unwrap();
+    run.until_report(&docs.id, "it is current", |r| r.current).await;
+    let page = home(&world).join("deployment-aaa/index.html");
+    fs::write(&page, "hand-made").unwrap();
+    run.until_report(&docs.id, "it differs", |r| r.drift.len() == 1).await;
+    run.drop().await;
+    fs::write(&page, "<h1>one</h1>").unwrap();
+    let run = world.start().await;
+    let mut events = run.node.events();
+    run.until_report(&docs.id, "it is looked at", |r| r.ready && r.drift.is_empty()).await;
+    let mut told = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        told.push(event.kind);
+    }
+    assert!(told.contains(&Kind::DriftCorrected), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -306,6 +306,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::Drift { instance, .. } => Some(instance),
         Waiting::ServiceUnknown { .. }
         | Waiting::NodeUnknown { .. }
+        | Waiting::NodeRefuses { .. }
         | Waiting::NoRelease
         | Waiting::Surge { .. }
         | Waiting::Predecessors { .. }

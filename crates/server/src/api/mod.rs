@@ -46,6 +46,7 @@ use axum::{
     body::Bytes,
     extract::Request,
     middleware::{self, Next},
+    response::IntoResponse,
 };
 use decide::throttle::{Rate, Throttle};
 use model::{Millis, TokenName};
@@ -188,7 +189,13 @@ pub fn router(control: Control, config: Config) -> Router {
             let api = api.clone();
             async move { access::check(&api, access, request, next).await }
         });
-        router = router.route(route.path, route.handler.route_layer(check));
+        let known = middleware::from_fn(move |request: Request, next: Next| async move {
+            match take::check_query(request.uri(), route.query) {
+                Ok(()) => next.run(request).await,
+                Err(problem) => problem.into_response(),
+            }
+        });
+        router = router.route(route.path, route.handler.route_layer(known).route_layer(check));
     }
     router
         .fallback(services::nothing_there)

@@ -8,7 +8,7 @@ use decide::{
     monitor::{self, Broken, Checkup, Instances, Zombies},
     world::World,
 };
-use model::Timestamp;
+use model::{NodeId, Timestamp, reason::Waiting};
 use serde_json::{Value, json};
 
 use super::{
@@ -28,7 +28,7 @@ pub async fn ready(State(api): State<Api>) -> Result<Json<Value>, Problem> {
     let not = |message: String, help: &str| Err(Problem::unavailable("not_ready", message, help));
     let incomplete = api.control.with_brain(|brain| brain.incomplete.clone());
     let refusal = api.control.with_brain(|brain| {
-        brain.refusals().next().map(|(node, why)| format!("node {node} does not take its assignment: {why}"))
+        brain.refusals().first_key_value().map(|(node, cause)| refuses(node, cause).to_string())
     });
     let stats = api.control.pass_stats();
     if !api.control.is_leader() {
@@ -50,6 +50,10 @@ pub async fn ready(State(api): State<Api>) -> Result<Json<Value>, Problem> {
         None => not("the first pass has not gone through yet".into(), "ask again in a second"),
         Some(_) => Ok(Json(json!({ "status": "ready" }))),
     }
+}
+
+fn refuses(node: &NodeId, cause: &str) -> Waiting {
+    Waiting::NodeRefuses { node: node.clone(), cause: cause.into() }
 }
 
 pub async fn monitoring_health(State(api): State<Api>) -> Json<MonitoringHealth> {

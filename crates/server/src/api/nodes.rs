@@ -79,7 +79,7 @@ fn shown(brain: &Brain, id: &NodeId, now: model::Timestamp) -> Option<views::Nod
         complete: seen.is_some_and(|seen| seen.complete),
         instances: cluster.load.get(id).copied().unwrap_or_default(),
         strangers: seen.map(|seen| seen.strangers.iter().map(stranger).collect()).unwrap_or_default(),
-        refuses: brain.refusal(id).cloned(),
+        refuses: brain.refusals().get(id).cloned(),
         draining_since: drain.map(|drain| Time(drain.since)),
         drained_by: drain.map(|drain| drain.by.clone()),
         remaining: if drain.is_some() { remaining(brain, id, now) } else { Vec::new() },

@@ -152,12 +152,19 @@ pub fn instance(world: &World, placement: &Placement) -> views::Instance {
         restarts: report
             .map_or(placement.attempts.total, |report| report.attempts.total.max(placement.attempts.total)),
         release: placement.release,
-        message: report.map(|report| report.message.clone()).unwrap_or_default(),
+        message: message(world, placement, report),
         current: is_site.then(|| report.is_some_and(|report| report.current)),
         folder: own(report.and_then(|report| report.folder.as_ref())),
         started_at: report.and_then(|report| report.started_at).map(Time),
         last_exit: report.and_then(|report| report.last_exit.as_ref()).map(|exit| exit.status.to_string()),
     }
+}
+
+/// What its node says of it; where that is nothing, that its node does not take what is decided.
+fn message(world: &World, placement: &Placement, report: Option<&InstanceReport>) -> String {
+    let told = report.map(|report| report.message.clone()).filter(|message| !message.is_empty());
+    let refusal = || world.refusal(&placement.node).map(|refusal| refusal.to_string());
+    told.or_else(refusal).unwrap_or_default()
 }
 
 fn state_word(world: &World, placement: &Placement, report: Option<&InstanceReport>) -> &'static str {

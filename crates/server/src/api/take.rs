@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use axum::{
     body::{Body, BodyDataStream, Bytes},
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::QueryRejection},
     http::{HeaderMap, Method, StatusCode, Uri, header, request::Parts},
 };
 use futures_util::StreamExt;
-use model::{DeploymentId, Digest, InstanceId, IntentSeq, NodeId, ServiceKey, TokenName};
+use model::{DeploymentId, Digest, InstanceId, IntentSeq, NodeId, ServiceKey, TokenName, manifest::nearest};
 use serde::de::DeserializeOwned;
 
-use super::{Api, problem::Problem};
+use super::{Api, problem::Problem, table::Query as Parameter};
 use crate::Terms;
 
 /// Declarations: a manifest has at most 1 MiB of text, and more with its defaults written out.
@@ -78,7 +78,7 @@ id_of_the_path!(OfNode, NodeId, "`setpoint node list` lists them");
 id_of_the_path!(OfToken, TokenName, "`setpoint token list` lists them");
 id_of_the_path!(OfPass, u64, "`setpoint explain SERVICE` lists the recorded passes");
 
-/// The parameters after `?`. Those that are not known here are passed over, a token among them.
+/// The parameters after `?`; the router lets none pass that its route does not know.
 #[derive(Debug)]
 pub struct Asked<T>(pub T);
 
@@ -88,13 +88,36 @@ impl<T: DeserializeOwned> FromRequestParts<Api> for Asked<T> {
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
         match Query::<T>::try_from_uri(&parts.uri) {
             Ok(Query(asked)) => Ok(Self(asked)),
-            Err(error) => Err(Problem::bad_request(
-                "bad_query",
-                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string),
-                OPENAPI,
-            )),
+            Err(error) => Err(bad_query(&error)),
         }
     }
+}
+
+fn bad_query(error: &QueryRejection) -> Problem {
+    let why = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    Problem::bad_request("bad_query", why, OPENAPI)
+}
+
+/// A parameter that is passed over would be taken for one that was heeded. Its value is not repeated: it may be a secret.
+pub fn check_query(uri: &Uri, known: &[Parameter]) -> Result<(), Problem> {
+    let named = known.iter().map(|(name, ..)| *name);
+    let Query(given) =
+        Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| bad_query(&error))?;
+    let Some((unknown, _)) = given.into_iter().find(|(name, _)| !named.clone().any(|known| known == name))
+    else {
+        return Ok(());
+    };
+    let shown = model::id::printable(&unknown);
+    let message = match nearest(&unknown, named.clone()) {
+        Some(name) => format!("unknown parameter `{shown}`; did you mean `{name}`?"),
+        None => format!("unknown parameter `{shown}`"),
+    };
+    let names: Vec<&str> = named.collect();
+    let help = match names.as_slice() {
+        [] => "this route takes no parameters: leave it out".into(),
+        names => format!("known here: {}", names.join(", ")),
+    };
+    Err(Problem::bad_request("unknown_parameter", message, help).field(shown))
 }
 
 /// A JSON body of at most [`MAX_BODY`], with the terms of the write. An empty body stands for an empty object.

@@ -160,6 +160,7 @@ fn world(n: u32, release: &Arc<Release>, digest: ReleaseDigest, node: &NodeId) -
         next_deployment: 1,
         seen: BTreeMap::new(),
         edges: BTreeMap::new(),
+        refused: BTreeMap::new(),
     }
 }
 

@@ -189,7 +189,18 @@ pub fn of(role: &LongRunning, api: Option<SocketAddr>, edge: Option<SocketAddr>)
 fn told(error: &figment::Error) -> Error {
     let place = error.metadata.as_ref().map(origin).unwrap_or_default();
     let line = line_of(error).map(|line| format!(", line {line}")).unwrap_or_default();
-    format!("settings{place}{line}: {error}").into()
+    let meant = meant(error).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+    format!("settings{place}{line}: {error}{meant}").into()
+}
+
+/// The known name that was probably meant.
+fn meant(error: &figment::Error) -> Option<&'static str> {
+    match &error.kind {
+        figment::error::Kind::UnknownField(name, known) => {
+            model::manifest::nearest(name, known.iter().copied())
+        }
+        _ => None,
+    }
 }
 
 /// Where the file names what is wrong.
@@ -284,6 +295,11 @@ mod tests {
     fn a_mistake_names_the_file_and_the_key() {
         let error = extract("[api]\nlisen = \"127.0.0.1:1\"\n").unwrap_err().to_string();
         assert!(error.contains("lisen") && error.contains("s.toml, line 2"), "{error}");
+        assert!(error.contains("did you mean `listen`?"), "{error}");
+        let error = extract("[reconcil]\nevery = \"1s\"\n").unwrap_err().to_string();
+        assert!(error.contains("did you mean `reconcile`?"), "{error}");
+        let error = extract("[frobnicate]\n").unwrap_err().to_string();
+        assert!(!error.contains("did you mean"), "{error}");
         let error = extract("[api]\n\nlisten = 7400\n").unwrap_err().to_string();
         assert!(error.contains("s.toml, line 3"), "{error}");
     }

@@ -36,6 +36,83 @@ fn what_is_declared_is_what_runs() {
     assert_eq!(engine_says("{{.Config.StopSignal}}"), "SIGTERM");
 }
 
+/// As an engine does it: an `entrypoint` takes the place of the image's and of its CMD; a `command` that of its CMD alone.
+#[test]
+fn entrypoint_and_command_take_the_place_of_what_the_image_says() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let bare = "setpoint-test/bare:1";
+    let words = serde_json::json!(["/app", "v1"]);
+    let none = serde_json::Value::Null;
+    testkit::docker::Image::new(bare, "v1").config("Entrypoint", none).config("Cmd", words).build(&engine);
+    let cases = [
+        ("plain", &app[..], "", r#"["/app", "v1"]"#),
+        ("told", &app, "command: [told]", r#"["/app", "told"]"#),
+        ("entered", &app, "entrypoint: [/app, fixed]", r#"["/app", "fixed"]"#),
+        (
+            "both",
+            &app,
+            "entrypoint: [/app, \"on ${PORT}\"]\n    command: [told]",
+            r#"["/app", "on 8080", "told"]"#,
+        ),
+        ("bare", bare, "", r#"["/app", "v1"]"#),
+        ("bare-told", bare, "command: [/app, told]", r#"["/app", "told"]"#),
+        ("bare-entered", bare, "entrypoint: [/app]", r#"["/app"]"#),
+    ];
+    let mut manifest = "services:\n".to_owned();
+    for (name, image, more, _) in cases {
+        manifest.push_str(&format!(
+            "  {name}:\n    image: {image}\n    port: 8080\n    health: /healthz\n    domains: [{name}.localhost]\n    {more}\n"
+        ));
+    }
+    let setpoint = setpoint(&engine).manifest(&manifest).start();
+    for (name, _, _, argv) in cases {
+        setpoint.wait_until_converged(name);
+        assert_eq!(setpoint.get(&format!("{name}.localhost"), "/argv").text(), argv, "{name}");
+    }
+}
+
+#[test]
+fn another_entrypoint_is_another_release_and_what_somebody_runs_in_its_place_is_corrected() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let setpoint = setpoint(&engine).manifest(&web(&app, 1, "entrypoint: [/app, one]")).start();
+    let before = setpoint.wait_until_converged("web");
+    setpoint.apply_ok(&web(&app, 1, "entrypoint: [/app, two]"), &["--wait=60s"]);
+    let after = setpoint.wait_until_converged("web");
+    assert_ne!(before["instances"][0]["id"], after["instances"][0]["id"]);
+    assert_eq!(setpoint.get("web.localhost", "/argv").text(), r#"["/app", "two"]"#);
+    // Nobody can change it in place: by hand it takes another container of that name.
+    let ours = container(&setpoint, &engine, 0);
+    let name = engine.inspect(&ours, "{{.Name}}").trim_start_matches('/').to_owned();
+    let network = engine.inspect(&ours, "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}");
+    engine.docker(&["rm", "-f", &ours]);
+    let theirs = engine.docker(&[
+        "run",
+        "-d",
+        "--name",
+        &format!("{name}-by-hand"),
+        "--network",
+        &network,
+        "--entrypoint",
+        "/app",
+        &app,
+        "three",
+    ]);
+    let id = after["instances"][0]["id"].as_str().unwrap();
+    testkit::until("it is as declared again", testkit::setpoint::SOON, || {
+        let held = engine.containers(&setpoint, id);
+        let entered =
+            engine.try_docker(&["inspect", "--format", "{{.Config.Entrypoint}}", held.first()?]).ok()?;
+        (entered == "[/app two]").then_some(())
+    });
+    // Its routes follow a moment later.
+    let says = || setpoint.get("web.localhost", "/argv").text();
+    testkit::until("it serves", testkit::setpoint::SOON, || (says() == r#"["/app", "two"]"#).then_some(()));
+    assert_eq!(engine.inspect(&theirs, "{{.State.Status}}"), "running", "what is not ours is left alone");
+    engine.docker(&["rm", "-f", &theirs]);
+}
+
 #[test]
 fn services_of_a_project_reach_each_other_by_name_and_others_do_not() {
     let Some(engine) = Engine::shared() else { return };

@@ -107,6 +107,54 @@ fn an_engine_that_is_restarted_in_order_gets_its_containers_back() {
     assert_eq!(engine.docker(&["ps", "-q"]).lines().count(), 2);
 }
 
+/// An engine gives addresses anew when it starts. What leads to a container follows it: the routes, and the names inside its
+/// network.
+#[test]
+fn whatever_address_a_restarted_engine_gives_everything_leads_to_it() {
+    let Some(mut engine) = Engine::own() else { return };
+    let app = image(&engine, "v1");
+    let setpoint = setpoint(&engine).manifest(&web(&app, 2, "restart: { attempts: 20 }")).start();
+    let before = setpoint.wait_until_converged("web");
+    let address =
+        |web: &serde_json::Value, slot: usize| web["instances"][slot]["address"].as_str().unwrap().to_owned();
+    let ours = container(&setpoint, &engine, 0);
+    let network = engine.inspect(&ours, "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}");
+    engine.docker(&[
+        "run",
+        "-d",
+        "--restart",
+        "always",
+        "--network",
+        &network,
+        "--name",
+        "other",
+        &app,
+        "other",
+    ]);
+    engine.stop();
+    engine.start();
+    // It comes with the engine itself, and takes the first address.
+    let again = |web: &serde_json::Value| web["state"] == "converged" && web["replicas"]["ready"] == 2;
+    let after = setpoint.wait_for_service("web", "both serve again", again);
+    assert!((0..2).any(|slot| address(&before, slot) != address(&after, slot)), "{before:#} {after:#}");
+    for slot in 0..2 {
+        let (id, at) = (&after["instances"][slot]["id"], address(&after, slot));
+        assert_eq!(before["instances"][slot]["id"], *id, "it is the same instance");
+        let ip = at.split(':').next().unwrap();
+        let resolved = || setpoint.get("web.localhost", &format!("/resolve?web-{slot}")).text();
+        testkit::until("its name leads to it", testkit::setpoint::SOON, || (resolved() == ip).then_some(()));
+    }
+    let mut served = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let answer = setpoint.get("web.localhost", "/instance");
+        assert_eq!(answer.status, 200);
+        served.insert(answer.text());
+    }
+    let placed: std::collections::BTreeSet<String> =
+        (0..2).map(|slot| after["instances"][slot]["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(served, placed, "both are led to, and nobody else");
+}
+
 #[test]
 fn without_an_engine_a_container_is_refused_and_everything_else_goes_on() {
     let Some(engine) = Engine::shared() else { return };

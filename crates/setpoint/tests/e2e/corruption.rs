@@ -74,6 +74,12 @@ fn what_cannot_be_read_is_unknown_and_left_alone_and_the_others_go_on() {
             "\"phase\":\"active\"",
             "\"phase\":\"actife\"",
         ),
+        (
+            "its plan is junk",
+            "{\"key\":\"default/api\",\"generation\"",
+            "\"placements\":{",
+            "\"placements\":[",
+        ),
         ("another release under the same digest", "default/apisha256", "one-of-api", "two-of-api"),
     ];
     let mut setpoint = started();
@@ -109,6 +115,10 @@ fn what_cannot_be_read_is_unknown_and_left_alone_and_the_others_go_on() {
             assert!(refused.stderr.contains("read"), "{what}: {refused:?}");
             assert!(refused.stderr.contains("setpoint restore"), "{what}: it says what to do: {refused:?}");
         }
+        let again = both(&next);
+        let refused = setpoint.apply(&again[..again.find("  web:").unwrap()], &[]);
+        assert_eq!(refused.code, 1, "{what}: {refused:?}");
+        assert!(refused.stderr.contains("setpoint restore"), "{what}: it says what to do: {refused:?}");
         setpoint.ok(&["reconcile"]);
         assert!(setpoint.ok(&["explain", "api"]).contains("read"), "{what}");
         assert!(api.iter().all(|pid| proc::is_alive(*pid)), "{what}: its processes run on");

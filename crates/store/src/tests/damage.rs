@@ -1,6 +1,6 @@
 //! One damaged row hides nothing else, and is never taken for absent.
 
-use model::deployment::Phase;
+use model::{Millis, deployment::Phase};
 
 use super::Disk;
 use crate::{AuditError, Loaded, OpenError, StoreError, conformance::*};
@@ -78,6 +78,38 @@ async fn what_stands_in_a_damaged_row_is_not_repeated() {
     let loaded = after("UPDATE services SET service = '\"hunter2\"' WHERE key = 'default/api'").await;
     let told = format!("{loaded:?}");
     assert!(told.contains("Unreadable") && !told.contains("hunter2"), "{told}");
+}
+
+/// Unknown is not empty: without it, an edge that has just started would lead nobody there.
+#[tokio::test]
+async fn a_plan_that_cannot_be_read_is_told_as_it_was_last_decided() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let leader = Leader::of(&store, "a").await;
+    let mut row = create(&store, "api").await;
+    for (at, decided) in [(1, true), (2, true), (3, false)] {
+        let placed = placing(&row, release(1).digest());
+        let line = crate::JournalEntry {
+            decision: decided.then(|| placed.clone()),
+            ..journalled("api", &at.to_string(), AT + Millis(at))
+        };
+        if decided {
+            let plan = leader.plan(&store, vec![placed]).await;
+            store.commit_plan(plan, vec![line]).await.unwrap();
+            row = load(&store, "api").await;
+        } else {
+            store.append_journal(line).await.unwrap();
+        }
+    }
+    let retention = crate::Retention { journal_per_service: 1, ..Default::default() };
+    store.prune(AT, &retention).await.unwrap();
+    disk.run("UPDATE services SET plan = 'junk' WHERE key = 'default/api'").await;
+    let all = store.load_all().await.unwrap();
+    let one = store.look(&key("api")).await.unwrap();
+    for loaded in all.into_iter().chain(one) {
+        let Loaded::Unreadable { plan: Some(plan), .. } = loaded else { panic!("{loaded:?}") };
+        assert_eq!(*plan, row.plan);
+    }
 }
 
 #[tokio::test]

@@ -109,6 +109,9 @@ fn bad_input_is_refused_with_its_place_and_changes_nothing() {
         ("GET", "/api/v1/journal/999999", String::new(), 404, "no_such_pass"),
         ("GET", "/api/v1/journal/99999999999999999999999", String::new(), 404, "invalid_id"),
         ("GET", "/api/v1/artifacts/sha256:0", String::new(), 404, "invalid_id"),
+        ("GET", "/api/v1/events?servise=api", String::new(), 400, "unknown_parameter"),
+        ("GET", "/api/v1/services?token=x", String::new(), 400, "unknown_parameter"),
+        ("POST", "/api/v1/reconcile?confirm=true", "{}".into(), 400, "unknown_parameter"),
         ("GET", "/api/v1/nothing", String::new(), 404, "no_such_route"),
         ("GET", "/", String::new(), 404, "no_such_route"),
         ("PUT", "/api/v1/services", String::new(), 405, "method_not_allowed"),
@@ -156,6 +159,16 @@ fn a_body_that_is_no_json_is_refused_by_its_type() {
     let request =
         bench.request("POST", "/api/v1/apply").header("Content-Type", "application/json; charset=utf-8");
     assert_eq!(bench.send(request.body(declaration(API).to_string())).status, 200);
+}
+
+#[test]
+fn an_unknown_parameter_is_named_with_the_nearest_known_one_and_without_its_value() {
+    let bench = Bench::start();
+    let problem = bench.get("/api/v1/events?limit=1&servise=hunter2").json();
+    assert_eq!(problem["field"], "servise");
+    assert!(problem["message"].as_str().unwrap().contains("did you mean `service`?"), "{problem}");
+    assert!(problem["help"].as_str().unwrap().contains("after, service, limit"), "{problem}");
+    assert!(!problem.to_string().contains("hunter2"));
 }
 
 #[test]

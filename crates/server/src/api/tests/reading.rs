@@ -1,5 +1,7 @@
 //! What is shown, in the words that scripts rely on.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::bench::{API, Bench};
@@ -154,6 +156,19 @@ fn a_node_that_does_not_take_its_assignment_is_told_of_until_it_does() {
         assert_eq!(ready.status, status);
         assert_eq!(ready.text().contains("node local does not take its assignment: it is of"), why.is_some());
         assert_eq!(bench.read("/api/v1/nodes")["nodes"][0]["refuses"], json!(why));
+        let service = bench.read("/api/v1/services/default/api");
+        let instance = service["services"][0]["instances"][0]["id"].as_str().unwrap();
+        for path in
+            ["services/default/api", "services/default/api/explain", &format!("instances/{instance}/explain")]
+        {
+            // The journal goes on telling what was so.
+            let told = || {
+                let shown = bench.read(&format!("/api/v1/{path}"));
+                let now = shown.get("steps").unwrap_or(&shown["services"]).to_string();
+                now.contains("node local does not take")
+            };
+            testkit::until(path, Duration::from_secs(10), || (told() == why.is_some()).then_some(()));
+        }
     }
 }
 
