@@ -176,7 +176,8 @@ impl Watch {
     fn take(&mut self, event: &inotify::EventOwned) -> Result<(), Error> {
         if event.mask.contains(EventMask::Q_OVERFLOW) {
             self.pending.everything = true;
-            return self.arm_again();
+            self.arm_again();
+            return Ok(());
         }
         let id = event.wd.get_watch_descriptor_id();
         let Some(folder) = self.folders.get(&id) else { return Ok(()) };
@@ -195,8 +196,13 @@ impl Watch {
             self.lose(&path);
         }
         let is_new = event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO);
-        if scope != Scope::Alone && is_new && event.mask.contains(EventMask::ISDIR) {
-            self.arm_new(&path)?;
+        if scope != Scope::Alone
+            && is_new
+            && event.mask.contains(EventMask::ISDIR)
+            && self.arm_new(&path).is_err()
+        {
+            // One folder that cannot be watched ends no other watch: what happens in it is found by looking.
+            self.pending.everything = true;
         }
         self.pending.add(path);
         Ok(())
@@ -239,14 +245,17 @@ impl Watch {
     }
 
     /// After lost events new folders may be unwatched.
-    fn arm_again(&mut self) -> Result<(), Error> {
+    fn arm_again(&mut self) {
         let tops: Vec<PathBuf> = self
             .folders
             .values()
             .filter(|folder| folder.scope == Scope::Top)
             .map(|folder| folder.path.clone())
             .collect();
-        tops.iter().try_for_each(|top| self.arm_below(top))
+        for top in tops {
+            // Everything is looked at anyhow, and the caller arms again what is gone.
+            let _ = self.arm_below(&top);
+        }
     }
 
     fn add(&mut self, folder: &Path, scope: Scope) -> Result<(), Error> {

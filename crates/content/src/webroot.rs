@@ -71,8 +71,12 @@ impl Webroot<'_> {
 
     /// Removes every link of ours.
     pub fn remove(&self) -> Result<(), Error> {
-        let stale = self.differences(&BTreeSet::new())?;
-        self.put_right(stale).map(|_| ())
+        self.put_right(self.leftovers()?).map(|_| ())
+    }
+
+    /// Every link of ours.
+    pub fn leftovers(&self) -> Result<Vec<Difference>, Error> {
+        self.differences(&BTreeSet::new())
     }
 
     fn differences(&self, declared: &BTreeSet<&str>) -> Result<Vec<Difference>, Error> {

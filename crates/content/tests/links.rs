@@ -150,6 +150,33 @@ fn a_watch_sees_changes_new_folders_and_the_loss_of_its_own() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_watched_ends_no_other_watch() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut watch = Watch::new().unwrap();
+    watch.arm_tree(dir.path()).unwrap();
+    // Deeper than any path can name.
+    let deep = "d".repeat(250);
+    let mut folder = std::fs::File::open(dir.path()).unwrap();
+    for _ in 0..20 {
+        rustix::fs::mkdirat(&folder, &deep, 0o755.into()).unwrap();
+        folder =
+            rustix::fs::openat(&folder, &deep, rustix::fs::OFlags::DIRECTORY, 0o755.into()).unwrap().into();
+    }
+    let mut everything = false;
+    for _ in 0..100 {
+        everything |= watch.wait(Duration::from_millis(50)).unwrap().everything;
+        if everything {
+            break;
+        }
+    }
+    assert!(everything, "what lies there is found by looking");
+    let file = dir.path().join("changed");
+    std::fs::write(&file, "x").unwrap();
+    let seen = (0..100).map(|_| watch.wait(Duration::from_millis(50)).unwrap());
+    assert!(seen.into_iter().any(|seen| seen.paths.contains(&file)), "the others are watched on");
+}
+
+#[test]
 fn lost_events_say_look_at_everything() {
     let limit: usize =
         fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{
-    ArtifactDigest, ServiceKey,
+    ArtifactDigest, Knowledge, ReleaseDigest, ServiceKey,
     release::Release,
     spec::{Domain, Port, ServiceSpec, Workload},
 };
 
-use crate::world::World;
+use crate::{intent::Intent, world::World};
 
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum Conflict {
@@ -56,7 +56,7 @@ impl Conflict {
 }
 
 /// What a service takes for itself, by its declaration or by the release that it runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claim {
     domains: Vec<Domain>,
     port: Option<Port>,
@@ -82,8 +82,7 @@ fn webroot(workload: &Workload) -> Option<(String, Option<ArtifactDigest>)> {
     }
 }
 
-/// Everything that is claimed: what is to be, and what stands and stays. A service that goes on with an earlier
-/// release holds what that one takes, and what it declares.
+/// Everything that is claimed: what is to be, and what stands and stays.
 #[derive(Debug)]
 pub struct Claims {
     standing: Vec<(ServiceKey, Claim)>,
@@ -91,11 +90,25 @@ pub struct Claims {
 }
 
 impl Claims {
-    pub fn new<'a>(proposed: Vec<(ServiceKey, Claim)>, worlds: impl IntoIterator<Item = &'a World>) -> Self {
-        let named: BTreeSet<&ServiceKey> = proposed.iter().map(|(key, _)| key).collect();
+    /// Of intents that are recorded together. One that deletes a service, or turns it to another release, gives up in
+    /// favour of the others what that service had.
+    pub fn new<'i, 'w>(
+        intents: impl IntoIterator<Item = (&'i World, &'i Intent)>,
+        worlds: impl IntoIterator<Item = &'w World>,
+    ) -> Self {
+        let (mut given_up, mut proposed) = (BTreeSet::new(), Vec::new());
+        for (world, intent) in intents {
+            let before = world.service.known();
+            let is_deleted = intent.service.deleted.is_some();
+            if is_deleted || before.is_some_and(|before| before.target != intent.service.target) {
+                given_up.insert(&world.key);
+            }
+            let taken = if is_deleted { Vec::new() } else { taken(world, intent) };
+            proposed.extend(taken.into_iter().map(|claim| (world.key.clone(), claim)));
+        }
         let standing = worlds
             .into_iter()
-            .filter(|world| !named.contains(&world.key))
+            .filter(|world| !given_up.contains(&world.key))
             .flat_map(|world| held(world).into_iter().map(|claim| (world.key.clone(), claim)))
             .collect();
         Self { standing, proposed }
@@ -117,22 +130,47 @@ impl Claims {
         for (key, claim) in &self.standing {
             taken.take(key, claim, entries);
         }
-        self.proposed.iter().flat_map(|(key, claim)| taken.take(key, claim, entries)).collect()
+        let mut conflicts: Vec<Conflict> =
+            self.proposed.iter().flat_map(|(key, claim)| taken.take(key, claim, entries)).collect();
+        conflicts.dedup();
+        conflicts
     }
 }
 
+/// What is declared, and the release that is turned to: each only where it is another one than before.
+fn taken(world: &World, intent: &Intent) -> Vec<Claim> {
+    let before = world.service.known().filter(|service| service.deleted.is_none());
+    let spec = Some(&intent.service.spec).filter(|spec| before.is_none_or(|before| before.spec != **spec));
+    let target =
+        intent.service.target.filter(|target| before.and_then(|before| before.target) != Some(*target));
+    let release = target.and_then(|target| {
+        let begun = intent.releases.iter().find(|release| release.digest() == target);
+        begun.or_else(|| world.releases.get(&target).map(|release| &**release))
+    });
+    spec.map(Claim::from).into_iter().chain(release.map(Claim::from)).collect()
+}
+
+/// What a service goes on with, whatever is to come: what it declares, and the releases that serve or come back when
+/// what was begun does not become active. One that cannot be read still has what it runs.
 fn held(world: &World) -> Vec<Claim> {
-    if world.service.is_unknown() {
-        let domains = world.plan.route.as_ref().map(|route| route.domains.clone()).unwrap_or_default();
-        return vec![Claim { domains, port: None, webroot: None }];
-    }
-    let Some(service) = world.service.known().filter(|service| service.deleted.is_none()) else {
-        return Vec::new();
+    let declared = match &world.service {
+        Knowledge::Known(service) if service.deleted.is_none() => Some(&service.spec),
+        Knowledge::Unknown { .. } => None,
+        Knowledge::Known(_) | Knowledge::Absent => return Vec::new(),
     };
-    let running = service.target.and_then(|target| world.releases.get(&target));
-    std::iter::once(Claim::from(&service.spec))
-        .chain(running.map(|release| Claim::from(&**release)))
-        .collect()
+    let releases = standing(world).into_iter().filter_map(|digest| world.releases.get(&digest));
+    let led =
+        world.plan.route.as_ref().map(|route| Claim { domains: route.domains.clone(), ..Claim::default() });
+    let releases = releases.map(|release| Claim::from(&**release));
+    declared.map(Claim::from).into_iter().chain(releases).chain(led).collect()
+}
+
+fn standing(world: &World) -> BTreeSet<ReleaseDigest> {
+    let target = world.service.known().and_then(|service| service.target);
+    let active = world.active_deployment().map(|active| active.release);
+    let before = world.open_deployment().and_then(|open| open.previous);
+    let running = world.plan.placements.values().filter(|p| p.stage.is_run()).map(|p| p.release);
+    running.chain([target, active, before].into_iter().flatten()).collect()
 }
 
 #[derive(Default)]
@@ -241,7 +279,7 @@ mod tests {
     fn conflicts(proposed: Vec<(ServiceKey, Claim)>, contents: &[&str]) -> Vec<String> {
         let names = |content: &&str| content.split(' ').map(str::to_owned).collect();
         let entries = contents.iter().map(|content| (Digest::of_value(content), names(content))).collect();
-        let claims = Claims::new(proposed, std::iter::empty());
+        let claims = Claims { standing: Vec::new(), proposed };
         claims.conflicts(&entries).iter().map(ToString::to_string).collect()
     }
 

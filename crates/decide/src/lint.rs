@@ -23,7 +23,9 @@ const BLAST_PERCENT: u32 = 20;
 
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum Objection {
-    #[error("{removals} of {running} instances would go without an intent that names them")]
+    #[error(
+        "{removals} of {running} instances would go without an intent that names them; `setpoint reconcile --confirm` carries it out"
+    )]
     Blast { removals: u32, running: u32 },
     #[error("{0}: decided about a service that cannot be read")]
     UnknownService(ServiceKey),

@@ -8,12 +8,15 @@
 
 mod bench;
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use bench::{Bench, Pass, spec};
 use decide::{
+    compose,
+    conflict::Claims,
     intent::{self, Content},
     plan, status,
+    world::World,
 };
 use model::{
     Knowledge, Millis, ServiceKey, Timestamp, image::ImagePin, node::NodeState, observation::ExitStatus,
@@ -144,6 +147,10 @@ impl Story {
                 self.say(format!("  {id} was started {starts} times"));
             }
             ["at", "rest"] => self.at_rest(path),
+            ["together", ref words @ ..] => {
+                let told = self.apply_together(words);
+                self.say(format!("  {told}"));
+            }
             [verb, name, ..] => {
                 let told = self.intend(verb, &key(name), &words[2..]);
                 self.say(format!("  {told}"));
@@ -184,7 +191,45 @@ impl Story {
             ("delete", _) => intent::delete(&world, &Owner::Api, now),
             (verb, _) => panic!("no such command: {verb}"),
         };
+        let takes = matches!(verb, "apply" | "deploy" | "rollback");
+        if let (true, Ok(intent::Outcome::Changed(intent))) = (takes, &result)
+            && let Some(conflict) = self.conflict(&[(&world, intent)])
+        {
+            return conflict;
+        }
         self.bench.intend(key, result)
+    }
+
+    /// As one file declares them: `+` is between two services, `-` before one that it no longer has.
+    fn apply_together(&mut self, words: &[&str]) -> String {
+        let (now, images) = (self.bench.now, self.bench.images.clone());
+        let decided: Vec<_> = words
+            .split(|word| *word == "+")
+            .map(|words| {
+                let dropped = words[0].strip_prefix('-');
+                let world = self.bench.world(&key(dropped.unwrap_or(words[0]))).clone();
+                let outcome = match dropped {
+                    Some(_) => intent::delete(&world, &Owner::Api, now),
+                    None => intent::apply(&world, &spec::parse(&words[1..]), &Owner::Api, &images, now),
+                };
+                (world, outcome.unwrap())
+            })
+            .collect();
+        let changed = decided.iter().filter_map(|(world, outcome)| match outcome {
+            intent::Outcome::Changed(intent) => Some((world, &**intent)),
+            intent::Outcome::Unchanged { .. } => None,
+        });
+        if let Some(conflict) = self.conflict(&changed.collect::<Vec<_>>()) {
+            return conflict;
+        }
+        let told = decided.into_iter().map(|(world, outcome)| self.bench.intend(&world.key, Ok(outcome)));
+        told.collect::<Vec<_>>().join("; ")
+    }
+
+    fn conflict(&self, intents: &[(&World, &intent::Intent)]) -> Option<String> {
+        let claims = Claims::new(intents.iter().copied(), self.bench.worlds.values());
+        let conflicts = claims.conflicts(&BTreeMap::new());
+        conflicts.first().map(|conflict| format!("refused: {conflict}"))
     }
 
     fn node(&mut self, name: &str, state: &str) {
@@ -321,12 +366,15 @@ impl Story {
     }
 
     fn routes(&mut self) {
-        let worlds: Vec<_> = self.bench.worlds.values().cloned().collect();
-        for world in worlds {
-            let Some(route) = &world.plan.route else { continue };
-            let domains: Vec<String> = route.domains.iter().map(ToString::to_string).collect();
+        let table = compose::route_table(self.bench.revision, self.bench.worlds.values());
+        let owners = table.owners();
+        for (key, route) in &table.services {
+            let led = route.domains.iter().filter(|domain| owners.get(domain) == Some(&key));
+            let domains: Vec<String> = led.map(ToString::to_string).collect();
             let to: Vec<String> = route.backend.instances().iter().map(ToString::to_string).collect();
-            self.say(format!("  {} → {}", domains.join(" "), to.join(" ")));
+            if !domains.is_empty() {
+                self.say(format!("  {} → {}", domains.join(" "), to.join(" ")));
+            }
         }
     }
 

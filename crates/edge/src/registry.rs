@@ -47,9 +47,10 @@ pub fn carry_over(table: &RouteTable, before: &RouteTable) -> RouteTable {
 impl Registry {
     pub fn compile(&mut self, table: &RouteTable, generation: u64, changed: &watch::Sender<u64>) -> Compiled {
         let mut compiled = Compiled { generation, ..Compiled::default() };
+        let owners = table.owners();
         for (key, route) in &table.services {
             let service = Arc::new(self.service(key, route, changed));
-            for domain in &route.domains {
+            for domain in route.domains.iter().filter(|domain| owners.get(domain) == Some(&key)) {
                 compiled.add(&domain.host, &domain.path, &service);
             }
         }

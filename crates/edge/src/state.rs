@@ -244,11 +244,52 @@ mod tests {
             revision: RouteRevision(revision),
             domains: vec!["api.localhost".parse().unwrap()],
             backend: Backend::Proxy { endpoints: vec![endpoint] },
+            taken: None,
         };
         RouteTable {
             revision: RouteRevision(revision),
             services: [("default/api".parse().unwrap(), Arc::new(route))].into(),
             ..RouteTable::default()
+        }
+    }
+
+    #[test]
+    fn a_domain_that_moves_leads_to_one_service_and_to_the_next_when_that_serves() {
+        let state = state();
+        let mut moving = table(1);
+        let old = moving.services.values().next().unwrap().clone();
+        let led = |taken: Option<u64>, backend: Backend| {
+            Arc::new(ServiceRoute { taken: taken.map(Timestamp), backend, ..(*old).clone() })
+        };
+        let to = |incarnation| Backend::Proxy {
+            endpoints: vec![Endpoint {
+                instance: instance(incarnation),
+                address: "127.0.0.1:1".into(),
+                weight: 1,
+            }],
+        };
+        moving.services.insert("default/api".parse().unwrap(), led(Some(1), to(1)));
+        let mut revision = 1;
+        let mut publish = |table: &RouteTable| {
+            revision += 1;
+            state.publish(&RouteTable { revision: RouteRevision(revision), ..table.clone() });
+        };
+        for name in ["default/aaa", "default/web"] {
+            let mut table = moving.clone();
+            table.services.insert(name.parse().unwrap(), led(None, Backend::Nothing));
+            publish(&table);
+            assert_eq!(
+                admitted(state.admit("api.localhost", "/", &[])).0,
+                instance(1),
+                "{name} is not up yet"
+            );
+            table.services.insert(name.parse().unwrap(), led(Some(2), to(2)));
+            publish(&table);
+            assert_eq!(
+                admitted(state.admit("api.localhost", "/", &[])).0,
+                instance(2),
+                "{name} has taken it"
+            );
         }
     }
 

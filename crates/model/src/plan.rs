@@ -141,6 +141,24 @@ impl Report {
         ]
     }
 
+    /// The same of a plan that was not recorded: nothing of it has changed anything.
+    pub fn not_committed(&self, cause: &str) -> Self {
+        let waits = |step: &StepReport| StepReport { changed: Vec::new(), waiting: step.waiting.clone() };
+        let Self { classify, lost, drift, rollout, place, routes, retire, holds_until } = self;
+        let mut classify = waits(classify);
+        classify.waiting.insert(0, Waiting::NotCommitted { cause: cause.into() });
+        Self {
+            classify,
+            lost: waits(lost),
+            drift: waits(drift),
+            rollout: waits(rollout),
+            place: waits(place),
+            routes: waits(routes),
+            retire: waits(retire),
+            holds_until: *holds_until,
+        }
+    }
+
     pub fn is_at_rest(&self) -> bool {
         self.steps().iter().all(|(_, step)| step.changed.is_empty() && step.waiting.is_empty())
     }

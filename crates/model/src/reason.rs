@@ -199,6 +199,10 @@ pub enum Waiting {
         path: String,
         corrected: bool,
     },
+    /// It was decided and could not be recorded, so that it has not happened.
+    NotCommitted {
+        cause: String,
+    },
     Confirmation {
         removals: u32,
         running: u32,
@@ -296,6 +300,9 @@ impl fmt::Display for Waiting {
         match self {
             Self::ServiceUnknown { cause } => {
                 write!(f, "the declaration cannot be read, so nothing is changed: {cause}")
+            }
+            Self::NotCommitted { cause } => {
+                write!(f, "what was decided is not recorded yet, so it has not happened: {cause}")
             }
             Self::InstanceUnknown { instance } => write!(f, "the node has not told of {instance} yet"),
             Self::NodeUnknown { node, since } => write!(f, "node {node} has not been heard of since {since}"),

@@ -26,6 +26,27 @@ pub struct ServiceRoute {
     pub revision: RouteRevision,
     pub domains: Vec<Domain>,
     pub backend: Backend,
+    /// When the declaration of these domains first led somewhere; `None` where it has not yet, or no longer declares
+    /// them.
+    #[serde(default)]
+    pub taken: Option<Timestamp>,
+}
+
+impl RouteTable {
+    /// Each domain has one owner: where several lead it, as while it moves from one to another, the one that took it last.
+    pub fn owners(&self) -> BTreeMap<&Domain, &ServiceKey> {
+        let mut owners: BTreeMap<&Domain, (&ServiceKey, &ServiceRoute)> = BTreeMap::new();
+        let right = |route: &ServiceRoute| (route.taken, route.backend != Backend::Nothing);
+        for (key, route) in &self.services {
+            for domain in &route.domains {
+                let owner = owners.entry(domain).or_insert((key, route));
+                if right(route) > right(owner.1) {
+                    *owner = (key, route);
+                }
+            }
+        }
+        owners.into_iter().map(|(domain, (key, _))| (domain, key)).collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

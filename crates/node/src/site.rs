@@ -3,7 +3,10 @@
 //! Owns: where they are, and what about them is drift. Refuses to know how files are copied, compared and put back
 //! (`content`) and when they shall be.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use content::{
     Blobs, Progress, links,
@@ -39,6 +42,8 @@ pub struct Site {
     /// `deployment-<id>`.
     pub name: String,
     pub webroot: Option<PathBuf>,
+    /// Webroots of other deployments of the service: once this one is switched to, no link of ours is left there.
+    pub former: BTreeSet<PathBuf>,
 }
 
 /// What was found of it.
@@ -78,6 +83,7 @@ impl Site {
             parent: sites.join(service.project.as_str()).join(service.name.as_str()),
             name: format!("deployment-{}", assigned.deployment),
             webroot: site.webroot.as_ref().map(PathBuf::from),
+            former: BTreeSet::new(),
         })
     }
 
@@ -113,6 +119,7 @@ impl Site {
                 differences.push(of_link("site/current".into(), Some(self.name.clone()), &link, true));
             }
             differences.extend(self.check_webroot(artifact)?);
+            differences.extend(self.check_former()?);
         }
         Ok(View { differences, current })
     }
@@ -127,6 +134,22 @@ impl Site {
         Ok(found.collect())
     }
 
+    fn former(&self) -> impl Iterator<Item = Webroot<'_>> {
+        self.former.iter().map(|folder| Webroot { folder, site: &self.parent })
+    }
+
+    /// What is not ours is none of our business there.
+    fn check_former(&self) -> Result<Vec<Difference>, Error> {
+        let mut found = Vec::new();
+        for webroot in self.former() {
+            found.extend(webroot.leftovers()?.into_iter().map(|difference| {
+                let path = format!("webroot/{}", difference.entry.to_string_lossy());
+                of_link(path, None, &difference.observed, true)
+            }));
+        }
+        Ok(found)
+    }
+
     /// Puts back what the policy lets it, and switches. The folder is whole before anything points to it.
     pub fn update(&self, blobs: &Blobs, artifact: &Artifact, update: &Update) -> Result<View, Error> {
         if update.drift.mode == DriftMode::Correct {
@@ -139,6 +162,9 @@ impl Site {
             }
             if let Some(webroot) = self.webroot().filter(|_| may("webroot/*")) {
                 webroot.apply(artifact)?;
+            }
+            if may("webroot/*") {
+                self.former().try_for_each(|webroot| webroot.remove())?;
             }
         }
         self.check(artifact, update.current, Depth::Whole)

@@ -5,16 +5,19 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use content::watch::{Seen, Watch};
+use content::watch::{Error, Seen, Watch};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::agent::Event;
 
 /// Changes come in swarms: these are one hint.
 const SWARM: Duration = Duration::from_millis(20);
+/// After a failure of the kernel; each in a row doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 enum Request {
@@ -38,7 +41,7 @@ impl Watching {
         let heard = bell.clone();
         let spawned = std::thread::Builder::new()
             .name("node-watch".into())
-            .spawn(move || watch(&requests, &heard, &events));
+            .spawn(move || watch(&requests, &heard, &events, Watch::new));
         if let Err(error) = spawned {
             tracing::warn!(%error, "changes are noticed by the periodic pass alone");
         }
@@ -77,41 +80,103 @@ impl Drop for Watching {
     }
 }
 
-fn watch(requests: &mpsc::Receiver<Request>, bell: &OwnedFd, events: &tokio::sync::mpsc::Sender<Event>) {
-    let watch = match Watch::new() {
-        Ok(watch) => watch,
-        Err(error) => {
-            tracing::warn!(%error, "changes are noticed by the periodic pass alone");
-            return;
-        }
-    };
+/// Begins anew when the kernel fails, after a pause that grows: until then the periodic pass alone looks.
+fn watch(
+    requests: &mpsc::Receiver<Request>,
+    bell: &OwnedFd,
+    events: &tokio::sync::mpsc::Sender<Event>,
+    mut begin: impl FnMut() -> Result<Watch, Error>,
+) {
     // Nothing is asked for: nothing is waited for either.
     let Ok(first) = requests.recv() else { return };
+    let mut asked = Asked::default();
+    asked.note(&first);
+    let mut failures = 0;
+    loop {
+        let followed =
+            begin().and_then(|watch| follow(watch, requests, bell, events, &mut asked, &mut failures));
+        let Err(error) = followed else { return };
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(MAX_PAUSE);
+        tracing::warn!(%error, ?pause, "changes are noticed by the periodic pass alone for now");
+        failures += 1;
+        if !asked.wait(requests, pause) {
+            return;
+        }
+    }
+}
+
+/// Until nobody asks any more.
+fn follow(
+    watch: Watch,
+    requests: &mpsc::Receiver<Request>,
+    bell: &OwnedFd,
+    events: &tokio::sync::mpsc::Sender<Event>,
+    asked: &mut Asked,
+    failures: &mut u32,
+) -> Result<(), Error> {
     let mut thread = Thread { watch, armed: BTreeSet::new(), missing: BTreeSet::new() };
-    let mut seen = thread.obey(first);
+    let mut seen = Seen { everything: *failures > 0, ..Seen::default() };
+    for request in asked.again() {
+        merge(&mut seen, thread.obey(request));
+    }
     loop {
         // Before the requests are taken: one that comes after rings again.
         let _ = rustix::io::read(bell, &mut [0; 8]);
         loop {
             match requests.try_recv() {
-                Ok(request) => merge(&mut seen, thread.obey(request)),
+                Ok(request) => {
+                    asked.note(&request);
+                    merge(&mut seen, thread.obey(request));
+                }
                 Err(mpsc::TryRecvError::Empty) => break,
-                Err(mpsc::TryRecvError::Disconnected) => return,
+                Err(mpsc::TryRecvError::Disconnected) => return Ok(()),
             }
         }
-        match thread.wait(if seen.is_empty() { Some(bell) } else { None }) {
-            Ok(more) => merge(&mut seen, more),
-            Err(error) => {
-                tracing::warn!(%error, "changes are noticed by the periodic pass alone");
-                return;
-            }
-        }
+        let more = thread.wait(if seen.is_empty() { Some(bell) } else { None })?;
+        merge(&mut seen, more);
+        *failures = 0;
         let Seen { paths, gone, everything } = std::mem::take(&mut seen);
         let paths: Vec<_> = paths.into_iter().chain(gone).collect();
-        let hint = Event::Hint { everything, paths };
-        let nothing = matches!(&hint, Event::Hint { paths, everything: false } if paths.is_empty());
-        if !nothing && events.blocking_send(hint).is_err() {
-            return;
+        let nothing = paths.is_empty() && !everything;
+        if !nothing && events.blocking_send(Event::Hint { everything, paths }).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// What shall be watched, for the next watch when this one fails.
+#[derive(Debug, Default)]
+struct Asked {
+    trees: BTreeSet<PathBuf>,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Asked {
+    fn note(&mut self, request: &Request) {
+        match request {
+            Request::Tree(folder) => drop(self.trees.insert(folder.clone())),
+            Request::Folder(folder) => drop(self.folders.insert(folder.clone())),
+            Request::Forget(folder) => {
+                self.trees.retain(|asked| !asked.starts_with(folder));
+                self.folders.retain(|asked| !asked.starts_with(folder));
+            }
+        }
+    }
+
+    fn again(&self) -> Vec<Request> {
+        let folders = self.folders.iter().cloned().map(Request::Folder);
+        folders.chain(self.trees.iter().cloned().map(Request::Tree)).collect()
+    }
+
+    /// Notes what is asked for meanwhile; false when nobody will ask any more.
+    fn wait(&mut self, requests: &mpsc::Receiver<Request>, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            match requests.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(request) => self.note(&request),
+                Err(mpsc::RecvTimeoutError::Timeout) => return true,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+            }
         }
     }
 }
@@ -131,7 +196,7 @@ struct Thread {
 
 impl Thread {
     /// Waits for the kernel or the bell; without a bell, for nothing.
-    fn wait(&mut self, bell: Option<&OwnedFd>) -> Result<Seen, content::watch::Error> {
+    fn wait(&mut self, bell: Option<&OwnedFd>) -> Result<Seen, Error> {
         let mut seen = match bell {
             Some(bell) => self.watch.wait_beside(bell.as_fd())?,
             None => self.watch.wait(Duration::ZERO)?,
@@ -165,7 +230,7 @@ impl Thread {
                 }
             }
             // Removed since it was put there, perhaps with the folder above it, whose watch would have told.
-            Err(error @ content::watch::Error::Io { .. }) => {
+            Err(error @ Error::Io { .. }) => {
                 tracing::debug!(%error, "not watched");
                 if self.missing.insert(folder.clone()) {
                     seen.paths.insert(folder);
@@ -174,5 +239,44 @@ impl Thread {
             Err(error) => tracing::warn!(%error, "changes are noticed by the periodic pass alone"),
         }
         seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel has no watch to give twice; what is asked for meanwhile is watched as soon as it has one.
+    #[test]
+    fn a_watch_that_fails_is_taken_up_again_and_everything_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let (told, mut events) = tokio::sync::mpsc::channel(64);
+        let (ask, requests) = mpsc::channel();
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        ask.send(Request::Tree(dir.path().to_owned())).unwrap();
+        let mut left = 2;
+        let begin = move || match left {
+            0 => Watch::new(),
+            _ => {
+                left -= 1;
+                Err(Error::Unavailable(std::io::ErrorKind::Other.into()))
+            }
+        };
+        let thread = std::thread::spawn(move || watch(&requests, &bell, &told, begin));
+        let Some(Event::Hint { everything: true, .. }) = events.blocking_recv() else {
+            panic!("nobody says that everything must be looked at")
+        };
+        let file = dir.path().join("changed");
+        std::fs::write(&file, "x").unwrap();
+        loop {
+            match events.blocking_recv() {
+                Some(Event::Hint { paths, .. }) if paths.contains(&file) => break,
+                Some(_) => {}
+                None => panic!("the change is not told"),
+            }
+        }
+        drop(ask);
+        std::fs::write(&file, "the thread waits for the kernel").unwrap();
+        thread.join().unwrap();
     }
 }

@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     pub edge_address: watch::Sender<Option<SocketAddr>>,
     /// Uploads read, collection writes: nothing is collected that is just being taken in.
     pub intake: tokio::sync::RwLock<()>,
+    /// Held by a request that may take a domain, a port or an entry of a webroot, from its check to its record.
+    pub taking: tokio::sync::Mutex<()>,
     /// Contents of backups that are being written.
     pins: Mutex<Vec<Weak<BTreeSet<Digest>>>>,
     pub policy: Policy,
@@ -132,6 +134,15 @@ pub(crate) struct Pending {
     stopped: bool,
 }
 
+/// What somebody asked for since the last round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub full: bool,
+    pub confirmed: bool,
+    /// Requests for a full pass so far.
+    pub count: u64,
+}
+
 impl Control {
     /// Reads everything and begins to plan. Nothing is decided about an instance before its node has reported.
     pub async fn start(store: Store, config: Config, clock: Clock) -> Result<Self, StartError> {
@@ -156,6 +167,7 @@ impl Control {
             looks: watch::Sender::default(),
             edge_address: watch::Sender::new(None),
             intake: tokio::sync::RwLock::new(()),
+            taking: Default::default(),
             pins: Mutex::default(),
             policy: config.policy,
             rules: config.rules,
@@ -369,10 +381,13 @@ impl Shared {
         (std::mem::take(&mut pending.keys), std::mem::take(&mut pending.all))
     }
 
-    /// Whether a full pass was asked for, and how many times so far.
-    pub fn take_full(&self) -> (bool, u64) {
+    pub fn take_asked(&self) -> Asked {
         let mut pending = self.pending();
-        (std::mem::take(&mut pending.full), pending.asked)
+        Asked {
+            full: std::mem::take(&mut pending.full),
+            confirmed: std::mem::take(&mut pending.confirmed),
+            count: pending.asked,
+        }
     }
 
     pub fn untold(&self) -> MutexGuard<'_, Untold> {
@@ -388,10 +403,6 @@ impl Shared {
             stats.trouble.clone()
         };
         self.rounds.send_replace(Round { asked, tally, trouble });
-    }
-
-    pub fn take_confirmation(&self) -> bool {
-        std::mem::take(&mut self.pending().confirmed)
     }
 
     pub fn routes_published(&self) -> bool {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use decide::{
     access::{Denied, Permit, Rules},
-    conflict::{self, Claim, Claims},
+    conflict::{self, Claims},
     intent::{self, Content, Images, Intent, Outcome, Refused},
     plan::plan_service,
     policy::{self, Policy},
@@ -189,7 +189,7 @@ impl Control {
         let mut images = Images::new();
         for _ in 0..TRIES {
             let decided = self.decide(request, terms, permit, &mut images).await?;
-            match self.commit(request, terms, permit, decided).await {
+            match self.check_and_commit(request, terms, permit, decided).await {
                 Err(RequestError::Commit(error)) if has_moved(&error) => {}
                 answer => return answer,
             }
@@ -215,7 +215,7 @@ impl Control {
                 let world = self.standing(key, terms).await?;
                 self.resolve_for_deploy(&world, content, images).await?;
                 let outcome = intent::deploy(&world, content, images, now);
-                self.check_target(&world, permit, &outcome).await?;
+                self.check_target(&world, permit, &outcome)?;
                 one(world, outcome)
             }
             Request::Rollback { key, to } => {
@@ -223,7 +223,7 @@ impl Control {
                 world.deployments = self.store().deployments(key, HISTORY).await?;
                 let to = to.as_ref().map(|id| named(&world, id)).transpose()?;
                 let outcome = intent::rollback(&world, to.as_ref(), now);
-                self.check_target(&world, permit, &outcome).await?;
+                self.check_target(&world, permit, &outcome)?;
                 one(world, outcome)
             }
             Request::Cancel { deployment } => {
@@ -281,8 +281,6 @@ impl Control {
     ) -> Result<Vec<Decided>, RequestError> {
         check_declared(services)?;
         check_policy(&self.0.policy, services)?;
-        let claims = services.iter().map(|d| (d.key.clone(), Claim::from(&d.spec))).collect();
-        self.check_conflicts(claims, Entries::new()).await?;
         let mut decided = Vec::new();
         for Declared { key, spec } in services {
             let (world, floor) = self.0.fresh_world(key).await?;
@@ -300,36 +298,35 @@ impl Control {
         Ok(decided)
     }
 
-    /// What the release that a deploy or a rollback turns to would take from others.
-    async fn check_target(
+    /// Whether this token may run the release that a deploy or a rollback turns to.
+    fn check_target(
         &self,
         world: &World,
         permit: &Permit,
         outcome: &Result<Outcome, Refused>,
-    ) -> Result<(), RequestError> {
+    ) -> Result<(), Denied> {
         let Ok(Outcome::Changed(intent)) = outcome else { return Ok(()) };
         let Some(target) = intent.service.target else { return Ok(()) };
         let begun = intent.releases.iter().find(|release| release.digest() == target);
         let kept = || world.releases.get(&target).map(|release| &**release);
         let Some(release) = begun.or_else(kept) else { return Ok(()) };
-        if let Workload::Container(container) = &release.workload {
-            let errors = policy::forbidden_to(&self.0.policy, container);
-            if !errors.is_empty() {
-                return Err(RequestError::Invalid { service: world.key.clone(), errors });
+        match &release.workload {
+            Workload::Process(_) => permit.may_run(&world.key, self.0.rules),
+            Workload::Container(container) => {
+                let errors = policy::forbidden_to(&self.0.policy, container);
+                if errors.is_empty() {
+                    Ok(())
+                } else {
+                    Err(RequestError::Invalid { service: world.key.clone(), errors })
+                }
             }
+            Workload::Site(_) => Ok(()),
         }
-        if release.workload.kind() == Kind::Process {
-            permit.may_run(&world.key, self.0.rules)?;
-        }
-        self.check_conflicts(vec![(world.key.clone(), Claim::from(release))], Entries::new()).await
     }
 
-    async fn check_conflicts(
-        &self,
-        proposed: Vec<(ServiceKey, Claim)>,
-        mut entries: Entries,
-    ) -> Result<(), RequestError> {
-        let claims = self.with_brain(|brain| Claims::new(proposed, brain.worlds().map(|world| &**world)));
+    async fn check_conflicts(&self, decided: &[Decided], mut entries: Entries) -> Result<(), RequestError> {
+        let intents = decided.iter().filter_map(|d| Some((&d.world, intent_of(d)?)));
+        let claims = self.with_brain(|brain| Claims::new(intents, brain.worlds().map(|world| &**world)));
         for digest in claims.artifacts() {
             if let Some(artifact) = self.store().artifact(&digest).await? {
                 entries.insert(digest, artifact.top_entries().map(str::to_owned).collect());
@@ -352,6 +349,31 @@ impl Control {
                 .map(|world| world.key.clone())
                 .collect()
         })
+    }
+
+    /// One at a time of those that take something for themselves: the next is checked against what this one has recorded.
+    /// Carried through although whoever asked has gone, since the store goes on as well.
+    async fn check_and_commit(
+        &self,
+        request: &Request,
+        terms: &Terms,
+        permit: &Permit,
+        decided: Vec<Decided>,
+    ) -> Result<Answer, RequestError> {
+        if !takes(request) {
+            return self.commit(request, terms, permit, decided).await;
+        }
+        let (control, request, terms, permit) =
+            (self.clone(), request.clone(), terms.clone(), permit.clone());
+        let committed = tokio::spawn(async move {
+            let _alone = control.0.taking.lock().await;
+            control.check_conflicts(&decided, Entries::new()).await?;
+            control.commit(&request, &terms, &permit, decided).await
+        });
+        match committed.await {
+            Ok(answer) => answer,
+            Err(broken) => std::panic::resume_unwind(broken.into_panic()),
+        }
     }
 
     async fn commit(
@@ -411,10 +433,9 @@ impl Control {
     ) -> Result<Vec<Planned>, RequestError> {
         check_projects(services, prune, permit)?;
         check_declared(services)?;
-        let claims = services.iter().map(|d| (d.key.clone(), Claim::from(&d.spec))).collect();
-        self.check_conflicts(claims, entries).await?;
         let mut images = Images::new();
         let decided = self.decide_apply(services, prune, &Terms::default(), permit, &mut images).await?;
+        self.check_conflicts(&decided, entries).await?;
         let cluster = self.with_brain(|brain| brain.snapshot.cluster.clone());
         Ok(decided.iter().map(|decided| planned(decided, &cluster, self.now())).collect())
     }
@@ -544,7 +565,21 @@ fn check_match(world: &World, terms: &Terms) -> Result<(), RequestError> {
     }
 }
 
-fn intent_of(decided: &Decided) -> Option<&Intent> {
+/// Whether it may give a service what another has.
+fn takes(request: &Request) -> bool {
+    match request {
+        Request::Apply { .. } | Request::Deploy { .. } | Request::Rollback { .. } => true,
+        // What it brings back was held all the time.
+        Request::Cancel { .. }
+        | Request::Scale { .. }
+        | Request::Stop { .. }
+        | Request::Start { .. }
+        | Request::Restart { .. }
+        | Request::Delete { .. } => false,
+    }
+}
+
+pub(crate) fn intent_of(decided: &Decided) -> Option<&Intent> {
     match &decided.outcome {
         Outcome::Changed(intent) => Some(intent),
         Outcome::Unchanged { .. } => None,

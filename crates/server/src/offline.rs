@@ -2,11 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use decide::{
-    conflict::{Claim, Claims},
-    intent,
-    world::Cluster,
-};
+use decide::{conflict::Claims, intent, world::Cluster};
 use model::{
     ArtifactDigest, Digest, NodeId, Timestamp,
     image::ImagePin,
@@ -19,7 +15,7 @@ use crate::{
     Declared, Planned, RequestError,
     api::problem::Problem,
     brain,
-    intents::{Decided, check_declared, planned},
+    intents::{Decided, check_declared, intent_of, planned},
     views,
 };
 
@@ -40,11 +36,6 @@ fn plan(
     now: Timestamp,
 ) -> Result<Vec<Planned>, RequestError> {
     check_declared(services)?;
-    let proposed = services.iter().map(|d| (d.key.clone(), Claim::from(&d.spec))).collect();
-    let conflicts = Claims::new(proposed, std::iter::empty()).conflicts(entries);
-    if !conflicts.is_empty() {
-        return Err(RequestError::Conflict(conflicts));
-    }
     let empty = Node { id: node.clone(), state: NodeState::Up, reserved_ports: Vec::new() };
     let cluster = Cluster { nodes: BTreeMap::from([(node.clone(), empty)]), ..Cluster::default() };
     let decide = |Declared { key, spec }: &Declared| {
@@ -55,7 +46,13 @@ fn plan(
             (image, pin)
         });
         let outcome = intent::apply(&world, spec, &Owner::Api, &images.into_iter().collect(), now)?;
-        Ok(planned(&Decided { world, outcome }, &cluster, now))
+        Ok(Decided { world, outcome })
     };
-    services.iter().map(decide).collect()
+    let decided = services.iter().map(decide).collect::<Result<Vec<_>, RequestError>>()?;
+    let intents = decided.iter().filter_map(|d| Some((&d.world, intent_of(d)?)));
+    let conflicts = Claims::new(intents, std::iter::empty()).conflicts(entries);
+    if !conflicts.is_empty() {
+        return Err(RequestError::Conflict(conflicts));
+    }
+    Ok(decided.iter().map(|decided| planned(decided, &cluster, now)).collect())
 }

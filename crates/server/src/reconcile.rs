@@ -24,7 +24,11 @@ use serde::{Deserialize, Serialize};
 use store::{Changed, CommitError, JournalEntry, Loaded, StoreError};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::{Brain, Histogram, control::Shared, counting, failpoints};
+use crate::{
+    Brain, Histogram,
+    control::{Asked, Shared},
+    counting, failpoints,
+};
 
 /// A burst of changes is one pass.
 const GATHER: Duration = Duration::from_millis(1);
@@ -107,13 +111,13 @@ pub(crate) async fn run(shared: Arc<Shared>, every: Duration) {
         while let Ok(changed) = changes.try_recv() {
             shared.note_changed(&changed);
         }
-        let (full, asked) = shared.take_full();
+        let Asked { full, confirmed, count } = shared.take_asked();
         let full = full || last_full.elapsed() >= every;
         if full {
             last_full = Instant::now();
         }
-        settle(&shared, full).await;
-        shared.end_round(asked);
+        settle(&shared, full, confirmed).await;
+        shared.end_round(count);
         summarise(&shared).await;
     }
 }
@@ -150,19 +154,23 @@ async fn summarise(shared: &Shared) {
     }
 }
 
-/// Passes until nothing more follows from what was decided.
-async fn settle(shared: &Shared, full: bool) {
-    let (mut full, mut late) = (full, 0);
+/// Passes until nothing more follows from what was decided. A confirmation is for what was asked for just now, and is
+/// used up by the first removal that it lets through.
+async fn settle(shared: &Shared, full: bool, confirmed: bool) {
+    let (mut full, mut confirmed, mut late) = (full, confirmed, 0);
     loop {
         let began = Instant::now();
-        let result = pass(shared, full).await;
+        let result = pass(shared, full, confirmed).await;
         let outcome = Outcome::of(&result);
         note_failed(shared, &outcome);
         shared.note_pass(began.elapsed(), outcome);
         full = false;
         match result {
             Ok(Pass { settled: true, .. }) => return,
-            Ok(_) => late = 0,
+            Ok(Pass { confirmed: used, .. }) => {
+                confirmed &= !used;
+                late = 0;
+            }
             // Should it come too late for ever, others are not kept from writing.
             Err(PassError::Commit(error)) if is_late(&error) && late < LATE_AT_ONCE => {
                 late += 1;
@@ -247,12 +255,14 @@ struct Pass {
     summary: PassSummary,
     /// Nothing was decided, so nothing follows.
     settled: bool,
+    /// It was carried out because somebody had confirmed it.
+    confirmed: bool,
 }
 
-async fn pass(shared: &Shared, full: bool) -> Result<Pass, PassError> {
+async fn pass(shared: &Shared, full: bool, confirmed: bool) -> Result<Pass, PassError> {
     reload(shared).await?;
     let (plan, reports, inputs, summary) = decide(shared, full);
-    let refused = refuse(shared, &plan).await?;
+    let verdict = examine(shared, &plan, confirmed);
     let journal = journal(shared, &plan, &reports, inputs);
     // What is held is part of what is handed out, so it needs a generation and a revision of its own.
     let held = shared.brain().held();
@@ -267,21 +277,27 @@ async fn pass(shared: &Shared, full: bool) -> Result<Pass, PassError> {
             shared.store.append_journal(entry).await?;
         }
         publish(shared, &BTreeSet::new());
-        return Ok(Pass { summary, settled: true });
+        return Ok(Pass { summary, settled: true, confirmed: false });
     }
-    if let Some(objection) = refused {
-        return Err(PassError::Objection(objection));
+    if let Err(objection) = &verdict {
+        note_waiting(shared, &plan, &reports, objection);
+        tell_paused(shared, objection, plan.at).await?;
+        return Err(PassError::Objection(objection.clone()));
     }
     let plan = Arc::new(plan);
     failpoints::at(&reports, "before");
     if let Err(error) = shared.store.commit_plan(Arc::clone(&plan), journal).await {
         shared.note_stale(&plan, &error);
+        note_waiting(shared, &plan, &reports, &error.to_string());
         return Err(error.into());
     }
     failpoints::at(&reports, "after_commit");
     {
         let mut brain = shared.brain();
         shared.untold().add(monitor::tally(&plan, &brain.snapshot));
+        for (key, report) in decided_reports(&plan, &reports) {
+            brain.note(key, report.clone(), true);
+        }
         brain.committed(&plan);
     }
     if newly_held {
@@ -291,7 +307,7 @@ async fn pass(shared: &Shared, full: bool) -> Result<Pass, PassError> {
         publish(shared, &plan.decisions.iter().map(|d| d.key.clone()).collect());
     }
     failpoints::at(&reports, "after_effect");
-    Ok(Pass { summary, settled: false })
+    Ok(Pass { summary, settled: false, confirmed: verdict == Ok(Confirmed::Used) })
 }
 
 /// Reads again what the store says has changed.
@@ -348,10 +364,10 @@ fn decide(shared: &Shared, full: bool) -> Decided {
     let decided: BTreeSet<&ServiceKey> = plan.decisions.iter().map(|d| &d.key).collect();
     let mut inputs = BTreeMap::new();
     for (key, report) in &reports {
-        let is_new = brain.note(key, report.clone(), decided.contains(key));
-        if (is_new || decided.contains(key))
-            && let Some(world) = brain.world(key)
-        {
+        // What was decided is noted once it is committed.
+        let is_decided = decided.contains(key);
+        let is_new = is_decided || brain.note(key, report.clone(), false);
+        if is_new && let Some(world) = brain.world(key) {
             let input = Input { cluster: brain.snapshot.cluster.clone(), world: (**world).clone() };
             inputs.insert(key.clone(), input);
         }
@@ -369,34 +385,55 @@ fn looked(brain: &Brain, full: bool, plan: &Plan, reports: &BTreeMap<ServiceKey,
     PassSummary { checked, changed: plan.decisions.len(), skipped: all - checked }
 }
 
-/// A plan that the lint objects to is not committed. Returns the objections in words.
-async fn refuse(shared: &Shared, plan: &Plan) -> Result<Option<String>, StoreError> {
-    let objections = {
-        let brain = shared.brain();
-        lint::lint(&brain.snapshot, plan)
-    };
-    let confirmed = shared.take_confirmation();
-    let standing: Vec<String> = objections
-        .iter()
-        .filter(|objection| !(confirmed && matches!(objection, lint::Objection::Blast { .. })))
-        .map(ToString::to_string)
-        .collect();
-    if standing.is_empty() {
-        return Ok(None);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Confirmed {
+    NotNeeded,
+    Used,
+}
+
+/// A plan that the lint objects to is not committed, but for a large removal that somebody has confirmed. Gives the
+/// objections in words.
+fn examine(shared: &Shared, plan: &Plan, confirmed: bool) -> Result<Confirmed, String> {
+    let objections = lint::lint(&shared.brain().snapshot, plan);
+    let (blasts, others): (Vec<_>, Vec<_>) =
+        objections.into_iter().partition(|objection| matches!(objection, lint::Objection::Blast { .. }));
+    let standing = others.iter().chain(blasts.iter().filter(|_| !confirmed));
+    let standing: Vec<String> = standing.map(ToString::to_string).collect();
+    match (standing.is_empty(), blasts.is_empty()) {
+        (false, _) => Err(standing.join("; ")),
+        (true, false) => Ok(Confirmed::Used),
+        (true, true) => Ok(Confirmed::NotNeeded),
     }
-    let message = standing.join("; ");
+}
+
+async fn tell_paused(shared: &Shared, objection: &str, at: Timestamp) -> Result<(), StoreError> {
+    // As the pass will be told of, else it would be new each time that it is tried.
+    if !shared.is_new_trouble(&PassError::Objection(objection.into()).to_string()) {
+        return Ok(());
+    }
     let told = Event {
         kind: Kind::PassPaused,
         service: None,
         instance: None,
         deployment: None,
-        message: message.clone(),
+        message: objection.into(),
     };
-    // As the pass will be told of, else it would be new each time that it is tried.
-    if shared.is_new_trouble(&PassError::Objection(message.clone()).to_string()) {
-        shared.store.append_events(vec![told], plan.at).await?;
+    shared.store.append_events(vec![told], at).await.map(drop)
+}
+
+fn decided_reports<'a>(
+    plan: &'a Plan,
+    reports: &'a BTreeMap<ServiceKey, Report>,
+) -> impl Iterator<Item = (&'a ServiceKey, &'a Report)> {
+    plan.decisions.iter().filter_map(|decision| Some((&decision.key, reports.get(&decision.key)?)))
+}
+
+/// What was decided and is not recorded has not happened: it waits.
+fn note_waiting(shared: &Shared, plan: &Plan, reports: &BTreeMap<ServiceKey, Report>, cause: &str) {
+    let mut brain = shared.brain();
+    for (key, report) in decided_reports(plan, reports) {
+        brain.note(key, report.not_committed(cause), true);
     }
-    Ok(Some(message))
 }
 
 fn journal(

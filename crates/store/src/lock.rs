@@ -43,7 +43,16 @@ impl LockError {
 impl DataLock {
     /// Takes `<dir>/server.lock`, or says at once who has it.
     pub fn acquire(dir: &Path) -> Result<Self, LockError> {
-        let path = dir.join("server.lock");
+        Self::lock(dir, "server.lock")
+    }
+
+    /// Takes `<dir>/edge/edge.lock`, for the one edge that runs apart beside the server of this folder.
+    pub fn acquire_edge(dir: &Path) -> Result<Self, LockError> {
+        Self::lock(dir, "edge/edge.lock")
+    }
+
+    fn lock(dir: &Path, name: &str) -> Result<Self, LockError> {
+        let path = dir.join(name);
         let io = |source| LockError::Io { path: path.clone(), source };
         let options =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use model::{
-    InstanceId,
+    InstanceId, Timestamp,
     instance::Placement,
     plan::StepReport,
     reason::{Change, Waiting},
@@ -29,8 +29,10 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
     if !same {
         let revision = work.next_revision();
         let endpoints = wanted.as_ref().map_or(0, |(_, backend)| backend.instances().len());
-        work.plan.route =
-            wanted.map(|(domains, backend)| Arc::new(ServiceRoute { revision, domains, backend }));
+        work.plan.route = wanted.map(|(domains, backend)| {
+            let taken = taken(work, &domains, &backend);
+            Arc::new(ServiceRoute { revision, domains, backend, taken })
+        });
         report.changed.push(Change::RoutesChanged { revision, endpoints });
     }
     if let Some(route) = &work.plan.route
@@ -41,14 +43,22 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
     report
 }
 
+/// What only still serves, or comes back in a restoration, has not taken its domains anew.
+fn taken(work: &Work<'_>, domains: &[Domain], backend: &Backend) -> Option<Timestamp> {
+    let before = work.plan.route.as_ref().filter(|route| route.domains == domains);
+    let declares = work.service.spec.domains == domains && *backend != Backend::Nothing;
+    before.and_then(|route| route.taken).or(declares.then_some(work.now))
+}
+
 fn route(work: &Work<'_>) -> Option<(Vec<Domain>, Backend)> {
-    if work.service.deleted.is_some() && work.plan.placements.is_empty() {
-        return None;
-    }
     let (shown, backend) = match work.kind() {
         Kind::Site => site(work),
         Kind::Process | Kind::Container => proxy(work),
     };
+    // Its domains are free: with an empty route it would stand before whoever has them next.
+    if work.service.deleted.is_some() && backend == Backend::Nothing {
+        return None;
+    }
     let release = shown.or_else(|| work.target().and_then(|target| work.release(&target)))?;
     (!release.domains.is_empty()).then(|| (release.domains.clone(), backend))
 }

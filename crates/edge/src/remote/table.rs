@@ -149,6 +149,7 @@ pub(super) mod tests {
                 revision: RouteRevision(revision),
                 domains: vec![format!("{name}.localhost").parse().unwrap()],
                 backend: Backend::Nothing,
+                taken: None,
             };
             (format!("default/{name}").parse().unwrap(), Arc::new(route))
         };

@@ -66,6 +66,7 @@ pub fn table(revision: u64, services: &[(&str, &str, Backend)]) -> RouteTable {
             revision: RouteRevision(revision),
             domains: vec![domain.parse().unwrap()],
             backend: backend.clone(),
+            taken: None,
         };
         (format!("default/{name}").parse().unwrap(), Arc::new(route))
     };

@@ -1,14 +1,14 @@
 //! An accepted assignment, brought into memory and onto the disk. Its stamp is durable already.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
 };
 
 use model::{
-    InstanceId,
+    InstanceId, ServiceKey,
     assignment::{Assigned, Assignment},
 };
 
@@ -33,11 +33,28 @@ impl Agent {
             }
         }
         self.rendered |= !touched.is_empty();
+        self.name_former_webroots();
         for id in &touched {
             if let Some(instance) = self.instances.get(id) {
                 self.unsynced.insert(instance.folder.path().to_owned());
             }
             self.touch(id);
+        }
+    }
+
+    /// A webroot of another deployment that this one does not have is left when this one is switched to.
+    pub(super) fn name_former_webroots(&mut self) {
+        let mut webroots: BTreeMap<ServiceKey, BTreeSet<PathBuf>> = BTreeMap::new();
+        for instance in self.instances.values() {
+            if let Some(webroot) = instance.site.as_ref().and_then(|site| site.webroot.clone()) {
+                webroots.entry(instance.id.service.clone()).or_default().insert(webroot);
+            }
+        }
+        for instance in self.instances.values_mut() {
+            if let Some(site) = &mut instance.site {
+                site.former = webroots.get(&instance.id.service).cloned().unwrap_or_default();
+                site.former.retain(|webroot| Some(webroot) != site.webroot.as_ref());
+            }
         }
     }
 

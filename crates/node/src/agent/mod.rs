@@ -286,6 +286,7 @@ impl Agent {
 
     /// Runs until it is shut down or nobody holds the node any more. Workloads live on unless told otherwise.
     pub async fn run(mut self) {
+        self.name_former_webroots();
         self.listen_to_known_engine();
         let mut full = every(self.cx.config.check_interval);
         let mut files = every(self.cx.config.files_interval);

@@ -192,6 +192,39 @@ fn walk_names(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webroot_that_is_left_loses_our_links_and_has_them_again_after_a_rollback() {
+    let mut world = World::new();
+    let (left, taken) = (world.dir.path().join("left"), world.dir.path().join("taken"));
+    let run = world.start().await;
+    let first = with_webroot(site("default.docs.0.1", "aaa", world.artifact(&FILES), true), &left);
+    run.node.assign(world.assignment(std::slice::from_ref(&first))).await.unwrap();
+    run.until_report(&first.id, "it is current", |r| r.current).await;
+    fs::write(left.join("theirs.html"), "theirs").unwrap();
+    symlink("/tmp", left.join("elsewhere")).unwrap();
+
+    for second in [
+        with_webroot(site("default.docs.0.2", "bbb", world.artifact(&FILES), false), &taken),
+        site("default.docs.0.3", "ccc", world.artifact(&FILES), false),
+    ] {
+        let (away, next) =
+            (Assigned { current: false, ..first.clone() }, Assigned { current: true, ..second.clone() });
+        run.node.assign(world.assignment(&[first.clone(), second.clone()])).await.unwrap();
+        run.until_ready(&second.id).await;
+        assert_eq!(read(left.join("index.html")), "<h1>one</h1>", "until the switch");
+        run.node.assign(world.assignment(&[away, next])).await.unwrap();
+        run.until_report(&second.id, "it is current", |r| r.current).await;
+        let mut names = walk_names(&left);
+        names.sort();
+        assert_eq!(names, ["elsewhere", "theirs.html"], "only ours went");
+
+        run.node.assign(world.assignment(&[first.clone(), second.clone()])).await.unwrap();
+        run.until_report(&first.id, "it is current again", |r| r.current && r.drift.is_empty()).await;
+        assert_eq!(read(left.join("index.html")), "<h1>one</h1>");
+        assert!(!taken.exists() || walk_names(&taken).is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_folder_in_the_place_of_current_is_kept_aside_and_the_event_names_the_path() {
     let mut world = World::new();
     let run = world.start().await;

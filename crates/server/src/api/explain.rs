@@ -316,6 +316,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::EdgesServe { .. }
         | Waiting::Held { .. }
         | Waiting::Paused { .. }
+        | Waiting::NotCommitted { .. }
         | Waiting::Confirmation { .. }
         | Waiting::Deadline { .. } => None,
     }

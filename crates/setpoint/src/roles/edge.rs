@@ -23,8 +23,10 @@ const RETRY: Duration = Duration::from_millis(200);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
 pub async fn run(settings: &Settings, at: &args::Data, end: impl Future<Output = ()>) -> Result<(), Error> {
-    let folder = DataDir::open(&at.folder()?)?.edge();
+    let data = DataDir::open(&at.folder()?)?;
+    let folder = data.edge();
     std::fs::create_dir_all(&folder)?;
+    let _lock = store::DataLock::acquire_edge(data.path())?;
     let id: EdgeId = "edge".parse()?;
     let limits = settings.limits().within(sys::files::raise());
     let config = edge::Config { listen: settings.listen, id, boot: random_hex::<16>()?.parse()?, limits };

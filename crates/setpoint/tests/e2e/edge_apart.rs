@@ -68,6 +68,25 @@ fn an_edge_that_starts_without_a_server_serves_its_last_table() {
 }
 
 #[test]
+fn a_second_edge_on_the_same_folder_is_refused_and_the_first_goes_on() {
+    let setpoint = started();
+    let socket = setpoint.data().join("edge/events.sock");
+    let before = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&socket).unwrap());
+    let second = setpoint.cli(&["edge", "--edge", "127.0.0.1:0"]);
+    assert_eq!((second.code, second.stdout.as_str()), (1, ""), "{second:?}");
+    assert!(
+        second.stderr.contains(setpoint.data().to_str().unwrap()),
+        "it names the folder: {}",
+        second.stderr
+    );
+    assert!(second.stderr.contains("stop that one"), "it says what to do: {}", second.stderr);
+    let after = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&socket).unwrap());
+    assert_eq!(before, after, "the first one hears by its own socket");
+    assert_eq!(setpoint.get("api.localhost", VERSION).status, 200);
+    setpoint.ok(&["delete", "api", "--wait"]);
+}
+
+#[test]
 fn the_end_of_a_server_stops_no_workload() {
     let mut setpoint = started();
     let before = pids(&setpoint.service("api"));

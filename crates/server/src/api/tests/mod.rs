@@ -7,6 +7,7 @@ mod bench;
 mod exec;
 mod explaining;
 mod monitoring;
+mod pausing;
 mod reading;
 mod repeating;
 mod roles;

@@ -181,3 +181,64 @@ fn a_plan_that_came_too_late_is_decided_again() {
     let stats = bench.control.pass_stats();
     assert_eq!((stats.errors, stats.trouble, stats.happened.failed), (0, None, 0));
 }
+
+fn process(name: &str, domain: &str) -> String {
+    format!(
+        "services:\n  {name}:\n    command: [/bin/sleep, '1000']\n    domains: [{domain}]\n    deploy: {{ min_healthy: 0s, drain: 0s }}\n"
+    )
+}
+
+#[test]
+fn what_still_serves_is_refused_to_another_in_the_middle_of_a_rollout() {
+    let bench = Bench::start();
+    bench.apply(&process("api", "a.localhost"));
+    bench.wait_for_state("default/api", "converged");
+    bench.node_reports.store(false, std::sync::atomic::Ordering::SeqCst);
+    bench.apply(&process("api", "b.localhost"));
+    for taken in ["a.localhost", "b.localhost"] {
+        let refused = bench.post("/api/v1/apply", &declaration(&process("web", taken)));
+        assert_eq!(refused.json()["code"], "domain_taken", "{taken}: {}", refused.text());
+    }
+    bench.apply(&process("web", "c.localhost"));
+}
+
+#[test]
+fn of_two_requests_at_once_one_gets_the_domain() {
+    let bench = Bench::start();
+    for round in 0..20 {
+        let domain = format!("r{round}.localhost");
+        let together = std::sync::Barrier::new(4);
+        let ask = |n: usize| {
+            let body = declaration(&process(&format!("s{round}-{n}"), &domain));
+            together.wait();
+            bench.post("/api/v1/apply", &body)
+        };
+        let answers: Vec<_> = std::thread::scope(|scope| {
+            let asked: Vec<_> = (0..4).map(|n| scope.spawn(move || ask(n))).collect();
+            asked.into_iter().map(|answer| answer.join().unwrap()).collect()
+        });
+        let won = answers.iter().filter(|answer| answer.status == 200).count();
+        assert_eq!(won, 1, "{domain}: {:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
+        let codes =
+            answers.iter().filter(|answer| answer.status != 200).map(|answer| answer.json()["code"].clone());
+        assert!(codes.into_iter().all(|code| code == "domain_taken"));
+    }
+}
+
+#[test]
+fn one_file_hands_a_domain_from_a_dropped_service_to_a_new_one() {
+    let bench = Bench::start();
+    bench.apply(&process("web", "a.localhost"));
+    bench.wait_for_state("default/web", "converged");
+    let mut renamed = declaration(&process("api", "a.localhost"));
+    assert_eq!(bench.post("/api/v1/apply", &renamed).json()["code"], "domain_taken", "both would have it");
+    renamed["prune"] = json!(["default"]);
+    let planned = bench.post("/api/v1/plan", &renamed);
+    assert_eq!(planned.status, 200, "{}", planned.text());
+    let applied = bench.post("/api/v1/apply", &renamed);
+    assert_eq!(applied.status, 200, "{}", applied.text());
+    bench.wait_for_state("default/api", "converged");
+    bench.until("the dropped one is gone", || {
+        (bench.get("/api/v1/services/default/web").status == 404).then_some(())
+    });
+}
