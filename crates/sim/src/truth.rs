@@ -341,7 +341,9 @@ impl Truth {
 
     /// I20: `converged` is not said for long of what is not.
     pub fn said(&mut self, now: Timestamp, summary: &status::Summary, key: &ServiceKey, box_: &Seen<'_>) {
-        let untrue = summary.state == ServiceState::Converged && !box_.is_converged(key, now);
+        let untrue = summary.state == ServiceState::Converged
+            && !box_.is_converged(key, now)
+            && !box_.has_a_copy_for_its_own(key);
         if !untrue {
             self.untrue_since.remove(key);
             return;
@@ -409,6 +411,17 @@ impl Seen<'_> {
 
     pub fn links(&self) -> impl Iterator<Item = (&Host, &ServiceKey, &String)> {
         self.hosts.iter().flat_map(|host| host.machine.links.iter().map(move |(key, to)| (host, key, to)))
+    }
+
+    /// With its ledger lost a node cannot tell which of those that bear its labels it has made.
+    fn has_a_copy_for_its_own(&self, key: &ServiceKey) -> bool {
+        self.hosts.iter().any(|host| {
+            let known = host.agent.containers();
+            let is_copy = |process: &Process| {
+                process.stranger && process.container.is_some_and(|container| known.contains(&container))
+            };
+            host.machine.live().any(|(_, process)| process.id.service == *key && is_copy(process))
+        })
     }
 
     /// What the edges show of a site; none shows another than the others.
