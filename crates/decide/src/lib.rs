@@ -8,6 +8,8 @@ pub mod access;
 pub mod collect;
 pub mod compose;
 pub mod conflict;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod health;
 pub mod intent;
 pub mod ledger;

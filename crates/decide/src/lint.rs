@@ -13,7 +13,10 @@ use model::{
 };
 
 use crate::{
-    plan::{order::takes_down_first, work::count},
+    plan::{
+        order::{takes_down_first, wanted},
+        work::count,
+    },
     world::{Cluster, Snapshot, World},
 };
 
@@ -153,11 +156,20 @@ fn routes(world: &World, decision: &Decision) -> Vec<Objection> {
         .collect()
 }
 
-/// I17: never more than the replicas, the surge, and what is on its way out. Only a pass that adds is to blame.
+/// I17: never more than the replicas, the surge, and what is on its way out. Only a pass that adds is to blame. Folders
+/// of a site count by themselves: they run nothing, and lie beside what the service ran before.
 fn too_many(world: &World, decision: &Decision) -> Option<Objection> {
+    [true, false].into_iter().find_map(|runs| too_many_of(world, decision, runs))
+}
+
+fn too_many_of(world: &World, decision: &Decision, runs: bool) -> Option<Objection> {
     let service = decision.service.as_ref().or(world.service.known())?;
+    let of_these = |p: &Placement| {
+        let release = world.releases.get(&p.release);
+        release.is_none_or(|release| release.workload.kind().runs()) == runs
+    };
     let live = |placements: &std::collections::BTreeMap<InstanceId, Placement>| {
-        count(placements.values().filter(|p| p.stage.is_run()))
+        count(placements.values().filter(|p| p.stage.is_run() && of_these(p)))
     };
     let (before, after) = (live(&world.plan.placements), live(&decision.plan.placements));
     let limit = service.wanted_replicas().max(1) + service.spec.deploy.parallelism.max(1);
@@ -213,7 +225,8 @@ fn blast(snapshot: &Snapshot, plan: &Plan) -> Option<Objection> {
 fn unnamed_removals(world: &World, decision: &Decision, cluster: &Cluster) -> u32 {
     let Some(service) = decision.service.as_ref().or(world.service.known()) else { return 0 };
     let target = service.target.and_then(|target| world.releases.get(&target));
-    let goes_first = takes_down_first(service, target.map(|release| &**release));
+    let target = target.map(|release| &**release);
+    let (goes_first, wanted) = (takes_down_first(service, target), wanted(service, target));
     let stands = |p: &&Placement| match goes_first {
         // Only what is outdated is declared to go, and what is on a node that an operator drains.
         true => {
@@ -228,7 +241,7 @@ fn unnamed_removals(world: &World, decision: &Decision, cluster: &Cluster) -> u3
         // What is new has yet to show that it serves.
         world.plan.placements.contains_key(&p.id)
     });
-    let missing = count(before).min(service.wanted_replicas()).saturating_sub(count(left));
+    let missing = count(before).min(wanted).saturating_sub(count(left));
     let lost = decision.plan.placements.values().filter(|after| {
         let ran = world.plan.placements.get(&after.id).is_some_and(|before| before.stage.is_run());
         let lost = matches!(

@@ -13,6 +13,7 @@ use model::{
 
 use crate::{
     monitor::{self, Alert},
+    plan::order,
     world::World,
 };
 
@@ -50,6 +51,11 @@ fn told(state: ServiceState, message: String, desired: u32, ready: u32) -> Summa
     Summary { state, message, desired, ready }
 }
 
+/// After a rollback it may be of another kind than what is declared.
+fn target<'a>(world: &'a World, service: &Service) -> Option<&'a Release> {
+    Some(&**world.releases.get(&service.target?)?)
+}
+
 struct Counts {
     wanted: u32,
     /// Running, ready and of whatever release: what serves.
@@ -64,10 +70,7 @@ struct Counts {
 
 impl Counts {
     fn of(world: &World, service: &Service) -> Self {
-        let wanted = match service.spec.kind() {
-            model::spec::Kind::Site => service.wanted_replicas().min(1),
-            model::spec::Kind::Process | model::spec::Kind::Container => service.wanted_replicas(),
-        };
+        let wanted = order::wanted(service, target(world, service));
         let mut counts =
             Self { wanted, ready: 0, troubled: Vec::new(), unknown: 0, others: 0, missing_or_new: 0 };
         for placement in world.plan.placements.values() {
@@ -81,7 +84,7 @@ impl Counts {
     }
 
     fn add(&mut self, world: &World, service: &Service, placement: &model::instance::Placement) {
-        let is_site = service.spec.kind() == model::spec::Kind::Site;
+        let is_site = order::kind(service, target(world, service)) == model::spec::Kind::Site;
         if Some(placement.release) != service.target
             || (!is_site && placement.restart_epoch < service.restart_epoch)
         {
@@ -189,7 +192,7 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
 }
 
 fn fixed_port(world: &World, service: &Service) -> Option<u16> {
-    match world.releases.get(&service.target?)?.port? {
+    match target(world, service)?.port? {
         Port::Fixed(port) => Some(port),
         Port::Dynamic => None,
     }

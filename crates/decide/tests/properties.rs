@@ -38,7 +38,7 @@ enum Told {
     Tick { millis: u64 },
 }
 
-const SERVICES: [&str; 4] = ["web", "api", "port", "docs"];
+const SERVICES: [&str; 5] = ["web", "api", "port", "docs", "both"];
 const BEHAVIOURS: [&str; 5] = ["good", "good", "manual", "crashing", "broken"];
 const ASKS: [&str; 8] = ["deploy", "rollback", "cancel", "stop", "start", "restart", "delete", "rollback"];
 
@@ -69,6 +69,7 @@ fn key(service: usize) -> ServiceKey {
 }
 
 fn declared(service: usize, version: u8, is: usize) -> model::spec::ServiceSpec {
+    let is_odd = version % 2 == 1;
     let (version, is) = (format!("v{version}"), format!("is={}", BEHAVIOURS[is]));
     let domain = format!("domains={}.localhost", SERVICES[service]);
     let mut words: Vec<&str> = match SERVICES[service] {
@@ -77,6 +78,7 @@ fn declared(service: usize, version: u8, is: usize) -> model::spec::ServiceSpec 
             vec!["process", &version, &is, &domain, "replicas=2", "order=stop-first", "on_failure=pause"]
         }
         "port" => vec!["process", &version, &is, &domain, "port=8080", "strategy=recreate"],
+        "both" if is_odd => vec!["process", &version, &is, &domain, "replicas=2"],
         _ => vec!["site", &version, &is, &domain, "retain=1"],
     };
     words.push("deadline=60s");
@@ -204,7 +206,13 @@ fn reread(snapshot: &Snapshot) -> Snapshot {
 /// I6: start-first takes nothing ready out of the routes before as many others are ready and routed.
 fn fewer_are_not_ready(world: &World, after: &model::plan::ServicePlan) -> Result<(), TestCaseError> {
     let Knowledge::Known(service) = &world.service else { return Ok(()) };
-    if world.key.name.as_str() != "web" || service.wanted_replicas() == 0 {
+    let wanted = match world.key.name.as_str() {
+        "web" => service.wanted_replicas() as usize,
+        // A site or a process, by turns: something of it.
+        "both" => service.wanted_replicas().min(1) as usize,
+        _ => return Ok(()),
+    };
+    if wanted == 0 {
         return Ok(());
     }
     let routed = |plan: &model::plan::ServicePlan| -> BTreeSet<InstanceId> {
@@ -212,7 +220,6 @@ fn fewer_are_not_ready(world: &World, after: &model::plan::ServicePlan) -> Resul
     };
     let ready = |id: &InstanceId| world.report(id).is_some_and(|seen| seen.ready) || world.is_unknown(id);
     let (before, after) = (routed(&world.plan), routed(after));
-    let wanted = service.wanted_replicas() as usize;
     let served = before.iter().filter(|id| ready(id)).count().min(wanted);
     prop_assert!(
         after.iter().filter(|id| ready(id)).count() >= served,

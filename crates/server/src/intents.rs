@@ -298,27 +298,23 @@ impl Control {
         Ok(decided)
     }
 
-    /// Whether this token may run the release that a deploy or a rollback turns to.
+    /// Whether this token may run the release that a deploy or a rollback turns to, and whether the policy still allows what
+    /// it asks for.
     fn check_target(
         &self,
         world: &World,
         permit: &Permit,
         outcome: &Result<Outcome, Refused>,
-    ) -> Result<(), Denied> {
+    ) -> Result<(), RequestError> {
         let Ok(Outcome::Changed(intent)) = outcome else { return Ok(()) };
         let Some(target) = intent.service.target else { return Ok(()) };
         let begun = intent.releases.iter().find(|release| release.digest() == target);
         let kept = || world.releases.get(&target).map(|release| &**release);
         let Some(release) = begun.or_else(kept) else { return Ok(()) };
         match &release.workload {
-            Workload::Process(_) => permit.may_run(&world.key, self.0.rules),
+            Workload::Process(_) => Ok(permit.may_run(&world.key, self.0.rules)?),
             Workload::Container(container) => {
-                let errors = policy::forbidden_to(&self.0.policy, container);
-                if errors.is_empty() {
-                    Ok(())
-                } else {
-                    Err(RequestError::Invalid { service: world.key.clone(), errors })
-                }
+                allowed(&world.key, policy::forbidden_to(&self.0.policy, container))
             }
             Workload::Site(_) => Ok(()),
         }
@@ -537,13 +533,11 @@ fn check_code(
 }
 
 fn check_policy(policy: &Policy, services: &[Declared]) -> Result<(), RequestError> {
-    for Declared { key, spec } in services {
-        let errors = policy::forbidden(policy, spec);
-        if !errors.is_empty() {
-            return Err(RequestError::Invalid { service: key.clone(), errors });
-        }
-    }
-    Ok(())
+    services.iter().try_for_each(|Declared { key, spec }| allowed(key, policy::forbidden(policy, spec)))
+}
+
+fn allowed(service: &ServiceKey, errors: Vec<FieldError>) -> Result<(), RequestError> {
+    if errors.is_empty() { Ok(()) } else { Err(RequestError::Invalid { service: service.clone(), errors }) }
 }
 
 /// The checks of a declaration also bind what `scale` makes of it.

@@ -112,6 +112,12 @@ impl Machine {
         self.processes.iter().filter(|(_, process)| process.alive).map(|(pid, process)| (*pid, process))
     }
 
+    /// How many processes were ever started on a first node.
+    #[cfg(test)]
+    pub fn spawned(&self) -> u32 {
+        self.next_pid
+    }
+
     pub fn is_alive(&self, pid: u32) -> bool {
         self.processes.get(&pid).is_some_and(|process| process.alive)
     }

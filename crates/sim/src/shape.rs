@@ -92,9 +92,9 @@ impl Shape {
         turn.map_or(self.kind, |turn| self.turns[turn])
     }
 
-    /// Whether something of it has to run whatever its version.
-    pub fn runs(&self) -> bool {
-        if self.turns.is_empty() { self.kind.runs() } else { self.turns.iter().all(|kind| kind.runs()) }
+    /// Whether it is a folder in some version.
+    pub fn may_be_site(&self) -> bool {
+        if self.turns.is_empty() { self.kind == Kind::Site } else { self.turns.contains(&Kind::Site) }
     }
 
     /// New ones come before old ones go.

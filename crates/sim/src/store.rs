@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use decide::{intent::Intent, world::World};
 use model::{
     Generation, Holder, IntentSeq, Knowledge, NodeId, RouteRevision, ServiceKey, Term,
+    instance::Placement,
     node::Drain,
     plan::{Decision, Plan, ServicePlan},
 };
@@ -28,6 +29,14 @@ pub struct Row {
     pub world: World,
     pub intent: IntentSeq,
     pub generation: Generation,
+}
+
+impl Row {
+    /// Whether something of it runs; a site has a folder.
+    pub fn runs(&self, placement: &Placement) -> bool {
+        let release = self.world.releases.get(&placement.release);
+        release.is_none_or(|release| release.workload.kind().runs())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

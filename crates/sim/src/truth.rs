@@ -12,7 +12,7 @@ use model::{
     Timestamp,
     assignment::Stamp,
     deployment::{Event as Step, Phase, next},
-    instance::Stage,
+    instance::{Placement, Stage},
     spec::Workload,
     status::ServiceState,
 };
@@ -58,7 +58,8 @@ pub struct Truth {
     /// Ready instances that a service never has fewer of, while only Setpoint acts on it.
     guards: BTreeMap<ServiceKey, u32>,
     disturbed: BTreeMap<ServiceKey, Timestamp>,
-    running: BTreeMap<ServiceKey, usize>,
+    /// Of each service what runs, and its folders.
+    running: BTreeMap<(ServiceKey, bool), usize>,
     retired: BTreeMap<InstanceId, Timestamp>,
     starts: BTreeMap<Attempted, Vec<(Timestamp, InstanceId)>>,
     asked: BTreeMap<ServiceKey, u64>,
@@ -236,12 +237,15 @@ impl Truth {
                 self.retired.entry(placement.id.clone()).or_insert(now);
             }
         }
-        let running = row.world.plan.placements.values().filter(|p| p.stage.is_run()).count();
-        let before = self.running.insert(key.clone(), running).unwrap_or_default();
-        let Knowledge::Known(service) = &row.world.service else { return };
-        let limit = service.wanted_replicas() + service.spec.deploy.parallelism;
-        if running > before && running > limit as usize {
-            self.fail("I17", now, format!("{key} shall run {running} instances, {limit} are allowed"));
+        for runs in [true, false] {
+            let of_these = |p: &&Placement| p.stage.is_run() && row.runs(p) == runs;
+            let running = row.world.plan.placements.values().filter(of_these).count();
+            let before = self.running.insert((key.clone(), runs), running).unwrap_or_default();
+            let Knowledge::Known(service) = &row.world.service else { return };
+            let limit = service.wanted_replicas() + service.spec.deploy.parallelism;
+            if running > before && running > limit as usize {
+                self.fail("I17", now, format!("{key} shall run {running} instances, {limit} are allowed"));
+            }
         }
     }
 
@@ -250,7 +254,7 @@ impl Truth {
         self.processes(now, box_);
         self.containers(now, box_);
         self.links(now, box_);
-        for shape in box_.shapes.iter().filter(|shape| shape.runs()) {
+        for shape in box_.shapes {
             // An edge that is down routes to nobody; that a service was stopped meanwhile counts all the same.
             if box_.edges.iter().any(|edge| edge.up)
                 || box_.wanted(&shape.key).is_none_or(|wanted| wanted == 0)
@@ -305,14 +309,18 @@ impl Truth {
         }
     }
 
-    /// I6: while only Setpoint acts on a service, as many are ready and routed as are wanted.
+    /// I6: while only Setpoint acts on a service, as many are ready and routed as are wanted. One that may be a site is
+    /// served by something, whatever it is just now.
     fn routable(&mut self, now: Timestamp, shape: &Shape, box_: &Seen<'_>) {
         let key = shape.key.clone();
         let Some(wanted) = box_.wanted(&key).filter(|wanted| *wanted > 0 && shape.is_start_first()) else {
             self.disturbed(now, &key);
             return;
         };
-        let routable = box_.routable(&key, now);
+        let (wanted, routable) = match shape.may_be_site() {
+            true => (1, u32::from(box_.is_served(&key, now))),
+            false => (wanted, box_.routable(&key, now)),
+        };
         if let Some(guard) = self.guards.get_mut(&key) {
             if wanted < *guard {
                 // What was to go may still serve, and does not count for what is wanted again in the next moment.
@@ -333,7 +341,9 @@ impl Truth {
 
     /// I20: `converged` is not said for long of what is not.
     pub fn said(&mut self, now: Timestamp, summary: &status::Summary, key: &ServiceKey, box_: &Seen<'_>) {
-        let untrue = summary.state == ServiceState::Converged && !box_.is_converged(key, now);
+        let untrue = summary.state == ServiceState::Converged
+            && !box_.is_converged(key, now)
+            && !box_.has_a_copy_for_its_own(key);
         if !untrue {
             self.untrue_since.remove(key);
             return;
@@ -377,13 +387,22 @@ impl Seen<'_> {
     }
 
     pub fn routable(&self, key: &ServiceKey, now: Timestamp) -> u32 {
+        let of_edge = |edge: &Edge| self.routable_by(edge, key, now);
+        let least = self.edges.iter().filter(|edge| edge.up).map(of_edge).min().unwrap_or_default();
+        u32::try_from(least).unwrap_or(u32::MAX)
+    }
+
+    fn routable_by(&self, edge: &Edge, key: &ServiceKey, now: Timestamp) -> usize {
         let answers = |id: &InstanceId| {
             self.live().any(|(_, process)| process.id == *id && !process.stranger && process.answers(now))
         };
-        let of_edge =
-            |edge: &Edge| edge.endpoints(key).filter(|endpoint| answers(&endpoint.instance)).count();
-        let least = self.edges.iter().filter(|edge| edge.up).map(of_edge).min().unwrap_or_default();
-        u32::try_from(least).unwrap_or(u32::MAX)
+        edge.endpoints(key).filter(|endpoint| answers(&endpoint.instance)).count()
+    }
+
+    /// By every edge, from a folder or by something that answers.
+    fn is_served(&self, key: &ServiceKey, now: Timestamp) -> bool {
+        let serves = |edge: &Edge| edge.folder(key).is_some() || self.routable_by(edge, key, now) > 0;
+        self.edges.iter().filter(|edge| edge.up).all(serves)
     }
 
     pub fn live(&self) -> impl Iterator<Item = (u32, &Process)> {
@@ -392,6 +411,17 @@ impl Seen<'_> {
 
     pub fn links(&self) -> impl Iterator<Item = (&Host, &ServiceKey, &String)> {
         self.hosts.iter().flat_map(|host| host.machine.links.iter().map(move |(key, to)| (host, key, to)))
+    }
+
+    /// With its ledger lost a node cannot tell which of those that bear its labels it has made.
+    fn has_a_copy_for_its_own(&self, key: &ServiceKey) -> bool {
+        self.hosts.iter().any(|host| {
+            let known = host.agent.containers();
+            let is_copy = |process: &Process| {
+                process.stranger && process.container.is_some_and(|container| known.contains(&container))
+            };
+            host.machine.live().any(|(_, process)| process.id.service == *key && is_copy(process))
+        })
     }
 
     /// What the edges show of a site; none shows another than the others.
@@ -439,6 +469,7 @@ impl Seen<'_> {
             && folder.as_ref().is_some_and(whole)
             && machine.links.get(key) == folder.as_ref()
             && self.shown(key) == folder.as_deref()
+            && !self.live().any(|(_, p)| row.world.plan.placements.contains_key(&p.id) && !p.stranger)
     }
 
     /// Whether the target can be reached at all: its release is sound and nobody has to be asked first.

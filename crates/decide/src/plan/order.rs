@@ -10,6 +10,14 @@ pub fn kind(service: &Service, target: Option<&Release>) -> Kind {
     target.map_or_else(|| service.spec.kind(), |release| release.workload.kind())
 }
 
+/// Instances that the record wants: a site is one folder, however many are declared.
+pub fn wanted(service: &Service, target: Option<&Release>) -> u32 {
+    match kind(service, target) {
+        Kind::Site => service.wanted_replicas().min(1),
+        Kind::Process | Kind::Container => service.wanted_replicas(),
+    }
+}
+
 pub fn fixed_port(target: Option<&Release>) -> Option<u16> {
     match target?.port? {
         Port::Fixed(port) => Some(port),

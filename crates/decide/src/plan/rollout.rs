@@ -25,7 +25,9 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
         && work.wanted() > 0
     {
         report.waiting.push(Waiting::Paused { deployment });
-        shed_surplus(work, work.wanted() + work.service.spec.deploy.parallelism, &mut report);
+        // Beside a site's folder runs what was there before, as many as are declared.
+        let declared = work.wanted().max(work.service.wanted_replicas());
+        shed_surplus(work, declared + work.service.spec.deploy.parallelism, &mut report);
         return report;
     }
     if work.target().is_none() && work.service.deleted.is_none() && !work.service.stopped {
@@ -192,8 +194,8 @@ fn first_to_go(mut candidates: Candidates<'_>, n: u32) -> Vec<InstanceId> {
     candidates.into_iter().take(n as usize).map(|(p, _)| p.id.clone()).collect()
 }
 
-/// A site is one folder. The new one is made whole beside the old one; then `current` and the routes switch in one
-/// plan, and the old one is kept.
+/// A site is one folder. The new one is made whole beside the old one, or beside what ran before the service became a
+/// site; then `current` and the routes switch in one plan, and an old folder is kept.
 fn site(work: &mut Work<'_>, report: &mut StepReport) {
     if work.wanted() == 0 {
         return unwanted_site(work, report);
@@ -205,12 +207,31 @@ fn site(work: &mut Work<'_>, report: &mut StepReport) {
         Some((id, Readiness::Ready)) => switch(work, id.clone(), report),
         Some((id, _)) => report.waiting.push(Waiting::SiteSwitch { instance: id.clone() }),
     }
-    // A release that was given up before it was ever shown.
-    for id in first_to_go(work.outdated(), u32::MAX) {
-        if work.plan.current.as_ref() != Some(&id) {
-            report.changed.extend(work.retire(&id, RetireReason::Abandoned));
-        }
+    let is_shown = matches!(current.first(), Some((_, Readiness::Ready)));
+    for (id, why) in outdated_beside_site(work, is_shown) {
+        report.changed.extend(work.retire(&id, why));
     }
+    for (placement, _) in work.outdated().into_iter().filter(|(placement, _)| work.runs(placement)) {
+        report.waiting.push(Waiting::Successor { instance: placement.id.clone() });
+    }
+}
+
+/// A folder that was given up before it was ever shown goes at once. What ran before takes the requests until the site
+/// is shown; of it, what is more than declared goes before, as in any rollout.
+fn outdated_beside_site(work: &Work<'_>, is_shown: bool) -> Vec<(InstanceId, RetireReason)> {
+    let (running, folders): (Vec<_>, Vec<_>) =
+        work.outdated().into_iter().partition(|(placement, _)| work.runs(placement));
+    let shown = work.plan.current.as_ref();
+    let abandoned = first_to_go(folders, u32::MAX).into_iter().filter(|id| Some(id) != shown);
+    let replaced = if is_shown {
+        first_to_go(running, u32::MAX)
+    } else {
+        let known = known(running);
+        let surplus = count(known.iter()).saturating_sub(work.service.wanted_replicas());
+        first_to_go(known, surplus)
+    };
+    let replaced = replaced.into_iter().map(|id| (id.clone(), outdated_by(work, &id)));
+    abandoned.map(|id| (id, RetireReason::Abandoned)).chain(replaced).collect()
 }
 
 /// A stopped site is served by nobody, and its folder stays: started again, it has the same name and is there.

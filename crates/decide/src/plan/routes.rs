@@ -1,5 +1,5 @@
 //! Step 6: which instances take requests. Only ready ones of which the node has told an address; for a site the one
-//! that `current` shows. What is unknown keeps the routes that it has.
+//! that `current` shows, until what follows it is there. What is unknown keeps the routes that it has.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use model::{
     reason::{Change, Waiting},
     release::Release,
     route::{Backend, Endpoint, ServiceRoute},
-    spec::{Domain, Kind, Workload},
+    spec::{Domain, Workload},
 };
 
 use super::{
@@ -51,9 +51,9 @@ fn taken(work: &Work<'_>, domains: &[Domain], backend: &Backend) -> Option<Times
 }
 
 fn route(work: &Work<'_>) -> Option<(Vec<Domain>, Backend)> {
-    let (shown, backend) = match work.kind() {
-        Kind::Site => site(work),
-        Kind::Process | Kind::Container => proxy(work),
+    let (shown, backend) = match shown_site(work) {
+        Some(placement) => site(work, placement),
+        None => proxy(work),
     };
     // Its domains are free: with an empty route it would stand before whoever has them next.
     if work.service.deleted.is_some() && backend == Backend::Nothing {
@@ -66,7 +66,8 @@ fn route(work: &Work<'_>) -> Option<(Vec<Domain>, Backend)> {
 /// The release whose domains count, and what they lead to. The domains are those of the release that serves, so
 /// that a rollout that fails has never moved them; they move when the first instance of the target is ready.
 fn proxy<'a>(work: &Work<'a>) -> (Option<&'a Release>, Backend) {
-    let serving: Vec<&Placement> = work.placements().filter(|p| takes_requests(work, p)).collect();
+    let serving: Vec<&Placement> =
+        work.placements().filter(|p| work.runs(p) && takes_requests(work, p)).collect();
     let newest = serving.iter().max_by_key(|p| (Some(p.release) == work.target(), p.id.incarnation));
     let shown = newest.and_then(|p| work.release(&p.release));
     let endpoints: Vec<Endpoint> = serving.iter().filter_map(|p| endpoint(work, p)).collect();
@@ -100,11 +101,13 @@ fn routed_before(work: &Work<'_>, id: &InstanceId) -> Option<Endpoint> {
     }
 }
 
-/// What `current` shows, whatever its folder looks like just now: damage is healed in place.
-fn site<'a>(work: &Work<'a>) -> (Option<&'a Release>, Backend) {
-    let shown =
-        work.plan.current.as_ref().and_then(|id| work.plan.placements.get(id)).filter(|p| p.stage.is_run());
-    let Some(placement) = shown else { return (None, Backend::Nothing) };
+/// What `current` shows; where the service is no site any more, until its successors have sent it on its way.
+fn shown_site<'w>(work: &'w Work<'_>) -> Option<&'w Placement> {
+    work.plan.placements.get(work.plan.current.as_ref()?).filter(|p| p.stage.is_run())
+}
+
+/// Whatever its folder looks like just now: damage is healed in place.
+fn site<'a>(work: &Work<'a>, placement: &Placement) -> (Option<&'a Release>, Backend) {
     let release = work.release(&placement.release);
     let spa = release.is_some_and(|r| matches!(&r.workload, Workload::Site(site) if site.spa));
     let folder = work.world.report(&placement.id).and_then(|seen| seen.folder.clone());

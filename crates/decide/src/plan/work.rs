@@ -82,15 +82,16 @@ impl<'a> Work<'a> {
         order::kind(&self.service, self.target_release())
     }
 
-    /// Instances that shall run: a site is one folder, however many are declared; a fixed port is there once at each
-    /// node, and where a restoration brings one back for more, as many run as can.
+    /// Instances that shall run: a fixed port is there once at each node, and where a restoration brings one back for
+    /// more, as many run as can.
     pub fn wanted(&self) -> u32 {
-        let wanted = self.service.wanted_replicas();
-        match self.kind() {
-            Kind::Site => wanted.min(1),
-            Kind::Process | Kind::Container if self.fixed_port().is_some() => wanted.min(self.nodes()),
-            Kind::Process | Kind::Container => wanted,
-        }
+        let wanted = order::wanted(&self.service, self.target_release());
+        if self.fixed_port().is_some() { wanted.min(self.nodes()) } else { wanted }
+    }
+
+    /// Whether it has something that runs; a site has a folder.
+    pub fn runs(&self, placement: &Placement) -> bool {
+        self.release(&placement.release).is_some_and(|release| release.workload.kind().runs())
     }
 
     /// Nodes that may have an instance. A silent one may have it still; without any, what is wanted is not less.

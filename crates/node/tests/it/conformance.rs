@@ -1,20 +1,23 @@
-//! What holds of whatever runs, written once and tried on each runtime: the same program, as a process and as a
-//! container of a real engine.
+//! What holds of whatever runs, tried on each runtime: the same program, as a process and as a container of a real
+//! engine. What the simulator's model of them keeps too is written in `decide::conformance`; here is what it does not
+//! model.
 
 use std::{path::Path, sync::Arc};
 
+use decide::conformance::{Ground, Program, Told};
 use model::{
-    Millis,
-    assignment::Assigned,
+    Generation, InstanceId, Millis,
+    assignment::{Assigned, Assignment},
     container::Container,
-    event::Kind,
+    event::{Event, Kind},
     image::ImagePin,
-    observation::{ExitStatus, InstanceReport, State},
+    observation::InstanceReport,
     route::EndpointHealth,
     spec::{Check, Health, Port, Probe, Process, RestartPolicy, Template, Workload},
 };
 use node::Workloads;
 use testkit::docker::{Engine, Image, app};
+use tokio::sync::mpsc;
 
 use crate::world::*;
 
@@ -77,206 +80,184 @@ impl Runtime {
     }
 }
 
-/// A node that was assigned one instance.
-async fn assigned_one(runtime: &Runtime, one: &Assigned) -> (World, Running) {
-    let mut world = runtime.world();
-    let run = world.start().await;
-    assign(&run, &mut world, std::slice::from_ref(one)).await;
-    (world, run)
+/// The node of a statement, while it is up.
+struct Tried {
+    runtime: Runtime,
+    world: World,
+    up: Option<(Running, mpsc::Receiver<Event>)>,
 }
 
-/// The program, up and well.
-async fn up(runtime: &Runtime) -> (World, Running, Assigned, Arc<InstanceReport>) {
-    let web = runtime.program(&[]);
-    let (world, run) = assigned_one(runtime, &web).await;
-    let report = run.until_ready(&web.id).await;
-    (world, run, web, report)
+impl Tried {
+    fn run(&self) -> &Running {
+        &self.up.as_ref().expect("the node is up").0
+    }
 }
 
-async fn assign(run: &Running, world: &mut World, instances: &[Assigned]) {
-    run.node.assign(world.assignment(instances)).await.unwrap();
-}
+impl Ground for Tried {
+    fn program(&self, is: Program) -> Assigned {
+        let mode = match is {
+            Program::Good => "",
+            Program::Dies => "exit:4",
+            Program::Deaf => "deaf",
+            Program::Ill => "ill",
+            Program::Late => "late:60000",
+        };
+        let env = [("MODE", mode)];
+        self.runtime.program(if mode.is_empty() { &[] } else { &env })
+    }
 
-/// Leaves nothing behind, in no runtime.
-async fn clear(run: Running, world: &mut World) {
-    assign(&run, world, &[]).await;
-    run.until("nothing is left", |observation| observation.instances.is_empty()).await;
-    run.drop().await;
-}
+    async fn begin(&mut self) {
+        let run = self.world.start().await;
+        let events = run.node.events();
+        self.up = Some((run, events));
+    }
 
-async fn comes_up_and_goes_when_it_is_no_longer_assigned(runtime: Runtime) {
-    let (mut world, run, web, report) = up(&runtime).await;
-    assert_eq!((&report.state, report.attempts.total), (&State::Running, 0));
-    assert!(std::net::TcpStream::connect(report.address.clone().unwrap()).is_ok());
-    let pid = report.pid.unwrap();
-    assert!(lives(pid));
-    assign(&run, &mut world, &[]).await;
-    run.until_gone(&web.id).await;
-    assert!(!lives(pid), "gone is said when it is gone");
-    assert!(!world.folder(&web).exists());
-    assert_eq!(run.endpoints.lock().unwrap().last().unwrap().health, EndpointHealth::Down);
-    run.drop().await;
-}
+    async fn leave(&mut self) {
+        let (run, _) = self.up.take().expect("the node is up");
+        run.drop().await;
+    }
 
-async fn is_back_when_it_was_killed_and_left_the_routes_first(runtime: Runtime) {
-    let (mut world, run, web, before) = up(&runtime).await;
-    run.endpoints.lock().unwrap().clear();
-    kill(before.pid.unwrap());
-    let after = run.until_report(&web.id, "it is back", |r| r.ready && r.pid != before.pid).await;
-    assert_eq!((after.attempts.total, after.attempts.at.len()), (1, 1));
-    assert_eq!(after.last_exit.as_ref().unwrap().status, ExitStatus::Signal(9));
-    let said: Vec<_> = run.endpoints.lock().unwrap().iter().map(|event| event.health).collect();
-    assert_eq!((said.first(), said.last()), (Some(&EndpointHealth::Down), Some(&EndpointHealth::Ready)));
-    clear(run, &mut world).await;
-}
+    async fn assign(&mut self, generation: Generation, instances: &[Assigned]) -> bool {
+        self.world.generation = generation.0 - 1;
+        let assignment: Arc<Assignment> = self.world.assignment(instances);
+        self.run().node.assign(assignment).await.is_ok()
+    }
 
-async fn outlives_the_node_and_is_adopted_as_it_is(runtime: Runtime) {
-    let (mut world, run, web, before) = up(&runtime).await;
-    run.drop().await;
-    assert!(lives(before.pid.unwrap()));
-    let run = world.start().await;
-    let after = run.until_report(&web.id, "it is adopted", |report| report.ready).await;
-    assert_eq!((after.pid, &after.address), (before.pid, &before.address));
-    assert_eq!(after.attempts.total, 0);
-    clear(run, &mut world).await;
-    assert!(!lives(before.pid.unwrap()));
-}
+    async fn look(&mut self) {
+        self.run().node.look().await;
+    }
 
-async fn that_died_without_the_node_is_restarted_from_the_ledger_and_counted(runtime: Runtime) {
-    let (mut world, run, web, before) = up(&runtime).await;
-    run.drop().await;
-    kill(before.pid.unwrap());
-    eventually("it is dead", || !lives(before.pid.unwrap())).await;
-    let run = world.start().await;
-    let after = run.until_report(&web.id, "it is back", |r| r.ready && r.pid != before.pid).await;
-    assert_eq!(after.attempts.total, 1);
-    assert_ne!(after.last_exit.as_ref().unwrap().status, ExitStatus::Code(0), "never guessed to be well");
-    clear(run, &mut world).await;
-}
+    async fn until(
+        &mut self,
+        id: &InstanceId,
+        what: &str,
+        holds: impl Fn(Option<&InstanceReport>) -> bool,
+    ) -> Told {
+        let seen = self.run().until(what, |seen| {
+            let report = seen.instances.get(id);
+            (report.is_some() || seen.complete) && holds(report.map(|report| &**report))
+        });
+        let seen = seen.await;
+        Told { at: seen.at, report: seen.instances.get(id).cloned() }
+    }
 
-async fn that_keeps_dying_fails_with_its_status_and_its_last_lines(runtime: Runtime) {
-    let mut dies = runtime.program(&[("MODE", "exit:4")]);
-    dies.restart = RestartPolicy { attempts: 2, backoff: Millis(5), ..RestartPolicy::default() };
-    let (mut world, run) = assigned_one(&runtime, &dies).await;
-    let report = run.until_report(&dies.id, "it has failed", |report| report.state.is_failed()).await;
-    assert_eq!(report.attempts.at.len(), 2, "started once, and twice again");
-    assert!(report.message.contains("exit status 4"), "{}", report.message);
-    assert_eq!(report.last_exit.as_ref().unwrap().status, ExitStatus::Code(4));
-    let told =
-        run.until_report(&dies.id, "its last words are told", |report| !report.last_lines.is_empty()).await;
-    assert!(told.last_lines.iter().any(|line| line.contains("ends at once with 4")), "{:?}", told.last_lines);
-    clear(run, &mut world).await;
-}
+    fn said(&mut self) -> Vec<EndpointHealth> {
+        self.run().endpoints.lock().unwrap().drain(..).map(|event| event.health).collect()
+    }
 
-/// What it was is gone, or still there: its next start is no first one.
-async fn that_had_failed_is_counted_on_when_the_node_comes_back_without_it(runtime: Runtime) {
-    let mut dies = runtime.program(&[("MODE", "exit:4")]);
-    dies.restart = RestartPolicy {
-        attempts: 1,
-        backoff: Millis(5),
-        window: Millis::secs(4),
-        ..RestartPolicy::default()
-    };
-    let (mut world, run) = assigned_one(&runtime, &dies).await;
-    let failed = run.until_report(&dies.id, "it has failed", |report| report.state.is_failed()).await;
-    assert_eq!(failed.attempts.total, 1);
-    if let (Runtime::Container { engine, .. }, Some(container)) = (&runtime, &failed.container) {
+    fn starts(&mut self) -> usize {
+        let (_, events) = self.up.as_mut().expect("the node is up");
+        std::iter::from_fn(|| events.try_recv().ok())
+            .filter(|event| event.kind == Kind::InstanceStarted)
+            .count()
+    }
+
+    fn lives(&self, pid: u32) -> bool {
+        lives(pid)
+    }
+
+    fn answers(&self, address: &str) -> bool {
+        std::net::TcpStream::connect(address).is_ok()
+    }
+
+    fn has_files(&self, of: &Assigned) -> bool {
+        self.world.folder(of).exists()
+    }
+
+    async fn kill(&mut self, pid: u32) {
+        kill(pid);
+        eventually("it is dead", || !lives(pid)).await;
+    }
+
+    async fn removed(&mut self, left: &InstanceReport) -> bool {
+        let (Runtime::Container { engine, .. }, Some(container)) = (&self.runtime, &left.container) else {
+            return false;
+        };
         engine.api().remove(container);
-        run.until_report(&dies.id, "its end is seen", |report| report.container.is_none()).await;
+        true
     }
-    run.drop().await;
-    let run = world.start().await;
-    let mut events = run.node.events();
-    run.until_report(&dies.id, "it has failed again", |r| r.state.is_failed() && r.attempts.total == 2).await;
-    let mut starts = 0;
-    while let Ok(event) = events.try_recv() {
-        starts += usize::from(event.kind == Kind::InstanceStarted);
+}
+
+mod statements {
+    pub use super::own::*;
+    pub use decide::conformance::*;
+}
+
+mod own {
+    use super::*;
+
+    async fn up(tried: &mut Tried, web: &Assigned) -> Arc<InstanceReport> {
+        tried.begin().await;
+        assert!(tried.assign(Generation(2), std::slice::from_ref(web)).await);
+        tried.run().until_ready(&web.id).await
     }
-    assert_eq!(starts, 1, "one attempt, one start");
-    clear(run, &mut world).await;
+
+    async fn clear(tried: &mut Tried) {
+        assert!(tried.assign(Generation(3), &[]).await);
+        tried.run().until("nothing is left", |observation| observation.instances.is_empty()).await;
+    }
+
+    pub async fn that_keeps_dying_leaves_its_last_lines(tried: &mut Tried) {
+        let mut dies = tried.program(Program::Dies);
+        dies.restart = RestartPolicy { attempts: 1, backoff: Millis(5), ..RestartPolicy::default() };
+        tried.begin().await;
+        assert!(tried.assign(Generation(2), std::slice::from_ref(&dies)).await);
+        let are_told = |r: &InstanceReport| r.state.is_failed() && !r.last_lines.is_empty();
+        let told = tried.run().until_report(&dies.id, "its last words are told", are_told).await;
+        let is_last = |line: &String| line.contains("ends at once with 4");
+        assert!(told.last_lines.iter().any(is_last), "{:?}", told.last_lines);
+        clear(tried).await;
+    }
+
+    pub async fn ends_with_the_node_where_that_is_asked_for_and_comes_back_uncounted(tried: &mut Tried) {
+        let web = tried.program(Program::Good);
+        let before = up(tried, &web).await;
+        tried.run().node.shutdown(Workloads::Stop).await;
+        assert!(!lives(before.pid.unwrap()));
+        tried.begin().await;
+        let is_back = |report: &InstanceReport| report.ready && report.pid != before.pid;
+        let after = tried.run().until_report(&web.id, "it is back", is_back).await;
+        assert_eq!(after.attempts.total, 0, "an orderly end is no crash");
+        clear(tried).await;
+    }
+
+    pub async fn has_its_rendered_files_put_back(tried: &mut Tried) {
+        let web = with(tried.program(Program::Good), |release| {
+            let file = Template("instance ${SETPOINT_INSTANCE}".into());
+            release.files.insert("conf/app.yaml".parse().unwrap(), file);
+        });
+        let before = up(tried, &web).await;
+        let file: &Path = &tried.world.folder(&web).join("work/conf/app.yaml");
+        assert_eq!(read(file), format!("instance {ID}"));
+        std::fs::write(file, "changed").unwrap();
+        eventually("it is as it was", || read(file) == format!("instance {ID}")).await;
+        let after = tried.run().until_ready(&web.id).await;
+        assert_eq!(after.pid, before.pid, "nothing was restarted for it");
+        clear(tried).await;
+    }
 }
 
-async fn that_is_deaf_is_killed_after_its_grace(runtime: Runtime) {
-    let deaf = runtime.program(&[("MODE", "deaf")]);
-    let (mut world, run) = assigned_one(&runtime, &deaf).await;
-    let report = run.until_ready(&deaf.id).await;
-    assign(&run, &mut world, &[]).await;
-    run.until_report(&deaf.id, "it is stopping", |r| matches!(r.state, State::Stopping { .. })).await;
-    run.until_gone(&deaf.id).await;
-    assert!(!lives(report.pid.unwrap()));
-    run.drop().await;
-}
-
-async fn that_is_ill_lives_and_is_not_ready(runtime: Runtime) {
-    let mut ill = runtime.program(&[("MODE", "ill")]);
-    ill = with(ill, |release| {
-        // Nothing ends it; it is only not ready.
-        (release.health.startup, release.health.liveness) = (None, None);
-    });
-    let (mut world, run) = assigned_one(&runtime, &ill).await;
-    let report =
-        run.until_report(&ill.id, "its probes say why", |report| report.message.contains("503")).await;
-    assert!(!report.ready && lives(report.pid.unwrap()), "{report:#?}");
-    clear(run, &mut world).await;
-}
-
-async fn that_is_no_longer_assigned_while_it_starts_leaves_nothing(runtime: Runtime) {
-    let late = runtime.program(&[("MODE", "late:60000")]);
-    let (mut world, run) = assigned_one(&runtime, &late).await;
-    let report = run.until_report(&late.id, "it has a process", |report| report.pid.is_some()).await;
-    assign(&run, &mut world, &[]).await;
-    run.until_gone(&late.id).await;
-    assert!(!lives(report.pid.unwrap()) && !world.folder(&late).exists());
-    run.drop().await;
-}
-
-async fn is_kept_when_an_older_assignment_comes_late(runtime: Runtime) {
-    let mut world = runtime.world();
-    let run = world.start().await;
-    let (empty, web) = (world.assignment(&[]), runtime.program(&[]));
-    assign(&run, &mut world, std::slice::from_ref(&web)).await;
-    let before = run.until_ready(&web.id).await;
-    assert!(run.node.assign(empty).await.is_err(), "it is refused");
-    run.node.look().await;
-    let after = run.until_ready(&web.id).await;
-    assert_eq!(after.pid, before.pid);
-    clear(run, &mut world).await;
-}
-
-async fn ends_with_the_node_where_that_is_asked_for_and_comes_back_uncounted(runtime: Runtime) {
-    let (mut world, run, web, before) = up(&runtime).await;
-    run.node.shutdown(Workloads::Stop).await;
-    assert!(!lives(before.pid.unwrap()));
-    let run = world.start().await;
-    let after = run.until_report(&web.id, "it is back", |r| r.ready && r.pid != before.pid).await;
-    assert_eq!(after.attempts.total, 0, "an orderly end is no crash");
-    clear(run, &mut world).await;
-}
-
-async fn has_its_rendered_files_put_back(runtime: Runtime) {
-    let web = with(runtime.program(&[]), |release| {
-        let file = Template("instance ${SETPOINT_INSTANCE}".into());
-        release.files.insert("conf/app.yaml".parse().unwrap(), file);
-    });
-    let (mut world, run) = assigned_one(&runtime, &web).await;
-    let before = run.until_ready(&web.id).await;
-    let file: &Path = &world.folder(&web).join("work/conf/app.yaml");
-    assert_eq!(read(file), format!("instance {ID}"));
-    std::fs::write(file, "changed").unwrap();
-    eventually("it is as it was", || read(file) == format!("instance {ID}")).await;
-    assert_eq!(run.until_ready(&web.id).await.pid, before.pid, "nothing was restarted for it");
-    clear(run, &mut world).await;
+async fn holds(runtime: Runtime, statement: impl AsyncFn(&mut Tried)) {
+    let world = runtime.world();
+    let mut tried = Tried { runtime, world, up: None };
+    statement(&mut tried).await;
+    tried.leave().await;
 }
 
 macro_rules! on_each_runtime {
-    ($($check:ident)*) => { on_each_runtime!(@ process $($check)*); on_each_runtime!(@ container $($check)*); };
-    (@ $runtime:ident $($check:ident)*) => {
+    ($($statement:ident)*) => {
+        on_each_runtime!(@ process $($statement)*);
+        on_each_runtime!(@ container $($statement)*);
+    };
+    (@ $runtime:ident $($statement:ident)*) => {
         mod $runtime {
+            use super::*;
+
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $check() {
-                    if let Some(runtime) = super::Runtime::$runtime() {
-                        super::$check(runtime).await;
+                async fn $statement() {
+                    if let Some(runtime) = Runtime::$runtime() {
+                        holds(runtime, async |tried| statements::$statement(tried).await).await;
                     }
                 }
             )*
@@ -284,17 +265,9 @@ macro_rules! on_each_runtime {
     };
 }
 
-on_each_runtime! {
-    comes_up_and_goes_when_it_is_no_longer_assigned
-    is_back_when_it_was_killed_and_left_the_routes_first
-    outlives_the_node_and_is_adopted_as_it_is
-    that_died_without_the_node_is_restarted_from_the_ledger_and_counted
-    that_keeps_dying_fails_with_its_status_and_its_last_lines
-    that_had_failed_is_counted_on_when_the_node_comes_back_without_it
-    that_is_deaf_is_killed_after_its_grace
-    that_is_ill_lives_and_is_not_ready
-    that_is_no_longer_assigned_while_it_starts_leaves_nothing
-    is_kept_when_an_older_assignment_comes_late
+decide::each_statement_of_runtimes! {
+    on_each_runtime
+    that_keeps_dying_leaves_its_last_lines
     ends_with_the_node_where_that_is_asked_for_and_comes_back_uncounted
     has_its_rendered_files_put_back
 }

@@ -79,6 +79,13 @@ pub(super) fn is_container(entry: &Entry) -> bool {
 }
 
 impl Contained {
+    pub(super) fn pid(&self) -> Option<u32> {
+        match self.run {
+            Known::Alive { pid } => Some(pid),
+            Known::NotStarted | Known::Ended | Known::Unknown { .. } => None,
+        }
+    }
+
     fn run(&self, entry: &Entry, health: Option<&Health>) -> Option<Run> {
         Some(match &self.run {
             Known::NotStarted => Run::NotStarted,
@@ -334,7 +341,6 @@ impl Agent {
             if same { Health::adopted(spec, began, entry.ready, now) } else { Health::new(spec, began) };
         entry.started = Some(began);
         entry.ready = health.ready;
-        entry.last_exit = None;
         held.run = Known::Alive { pid };
         memory.health.insert(id.clone(), health);
         // It may have ended between the engine's word and now: the kernel says so at once.

@@ -2,7 +2,7 @@
 //! be repeated after any interruption, and after an answer that never came.
 
 use decide::{health::Health, node::Busy};
-use model::{InstanceId, Millis, instance::Attempts, spec::Port};
+use model::{InstanceId, Millis, spec::Port};
 use rand::Rng;
 
 use super::{
@@ -265,7 +265,6 @@ impl Agent {
         }
         entry.failed = None;
         entry.started = Some(around.now);
-        entry.last_exit = None;
         entry.ready = false;
         if let Some(held) = memory.held.get_mut(id) {
             held.run = match seen.state {
@@ -285,10 +284,7 @@ impl Agent {
     }
 
     pub(super) fn container_pid(&self, id: &InstanceId) -> Option<u32> {
-        match self.memory.as_ref()?.held.get(id)?.run {
-            Known::Alive { pid } => Some(pid),
-            Known::NotStarted | Known::Ended | Known::Unknown { .. } => None,
-        }
+        self.memory.as_ref()?.held.get(id)?.pid()
     }
 
     fn set_run(&mut self, id: &InstanceId, run: Known) {
@@ -307,19 +303,18 @@ impl Agent {
     fn finish(&mut self, id: &InstanceId, around: &mut Around<'_>) {
         let Some(doing) = self.memory.as_mut().and_then(|memory| memory.busy.remove(id)) else { return };
         match doing.busy {
-            Busy::Installing => self.container_installed(id, doing.attempts, around),
+            Busy::Installing => self.container_installed(id, around),
             Busy::Stopping { .. } => self.deleted(id, around),
             Busy::Starting | Busy::Updating => {}
         }
         self.look_at(around.now, around);
     }
 
-    fn container_installed(&mut self, id: &InstanceId, attempts: Attempts, around: &mut Around<'_>) {
+    fn container_installed(&mut self, id: &InstanceId, around: &mut Around<'_>) {
         let Some(entry) = self.ledger.entries.get_mut(id) else { return };
         self::complete_folder(entry, around);
         entry.installed = true;
         entry.failed = None;
-        entry.attempts = attempts;
         // With its ledger lost it may live already.
         self.set_run(id, Known::Unknown { since: around.now });
         self.look_at_container(id, around);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use decide::{
     health::Health,
-    node::{Install, Local, Operation, Run, step},
+    node::{Busy, Install, Local, Operation, Run, step},
 };
 use model::{
     InstanceId, Millis, Timestamp,
@@ -130,7 +130,12 @@ impl Agent {
             health = health.after(spec, &due.purposes, result, around.now);
             next = health.due(spec, around.now).1;
         }
-        let ready = health.ready && health.live;
+        // What is being ended answers its probes until it does.
+        let ends = memory.busy.get(id).is_some_and(|doing| match doing.busy {
+            Busy::Starting | Busy::Stopping { .. } => true,
+            Busy::Installing | Busy::Updating => false,
+        });
+        let ready = health.ready && health.live && !ends;
         if ready && !entry.ready {
             around.out.extend(endpoint(entry, EndpointHealth::Ready));
         }

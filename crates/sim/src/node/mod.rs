@@ -39,8 +39,8 @@ use crate::{
 const HEARTBEAT: Millis = Millis(1_000);
 /// After its start the agent has looked at everything.
 const FIRST_LOOK: Millis = Millis(40);
-/// Few, so that a port that is free is soon somebody else's.
-const PORTS: std::ops::Range<u16> = 31_000..31_012;
+/// Few, so that a port that is free is soon somebody else's; more than a machine ever has instances.
+const PORTS: std::ops::Range<u16> = 31_000..31_040;
 
 pub struct Agent {
     pub id: NodeId,
@@ -135,7 +135,6 @@ struct Memory {
 struct Doing {
     serial: u64,
     busy: Busy,
-    attempts: Attempts,
     /// Goes on when its process has ended.
     awaits_end: bool,
     /// What was asked of the engine last.

@@ -9,7 +9,10 @@ use model::{
     route::{EndpointEvent, EndpointHealth},
 };
 
-use super::{Agent, Around, Entry, FIRST_LOOK, HEARTBEAT, Happens, address, folder, is_site, shows};
+use super::{
+    Agent, Around, Entry, FIRST_LOOK, HEARTBEAT, Happens, address, container::Contained, folder, is_site,
+    shows,
+};
 use crate::{machine::Machine, play::Out};
 
 impl Agent {
@@ -24,7 +27,8 @@ impl Agent {
             memory.next_look = Some(memory.since + FIRST_LOOK);
         }
         let known = self.ledger.entries.iter().filter_map(|(id, entry)| {
-            let report = report(id, entry, memory.steps.get(id)?, around.machine);
+            let pid = entry.pid.or(memory.held.get(id).and_then(Contained::pid));
+            let report = report(id, entry, pid, memory.steps.get(id)?, around.machine);
             let before = memory.sent.as_ref().and_then(|(_, sent)| sent.instances.get(id));
             // Equal reports are the same pointer.
             let same = before.filter(|before| ***before == report).map(Arc::clone);
@@ -62,14 +66,20 @@ pub(super) fn endpoint(entry: &Entry, health: EndpointHealth) -> Option<Out> {
     Some(Out::Endpoint(EndpointEvent { instance, address: address(entry)?, health }))
 }
 
-fn report(id: &InstanceId, entry: &Entry, step: &Step, machine: &Machine) -> InstanceReport {
+fn report(
+    id: &InstanceId,
+    entry: &Entry,
+    pid: Option<u32>,
+    step: &Step,
+    machine: &Machine,
+) -> InstanceReport {
     InstanceReport {
         id: id.clone(),
         release: entry.assigned.release,
         state: step.state.clone(),
         ready: step.ready && (is_site(entry) || entry.ready),
         ready_since: Timestamp::ZERO,
-        pid: entry.pid,
+        pid,
         container: entry.record.as_ref().and_then(|r| r.id).map(|id| id.to_string()),
         address: address(entry),
         folder: is_site(entry).then(|| folder(&entry.assigned)),

@@ -28,12 +28,13 @@ impl Agent {
             around.out.push(Out::Removes(id.clone()));
         }
         let Some(entry) = self.ledger.entries.get_mut(id) else { return };
-        if busy == Busy::Starting {
-            // Written down before the start, so that a crash in between costs an attempt and not the count.
-            entry.attempts = attempts.clone();
+        match busy {
+            // Written down before it is begun, so that a crash in between costs an attempt and not the count.
+            Busy::Installing | Busy::Starting => entry.attempts = attempts,
+            Busy::Updating | Busy::Stopping { .. } => {}
         }
         if is_container(entry) {
-            return self.begin_with_engine(id, busy, attempts, around);
+            return self.begin_with_engine(id, busy, around);
         }
         let reason = match busy {
             Busy::Stopping { .. } => Some(EndReason::Removed),
@@ -53,7 +54,7 @@ impl Agent {
             Busy::Starting | Busy::Stopping { .. } => Millis(around.rng.random_range(2..20)),
         };
         if let Some(memory) = &mut self.memory {
-            memory.busy.insert(id.clone(), Doing { serial, busy, attempts, awaits_end, asking: None });
+            memory.busy.insert(id.clone(), Doing { serial, busy, awaits_end, asking: None });
         }
         if busy == Busy::Installing
             && let Some(entry) = self.ledger.entries.get(id)
@@ -67,15 +68,9 @@ impl Agent {
         }
     }
 
-    fn begin_with_engine(
-        &mut self,
-        id: &InstanceId,
-        busy: Busy,
-        attempts: Attempts,
-        around: &mut Around<'_>,
-    ) {
+    fn begin_with_engine(&mut self, id: &InstanceId, busy: Busy, around: &mut Around<'_>) {
         self.operations += 1;
-        let doing = Doing { serial: self.operations, busy, attempts, awaits_end: false, asking: None };
+        let doing = Doing { serial: self.operations, busy, awaits_end: false, asking: None };
         if let Some(memory) = &mut self.memory {
             memory.busy.insert(id.clone(), doing);
         }
@@ -106,7 +101,7 @@ impl Agent {
             return self.look_at(around.now, around);
         }
         match doing.busy {
-            Busy::Installing => self.installed(id, doing.attempts, around),
+            Busy::Installing => self.installed(id, around),
             Busy::Updating => self.updated(id, around),
             Busy::Starting => self.started(id, around),
             Busy::Stopping { .. } => self.deleted(id, around),
@@ -114,12 +109,11 @@ impl Agent {
         self.look_at(around.now, around);
     }
 
-    fn installed(&mut self, id: &InstanceId, attempts: Attempts, around: &mut Around<'_>) {
+    fn installed(&mut self, id: &InstanceId, around: &mut Around<'_>) {
         let port = self.free_port(around);
         let Some(entry) = self.ledger.entries.get_mut(id) else { return };
         around.machine.folders.insert(folder(&entry.assigned), Folder { complete: true, damaged: false });
         entry.installed = true;
-        entry.attempts = attempts;
         entry.port = entry.port.or(match entry.assigned.content.port {
             Some(Port::Fixed(port)) => Some(port),
             Some(Port::Dynamic) => Some(port),
@@ -168,7 +162,6 @@ impl Agent {
         );
         entry.pid = Some(pid);
         entry.started = Some(around.now);
-        entry.last_exit = None;
         entry.ready = false;
         if let Some(memory) = &mut self.memory {
             memory.health.insert(id.clone(), Health::new(&entry.assigned.content.health, around.now));

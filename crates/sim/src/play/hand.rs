@@ -25,7 +25,11 @@ impl Play<'_> {
             }
             Deed::Start => {
                 if let State::Ended { .. } = container.state {
-                    self.act(node, |host, around| host.engine.run(id, around));
+                    let pid = self.act(node, |host, around| host.engine.run(id, around));
+                    // One that a lost ledger had named is nobody's still.
+                    if !self.hosts[node].agent.containers().contains(&id) {
+                        self.truth.unowned.extend(pid);
+                    }
                 }
             }
             Deed::Pause => {

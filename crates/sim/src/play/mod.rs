@@ -4,6 +4,8 @@ mod demand;
 mod edge;
 mod engine;
 mod fault;
+#[cfg(test)]
+mod ground;
 mod hand;
 mod node;
 mod server;
