@@ -62,7 +62,7 @@ fn a_large_removal_waits_says_how_it_is_confirmed_and_is_carried_out_then() {
 fn a_confirmation_outlives_a_pass_that_came_too_late_and_nothing_else() {
     let bench = lost();
     reconcile(&bench, false);
-    bench.commit_past_the_server();
+    bench.commit_past_the_server(0);
     reconcile(&bench, true);
     assert_eq!(running(&bench), 0, "the pass that is made again is confirmed too");
 
