@@ -291,6 +291,7 @@ mod tests {
             revision: RouteRevision(1),
             domains: vec![domain.clone()],
             backend: Backend::Nothing,
+            taken: None,
         };
         let unreadable = World {
             key: key("a"),
@@ -304,7 +305,9 @@ mod tests {
             refused: BTreeMap::new(),
         };
         let proposed = Claim { domains: vec![domain], port: None, webroot: None };
-        let found = Claims::new(vec![(key("b"), proposed)], [&unreadable]).conflicts(&BTreeMap::new());
+        let standing = held(&unreadable).into_iter().map(|claim| (unreadable.key.clone(), claim)).collect();
+        let claims = Claims { standing, proposed: vec![(key("b"), proposed)] };
+        let found = claims.conflicts(&BTreeMap::new());
         assert!(matches!(&found[..], [Conflict::Domain { by, .. }] if *by == key("a")), "{found:?}");
     }
 
