@@ -125,8 +125,13 @@ fn expire_kept(work: &mut Work<'_>, report: &mut StepReport) {
         .map(|p| (p.created_at, p.id.clone()))
         .collect();
     kept.sort();
-    let surplus = kept.len().saturating_sub(work.service.spec.retain as usize);
+    // With the service goes all that was kept of it, whatever kind it has become since.
+    let (surplus, why) = if work.service.deleted.is_some() {
+        (kept.len(), RetireReason::Deleted)
+    } else {
+        (kept.len().saturating_sub(work.service.spec.retain as usize), RetireReason::Expired)
+    };
     for (_, id) in kept.into_iter().take(surplus) {
-        report.changed.extend(work.retire(&id, RetireReason::Expired));
+        report.changed.extend(work.retire(&id, why));
     }
 }

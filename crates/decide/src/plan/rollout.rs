@@ -237,17 +237,13 @@ fn outdated_beside_site(work: &Work<'_>, is_shown: bool) -> Vec<(InstanceId, Ret
 /// A stopped site is served by nobody, and its folder stays: started again, it has the same name and is there.
 fn unwanted_site(work: &mut Work<'_>, report: &mut StepReport) {
     let why = unwanted(work);
-    let everything = why == RetireReason::Deleted;
     if why == RetireReason::Stopped
         && let Some(shown) = work.plan.current.take()
     {
         keep(work, shown, report);
     }
-    let going: Vec<InstanceId> = work
-        .placements()
-        .filter(|p| p.stage.is_run() || (everything && matches!(p.stage, Stage::Kept)))
-        .map(|p| p.id.clone())
-        .collect();
+    let going: Vec<InstanceId> =
+        work.placements().filter(|p| p.stage.is_run()).map(|p| p.id.clone()).collect();
     for id in going {
         report.changed.extend(work.retire(&id, why));
     }
