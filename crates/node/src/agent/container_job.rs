@@ -102,7 +102,9 @@ impl Job {
     pub(super) async fn start_container(&self, cx: &Context, lives: bool) -> Result<Launched, StartFailure> {
         let policy = &self.assigned.content.stop;
         if let Some(id) = self.record.as_ref().and_then(|record| record.id.as_ref()).filter(|_| lives) {
-            work::stop(&cx.engine, id, policy).await.map_err(|error| cx.failed(error.into(), None))?;
+            work::stop(&cx.engine, id, policy)
+                .await
+                .map_err(|error| lives_on(cx.failed(error.into(), None)))?;
         }
         let work = self.work(cx)?;
         self.folder.write_state(&self.state).map_err(|error| StartFailure::ordinary(error.to_string()))?;
@@ -210,6 +212,16 @@ impl Context {
             self.doubt.notify_one();
         }
         StartFailure { message: failure.to_string(), kind, record: record.map(Box::new) }
+    }
+}
+
+/// Unless its engine is away: then nothing is known.
+fn lives_on(failure: StartFailure) -> StartFailure {
+    match failure.kind {
+        FailureKind::Away => failure,
+        FailureKind::Ordinary | FailureKind::PortTaken | FailureKind::LivesOn => {
+            StartFailure { kind: FailureKind::LivesOn, ..failure }
+        }
     }
 }
 

@@ -163,8 +163,22 @@ impl Agent {
         }
     }
 
+    /// With its ledger lost it was given a port, and has another one already.
+    fn follow_port(&mut self, id: &InstanceId, seen: &Seen) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let Some(port) = seen.port.filter(|port| instance.state.port != Some(*port)) else { return };
+        if !instance.has_dynamic_port() {
+            return;
+        }
+        self.ports.release(id);
+        self.ports.note(port, id);
+        instance.state.port = Some(port);
+        Self::remember(instance);
+    }
+
     /// What a look says: of its life first, then of what differs.
     fn take_look(&mut self, id: &InstanceId, look: &Look) {
+        self.follow_port(id, &look.seen);
         self.take_state(id, &look.seen);
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Some(held) = &mut instance.held else { return };
@@ -458,6 +472,7 @@ impl Agent {
     }
 
     pub(super) fn container_started(&mut self, id: &InstanceId, started: Started) {
+        self.follow_port(id, &started.seen);
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Started { record, seen, began } = started;
         let seen = &seen;
@@ -499,6 +514,14 @@ impl Agent {
                 instance.run = Run::NotStarted;
                 instance.trouble = Some(failure.message);
                 self.give_another_port(id);
+            }
+            FailureKind::LivesOn => {
+                if let Run::Alive { health, .. } = &instance.run {
+                    instance.state.started_at = Some(health.began);
+                }
+                instance.failures += 1;
+                instance.trouble = Some(failure.message);
+                Self::remember(instance);
             }
             FailureKind::Away | FailureKind::Ordinary => {
                 // What it was asked may have been done.

@@ -9,7 +9,7 @@ use model::{
     spec::StopPolicy,
 };
 
-use super::{Context, Event, Launched, StartFailure};
+use super::{Context, Event, FailureKind, Launched, StartFailure};
 use crate::{
     container::{Record, work},
     instance::Instance,
@@ -67,9 +67,13 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// What failed is not tried again at once; news of the instance ends the pause.
 pub(super) async fn pause_after<T>(result: &Result<T, String>, failures: u32, hurry: &tokio::sync::Notify) {
     if result.is_err() {
-        let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(MAX_PAUSE);
-        let _ = tokio::time::timeout(pause, hurry.notified()).await;
+        pause(failures, hurry).await;
     }
+}
+
+pub(super) async fn pause(failures: u32, hurry: &tokio::sync::Notify) {
+    let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(MAX_PAUSE);
+    let _ = tokio::time::timeout(pause, hurry.notified()).await;
 }
 
 /// Ends what lives, in order.
@@ -185,7 +189,11 @@ impl Job {
             return self.start_container(cx, before.is_some()).await;
         }
         if let Some(before) = before {
-            end(cx, before, &self.assigned.content.stop).await.map_err(StartFailure::ordinary)?;
+            let ended = end(cx, before, &self.assigned.content.stop).await;
+            ended.map_err(|message| StartFailure {
+                kind: FailureKind::LivesOn,
+                ..StartFailure::ordinary(message)
+            })?;
         }
         let prepared = match &self.prepared {
             Some(prepared) => prepared.clone(),

@@ -200,6 +200,8 @@ pub(crate) enum FailureKind {
     Away,
     /// Somebody else holds its port.
     PortTaken,
+    /// What ran before could not be ended: it lives on.
+    LivesOn,
 }
 
 impl StartFailure {

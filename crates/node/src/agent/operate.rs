@@ -4,8 +4,8 @@ use decide::node::{Busy, Install, Operation};
 use model::{InstanceId, Timestamp, event::Kind, instance::Attempts, route::EndpointHealth, spec::Port};
 
 use super::{
-    Agent, Event, Outcome,
-    job::{Job, Keep, blocking, pause_after},
+    Agent, Event, FailureKind, Outcome,
+    job::{Job, Keep, blocking, pause, pause_after},
 };
 use crate::{
     instance::{Instance, Run},
@@ -66,9 +66,14 @@ impl Agent {
         instance.busy = Some(Busy::Starting);
         instance.stop_probing();
         let job = Job::of(instance);
-        let (cx, id) = (self.cx.clone(), id.clone());
+        let (cx, id, hurry, failures) =
+            (self.cx.clone(), id.clone(), instance.hurry.clone(), instance.failures);
         tokio::spawn(async move {
             let started = job.start(&cx, before).await;
+            // How long it has run says nothing of how soon its end is tried again.
+            if started.as_ref().is_err_and(|failure| failure.kind == FailureKind::LivesOn) {
+                pause(failures, &hurry).await;
+            }
             let _ = cx.events.send(Event::Done { id, outcome: Outcome::Started(started) }).await;
         });
     }

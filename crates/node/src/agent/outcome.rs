@@ -78,6 +78,9 @@ impl Agent {
     fn started(&mut self, id: &InstanceId, result: Result<Launched, StartFailure>, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         instance.unstarted = result.as_ref().err().map(|failure| failure.message.clone());
+        if result.is_ok() {
+            instance.failures = 0;
+        }
         match result {
             Ok(Launched::Container(started)) => self.container_started(id, *started),
             Ok(Launched::Process { pidfd, identity, prepared, began }) => {

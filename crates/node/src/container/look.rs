@@ -29,6 +29,8 @@ pub struct Seen {
     /// Its networks by name, with its address in each.
     pub networks: BTreeMap<String, String>,
     pub limits: Limits,
+    /// The machine's port that leads to it: published for it, or told to it where it has the machine's network.
+    pub port: Option<u16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,8 +96,17 @@ impl Seen {
                 .map(|(name, end)| (name.clone(), end.ip_address.clone().unwrap_or_default()))
                 .collect(),
             limits: host.map(Limits::of).unwrap_or_default(),
+            port: host.and_then(|host| port_of(host, inspected.config.as_ref()?.env.as_deref())),
         })
     }
+}
+
+fn port_of(host: &HostConfig, env: Option<&[String]>) -> Option<u16> {
+    if host.network_mode.as_deref() == Some("host") {
+        return env?.iter().find_map(|line| line.strip_prefix("PORT="))?.parse().ok();
+    }
+    let mut bindings = host.port_bindings.as_ref()?.values().flatten().flatten();
+    bindings.next()?.host_port.as_ref()?.parse().ok()
 }
 
 fn state_of(state: &bollard::models::ContainerState) -> State {
@@ -295,6 +306,7 @@ mod tests {
             health: None,
             networks: [("demo".to_owned(), "172.18.0.2".to_owned())].into(),
             limits: Limits { restart: "no".into(), ..Limits::default() },
+            port: None,
         }
     }
 

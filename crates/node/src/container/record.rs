@@ -82,6 +82,7 @@ mod tests {
             health: None,
             networks: BTreeMap::new(),
             limits: Limits::default(),
+            port: None,
         }
     }
 

@@ -125,6 +125,65 @@ fn a_registry_that_hangs_is_waited_for_within_a_bound_and_nothing_is_begun() {
     assert_eq!(setpoint.get("web.localhost", "/").text(), "v2");
 }
 
+/// What lives and is not served is not called gone, and nothing is made beside it.
+#[test]
+fn a_container_that_the_engine_does_not_stop_is_told_as_living() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let manifest = web(&app, 1, "restart: { attempts: 20, backoff: 200ms, max_backoff: 1s }");
+    let probe =
+        "health: { readiness: { http: /healthz }, liveness: { http: /healthz, interval: 200ms, fall: 2 } }";
+    let setpoint = setpoint_over(&wire).manifest(&manifest.replace("health: /healthz", probe)).start();
+    let before = setpoint.wait_until_converged("web");
+    wire.refuse("/stop");
+    let at = before["instances"][0]["address"].as_str().unwrap().to_owned();
+    testkit::http::send(at.parse().unwrap(), testkit::http::Request::new("GET", &at, "/ill")).unwrap();
+    let told = |web: &serde_json::Value| {
+        web["instances"][0]["message"].as_str().is_some_and(|message| message.contains("refused by the test"))
+    };
+    let meanwhile = setpoint.wait_for_service("web", "the refusal is told", told);
+    let instance = &meanwhile["instances"][0];
+    assert_eq!(instance["pid"], before["instances"][0]["pid"], "it lives: {meanwhile:#}");
+    assert_ne!(instance["state"], "failed", "{meanwhile:#}");
+    assert_eq!(containers(&setpoint, &engine), 1);
+    wire.refuse_no_more();
+    let again = |web: &serde_json::Value| {
+        web["replicas"]["ready"] == 1 && web["instances"][0]["pid"] != before["instances"][0]["pid"]
+    };
+    let after = setpoint.wait_for_service("web", "it was ended and started", again);
+    assert!(after["instances"][0]["restarts"].as_u64().unwrap() < 10, "with pauses: {after:#}");
+    assert_eq!(containers(&setpoint, &engine), 1);
+}
+
+#[test]
+fn a_container_whose_ledger_was_lost_keeps_the_port_that_leads_to_it() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let mut setpoint = crate::setpoint(&engine)
+        .under(&["unshare", "--mount", "sh", "-c", APART, "apart"])
+        .manifest(&web(&app, 1, ""))
+        .arg("--keep")
+        .start();
+    let before = setpoint.wait_until_converged("web");
+    setpoint.kill9();
+    let instances = setpoint.data().join("node/instances");
+    std::fs::remove_dir_all(&instances).unwrap();
+    setpoint.restart();
+    let again = |web: &serde_json::Value| web["state"] == "converged" && web["replicas"]["ready"] == 1;
+    let after = setpoint.wait_for_service("web", "it is adopted", again);
+    for same in ["id", "pid", "address"] {
+        assert_eq!(after["instances"][0][same], before["instances"][0][same], "{same}");
+    }
+    // Its routes follow a moment later.
+    until("it is served", SOON, || (setpoint.get("web.localhost", "/").text() == "v1").then_some(()));
+    // Another instance gets another port.
+    setpoint.ok(&["scale", "web", "2"]);
+    let two = |web: &serde_json::Value| web["replicas"]["ready"] == 2 && web["state"] == "converged";
+    let both = setpoint.wait_for_service("web", "two are ready", two);
+    assert_ne!(both["instances"][0]["address"], both["instances"][1]["address"]);
+}
+
 #[test]
 fn an_engine_without_room_keeps_what_serves_and_says_what_is_full() {
     const MIB: u64 = 1 << 20;

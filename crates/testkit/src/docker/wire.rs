@@ -36,6 +36,8 @@ struct State {
     /// Begins of request lines whose answers are kept back.
     swallowed: Vec<String>,
     kept_back: usize,
+    /// Begins of request lines that never reach the engine.
+    refused: Vec<String>,
     open: Vec<UnixStream>,
 }
 
@@ -104,6 +106,16 @@ impl Wire {
         self.shared.lock().swallowed.clear();
     }
 
+    /// Requests whose line holds `what` do not reach the engine from now on: they are answered with an error of its own
+    /// kind, which says `refused by the test`.
+    pub fn refuse(&self, what: &str) {
+        self.shared.lock().refused.push(what.into());
+    }
+
+    pub fn refuse_no_more(&self) {
+        self.shared.lock().refused.clear();
+    }
+
     /// How many requests have lost their answer.
     pub fn kept_back(&self) -> usize {
         self.shared.lock().kept_back
@@ -125,6 +137,7 @@ impl Shared {
     fn connect(self: &Arc<Self>, client: UnixStream) {
         // The engine is not there: the client sees an end without an answer.
         let Ok(engine) = UnixStream::connect(&self.engine) else { return };
+        let answering = Mutex::new(client.try_clone().unwrap());
         let silent = Arc::new(Mutex::new(false));
         let ends = [&client, &engine].map(|stream| stream.try_clone().unwrap());
         self.lock().open.extend(ends);
@@ -133,6 +146,10 @@ impl Shared {
         let is_silent = Arc::clone(&silent);
         thread::spawn(move || {
             requests.pass(client, to_engine, |bytes| {
+                if requests.refuses(bytes) {
+                    let _ = answering.lock().unwrap().write_all(REFUSAL.as_bytes());
+                    return false;
+                }
                 *silent.lock().unwrap() |= requests.swallows(bytes);
                 true
             });
@@ -142,12 +159,16 @@ impl Shared {
 
     /// Clients write the head of a request at once, so that what is read begins with its line.
     fn swallows(&self, bytes: &[u8]) -> bool {
-        let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-        let line = String::from_utf8_lossy(line);
+        let line = line(bytes);
         let mut state = self.lock();
         let swallows = state.swallowed.iter().any(|what| line.contains(what.as_str()));
         state.kept_back += usize::from(swallows);
         swallows
+    }
+
+    fn refuses(&self, bytes: &[u8]) -> bool {
+        let line = line(bytes);
+        self.lock().refused.iter().any(|what| line.contains(what.as_str()))
     }
 
     fn pass(&self, mut from: UnixStream, mut to: UnixStream, passes: impl Fn(&[u8]) -> bool) {
@@ -161,4 +182,11 @@ impl Shared {
         }
         let _ = to.shutdown(Shutdown::Write);
     }
+}
+
+const REFUSAL: &str = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nContent-Length: 34\r\n\r\n\
+                       {\"message\":\"refused by the test\"}\n";
+
+fn line(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned()
 }
