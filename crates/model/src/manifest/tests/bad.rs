@@ -238,6 +238,36 @@ fn what_belongs_to_processes_does_not_apply_to_a_site() {
 }
 
 #[test]
+fn what_belongs_to_sites_is_refused_beside_a_command_or_an_image_at_its_line() {
+    for kind in ["command: [x]", "image: a/b"] {
+        for line in ["spa: true", "webroot: /srv/www", "archive: ./site.zip", "output: dist"] {
+            let key = line.split(':').next().unwrap();
+            let words = format!("`{key}` belongs below `static`");
+            let text = format!("services:\n  a:\n    {kind}\n    replicas: 2\n    «{line}\n");
+            refused(&text, "unknown_key", &[&words, "for sites alone"]);
+        }
+    }
+}
+
+#[test]
+fn what_belongs_to_containers_is_refused_beside_a_command_at_its_line() {
+    for line in [
+        "«entrypoint: [/run]",
+        "«volumes: [\"d:/d\"]",
+        "«tmpfs: [/tmp]",
+        "network: «host",
+        "read_only: «true",
+        "«capabilities: { drop: [CHOWN] }",
+        "«logs: { max_files: 2 }",
+    ] {
+        let key = line.trim_start_matches('«').split(':').next().unwrap();
+        let words = format!("`{key}` ");
+        let text = format!("services:\n  a:\n    command: [x]\n    replicas: 1\n    {line}\n");
+        refused(&text, "not_applicable", &[&words, "container alone"]);
+    }
+}
+
+#[test]
 fn a_site_that_is_fetched_or_built_is_refused_where_it_says_so() {
     let at = |line: &str| format!("services:\n  docs:\n    static:\n{line}\n    domains: [docs.localhost]\n");
     let git = "      git: «https://example.com/docs.git#main";
