@@ -468,6 +468,7 @@ impl Agent {
     }
 
     pub(super) fn container_started(&mut self, id: &InstanceId, started: Started) {
+        self.follow_port(id, &started.seen);
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Started { record, seen, began } = started;
         let seen = &seen;

@@ -175,7 +175,8 @@ fn a_container_whose_ledger_was_lost_keeps_the_port_that_leads_to_it() {
     for same in ["id", "pid", "address"] {
         assert_eq!(after["instances"][0][same], before["instances"][0][same], "{same}");
     }
-    assert_eq!(setpoint.get("web.localhost", "/").text(), "v1");
+    // Its routes follow a moment later.
+    until("it is served", SOON, || (setpoint.get("web.localhost", "/").text() == "v1").then_some(()));
     // Another instance gets another port.
     setpoint.ok(&["scale", "web", "2"]);
     let two = |web: &serde_json::Value| web["replicas"]["ready"] == 2 && web["state"] == "converged";
