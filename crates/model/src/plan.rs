@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Generation, Holder, Incarnation, InstanceId, IntentSeq, PlanSeq, RouteRevision, ServiceKey, Term,
-    Timestamp,
+    Generation, Holder, Incarnation, InstanceId, IntentSeq, PlanSeq, ReleaseDigest, RouteRevision,
+    ServiceKey, Slot, Term, Timestamp,
     deployment::Deployment,
     event::Event,
-    instance::Placement,
+    instance::{Attempts, Placement},
     reason::{Change, Waiting},
     route::ServiceRoute,
     service::Service,
@@ -32,6 +32,16 @@ pub struct ServicePlan {
     /// Of all its instances, those that are gone among them.
     #[serde(default, skip_serializing_if = "Restarts::is_empty")]
     pub restarts: Restarts,
+    /// What instances of the target that are gone had spent of their attempts: the next in the same slot goes on with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spent: BTreeMap<Slot, Spent>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    pub release: ReleaseDigest,
+    pub restart_epoch: u64,
+    pub attempts: Attempts,
 }
 
 /// Restarts of a service's instances over its life. Kept with the plan, so that neither a restart of Setpoint nor a new

@@ -101,12 +101,15 @@ fn free_slot(work: &Work<'_>) -> Slot {
 
 /// What the slot has already spent on this release (I15); a new epoch begins anew, because somebody asked for it.
 fn inherited(work: &Work<'_>, slot: Slot, release: model::ReleaseDigest) -> Attempts {
-    work.placements()
-        .filter(|p| {
-            p.id.slot == slot && p.release == release && p.restart_epoch == work.service.restart_epoch
-        })
-        .map(|p| p.attempts.clone())
-        .fold(Attempts::default(), |most, attempts| most.floor(&attempts))
+    let epoch = work.service.restart_epoch;
+    let standing = work
+        .placements()
+        .filter(|p| p.id.slot == slot && p.release == release && p.restart_epoch == epoch)
+        .map(|p| &p.attempts);
+    let gone = work.plan.spent.get(&slot).filter(|s| s.release == release && s.restart_epoch == epoch);
+    standing
+        .chain(gone.map(|spent| &spent.attempts))
+        .fold(Attempts::default(), |most, attempts| most.floor(attempts))
 }
 
 fn best_node(work: &Work<'_>) -> Result<NodeId, Waiting> {

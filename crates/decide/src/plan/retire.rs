@@ -3,8 +3,8 @@
 
 use model::{
     EdgeId, InstanceId, RouteRevision, Timestamp,
-    instance::{RetireReason, Stage},
-    plan::StepReport,
+    instance::{Placement, RetireReason, Stage},
+    plan::{Spent, StepReport},
     reason::{Change, Drained, Waiting},
 };
 
@@ -14,6 +14,7 @@ use crate::world::EDGE_LOST_AFTER;
 pub fn step(work: &mut Work<'_>) -> StepReport {
     let mut report = StepReport::default();
     expire_kept(work, &mut report);
+    forget_spent(work);
     let leaving: Vec<(InstanceId, Stage)> =
         work.placements().map(|p| (p.id.clone(), p.stage.clone())).collect();
     for (id, stage) in leaving {
@@ -23,7 +24,9 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
             Stage::Retiring { .. } if was_running(work, &id) => {}
             Stage::Retiring { revision, since, why } => retiring(work, id, revision, since, why, &mut report),
             Stage::Removing { .. } if work.world.is_gone(&id) => {
-                work.plan.placements.remove(&id);
+                if let Some(gone) = work.plan.placements.remove(&id) {
+                    keep_spent(work, gone);
+                }
                 report.changed.push(Change::Gone { instance: id });
             }
             Stage::Removing { .. } => report.waiting.push(Waiting::NodeConfirms { instance: id }),
@@ -33,6 +36,25 @@ pub fn step(work: &mut Work<'_>) -> StepReport {
         report.changed.push(Change::Purged);
     }
     report
+}
+
+/// What was spent on another release, before somebody asked for a restart, or of what is not wanted at all, is over.
+fn forget_spent(work: &mut Work<'_>) {
+    let (wanted, target, epoch) = (work.wanted(), work.target(), work.service.restart_epoch);
+    work.plan
+        .spent
+        .retain(|_, spent| wanted > 0 && Some(spent.release) == target && spent.restart_epoch == epoch);
+}
+
+/// A slot's attempts outlive its instance, so that what keeps dying is not calmer for having moved.
+fn keep_spent(work: &mut Work<'_>, gone: Placement) {
+    let Placement { release, restart_epoch, attempts, .. } = gone;
+    if attempts.total == 0 || Some(release) != work.target() || restart_epoch != work.service.restart_epoch {
+        return;
+    }
+    let before = work.plan.spent.remove(&gone.id.slot).map(|spent| spent.attempts);
+    let attempts = before.map_or(attempts.clone(), |before| before.floor(&attempts));
+    work.plan.spent.insert(gone.id.slot, Spent { release, restart_epoch, attempts });
 }
 
 fn was_running(work: &Work<'_>, id: &InstanceId) -> bool {
