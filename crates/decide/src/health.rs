@@ -161,29 +161,32 @@ impl Health {
         }
     }
 
-    /// The probes to make now, and when to ask again.
+    /// The probes to make now, and when to ask again. One that is made also speaks for the others that make the same check
+    /// at the same pace, so that they keep step.
     pub fn due(&self, spec: &spec::Health, now: Timestamp) -> (Vec<Due>, Option<Timestamp>) {
+        let active = self.active(spec);
+        let (due_now, later): (Vec<_>, Vec<_>) =
+            active.into_iter().partition(|(purpose, probe)| self.next_at(*purpose, probe) <= now);
+        let keeps_step = |(purpose, probe): &(Purpose, &Probe)| {
+            let pace = self.pace(*purpose, probe);
+            due_now.iter().any(|(other, made)| made.check == probe.check && self.pace(*other, made) == pace)
+        };
+        let (in_step, later): (Vec<_>, Vec<_>) = later.into_iter().partition(keeps_step);
         let mut due: Vec<Due> = Vec::new();
-        let mut next: Option<Timestamp> = None;
-        for (purpose, probe) in self.active(spec) {
-            let at = self.next_at(purpose, probe);
-            // A probe for readiness also speaks for the others that make the same check, so that they keep step.
-            if at <= now {
-                match due.iter_mut().find(|d| d.check == probe.check) {
-                    Some(same) => {
-                        same.purposes.push(purpose);
-                        same.timeout = same.timeout.max(probe.timeout);
-                    }
-                    None => due.push(Due {
-                        check: probe.check.clone(),
-                        timeout: probe.timeout,
-                        purposes: vec![purpose],
-                    }),
+        for (purpose, probe) in due_now.iter().chain(&in_step) {
+            match due.iter_mut().find(|d| d.check == probe.check) {
+                Some(same) => {
+                    same.purposes.push(*purpose);
+                    same.timeout = same.timeout.max(probe.timeout);
                 }
-            } else {
-                next = Some(next.map_or(at, |n| n.min(at)));
+                None => due.push(Due {
+                    check: probe.check.clone(),
+                    timeout: probe.timeout,
+                    purposes: vec![*purpose],
+                }),
             }
         }
+        let next = later.into_iter().map(|(purpose, probe)| self.next_at(purpose, probe)).min();
         (due, next)
     }
 
@@ -212,14 +215,20 @@ impl Health {
             Purpose::Readiness => &self.readiness,
             Purpose::Liveness => &self.liveness,
         };
-        let interval =
-            if self.ready { probe.interval } else { Probe::INTERVAL_UNTIL_READY.min(probe.interval) };
-        // Liveness keeps its own pace once the start is through: a process that is not ready is not dead.
-        let interval = if purpose == Purpose::Liveness { probe.interval } else { interval };
+        let interval = self.pace(purpose, probe);
         match streak.last {
             Some(last) => last + interval,
             None if purpose == Purpose::Liveness => self.began + interval,
             None => self.began,
+        }
+    }
+
+    /// Between two of them. Liveness keeps its own pace once the start is through: a process that is not ready is not dead.
+    fn pace(&self, purpose: Purpose, probe: &Probe) -> Millis {
+        if self.ready || purpose == Purpose::Liveness {
+            probe.interval
+        } else {
+            Probe::INTERVAL_UNTIL_READY.min(probe.interval)
         }
     }
 }
@@ -316,6 +325,22 @@ mod tests {
         }
         let declared = all(&Check::Http("/".into()));
         assert_eq!(with_image_check(&declared), declared);
+    }
+
+    #[test]
+    fn one_probe_speaks_for_all_that_make_the_same_check_at_the_same_pace() {
+        let spec = all(&Check::Tcp);
+        // Ready after a second and a half: readiness and liveness began apart.
+        let (health, _) = run(Health::new(&spec, Timestamp(0)), &spec, 0, 10_000, |now| now >= 1500);
+        assert!(health.ready);
+        let (_, probes) = run(health.clone(), &spec, 10_000, 110_000, |_| true);
+        assert!((9..=11).contains(&probes), "one in ten seconds, not {probes}");
+        let slow = spec::Health {
+            liveness: Some(Probe { interval: Millis::secs(30), ..Probe::new(Check::Tcp) }),
+            ..spec
+        };
+        let (health, _) = run(health, &slow, 10_000, 100_000, |now| now < 70_000);
+        assert!(health.live && !health.ready, "what is asked seldom is not counted often");
     }
 
     #[test]
