@@ -7,6 +7,7 @@ use std::{
 };
 
 use bollard::{API_DEFAULT_VERSION, Docker};
+use tokio::sync::Semaphore;
 
 /// A question that the engine answers from memory.
 pub const QUESTION: Duration = Duration::from_secs(10);
@@ -42,17 +43,22 @@ impl Error {
     }
 }
 
+/// Containers made or started at once. An engine that is asked for hundreds is no faster, and answers no question
+/// meanwhile: it would be taken for one that is away.
+const AT_ONCE: usize = 16;
+
 /// One engine. Nothing is connected before the first call.
 #[derive(Debug)]
 pub struct Engine {
     host: String,
     client: Mutex<Option<Docker>>,
+    places: Semaphore,
 }
 
 impl Engine {
     /// `host` as in `DOCKER_HOST`: `unix:///var/run/docker.sock` or `tcp://127.0.0.1:2375`.
     pub fn new(host: &str) -> Self {
-        Self { host: host.to_owned(), client: Mutex::new(None) }
+        Self { host: host.to_owned(), client: Mutex::new(None), places: Semaphore::new(AT_ONCE) }
     }
 
     pub fn host(&self) -> &str {
@@ -93,6 +99,16 @@ impl Engine {
     pub async fn ping(&self) -> Result<(), Error> {
         let client = self.client().await?;
         self.within(PING, client.ping()).await.map(drop)
+    }
+
+    /// A call that makes or starts a container: a few at a time, and `bound` counts from its turn.
+    pub async fn in_turn<T>(
+        &self,
+        bound: Duration,
+        call: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T, Error> {
+        let _place = self.places.acquire().await;
+        self.within(bound, call).await
     }
 
     /// A call that ends within `bound`, one way or the other.

@@ -293,7 +293,7 @@ impl Work<'_> {
         for taken in 0..NAMES {
             let name = names::container(self.order.cluster, self.order.id, taken);
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
-            match self.engine.within(WORK, client.create_container(Some(options), body.clone())).await {
+            match self.engine.in_turn(WORK, client.create_container(Some(options), body.clone())).await {
                 Ok(made) => {
                     record.id = Some(made.id);
                     record.name = name;
@@ -319,7 +319,7 @@ impl Work<'_> {
     pub async fn start(&self, record: &mut Record) -> Result<Seen, Failure> {
         let id = record.id.clone().unwrap_or_default();
         let client = self.engine.client().await?;
-        match self.engine.within(WORK, client.start_container(&id, None)).await {
+        match self.engine.in_turn(WORK, client.start_container(&id, None)).await {
             Ok(()) => {}
             // Somebody is removing it: as good as gone.
             Err(Error::Conflict(message) | Error::Refused { message, .. })
