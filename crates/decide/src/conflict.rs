@@ -294,15 +294,9 @@ mod tests {
             taken: None,
         };
         let unreadable = World {
-            key: key("a"),
             service: Knowledge::Unknown { since: Timestamp(1), cause: "junk".into() },
             plan: ServicePlan { route: Some(Arc::new(route)), ..ServicePlan::default() },
-            releases: BTreeMap::new(),
-            deployments: Vec::new(),
-            next_deployment: 1,
-            seen: BTreeMap::new(),
-            edges: BTreeMap::new(),
-            refused: BTreeMap::new(),
+            ..World::absent(key("a"))
         };
         let proposed = Claim { domains: vec![domain], port: None, webroot: None };
         let standing = held(&unreadable).into_iter().map(|claim| (unreadable.key.clone(), claim)).collect();

@@ -73,6 +73,21 @@ pub struct EdgeView {
 }
 
 impl World {
+    /// Of a service that was never declared.
+    pub fn absent(key: ServiceKey) -> Self {
+        Self {
+            key,
+            service: Knowledge::Absent,
+            plan: ServicePlan::default(),
+            releases: BTreeMap::new(),
+            deployments: Vec::new(),
+            next_deployment: 1,
+            seen: BTreeMap::new(),
+            edges: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        }
+    }
+
     pub fn digest(&self) -> Digest {
         Digest::of_value(self)
     }

@@ -106,18 +106,12 @@ fn world_of(row: ServiceRow) -> World {
 /// The world of a service that is not declared (any more): its counters go on.
 pub fn absent(key: &ServiceKey, floor: Floor) -> World {
     World {
-        key: key.clone(),
-        service: Knowledge::Absent,
         plan: ServicePlan {
             seq: floor.plan,
             next_incarnation: floor.next_incarnation,
             ..ServicePlan::default()
         },
-        releases: BTreeMap::new(),
-        deployments: Vec::new(),
         next_deployment: floor.next_deployment_number,
-        seen: BTreeMap::new(),
-        edges: BTreeMap::new(),
-        refused: BTreeMap::new(),
+        ..World::absent(key.clone())
     }
 }

@@ -8,7 +8,7 @@ use model::{
     Generation, Holder, IntentSeq, Knowledge, NodeId, RouteRevision, ServiceKey, Term,
     instance::Placement,
     node::Drain,
-    plan::{Decision, Plan, ServicePlan},
+    plan::{Decision, Plan},
 };
 
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Store {
     }
 
     pub fn world(&self, key: &ServiceKey) -> World {
-        self.rows.get(key).map_or_else(|| empty(key.clone()), |row| row.world.clone())
+        self.rows.get(key).map_or_else(|| World::absent(key.clone()), |row| row.world.clone())
     }
 
     /// The services that there are.
@@ -80,7 +80,7 @@ impl Store {
             return Err(Refused::Unknown);
         }
         let row = self.rows.entry(key.clone()).or_insert_with(|| Row {
-            world: empty(key.clone()),
+            world: World::absent(key.clone()),
             intent: IntentSeq(0),
             generation: Generation(0),
         });
@@ -132,20 +132,6 @@ impl Store {
             Some(_) => Err(Refused::Unknown),
             None => Ok(()),
         }
-    }
-}
-
-fn empty(key: ServiceKey) -> World {
-    World {
-        key,
-        service: Knowledge::Absent,
-        plan: ServicePlan::default(),
-        releases: BTreeMap::new(),
-        deployments: Vec::new(),
-        next_deployment: 1,
-        seen: BTreeMap::new(),
-        edges: BTreeMap::new(),
-        refused: BTreeMap::new(),
     }
 }
 

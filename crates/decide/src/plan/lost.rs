@@ -1,6 +1,6 @@
-//! Step 2: instances of nodes that are declared lost, are being drained or refuse what they are assigned. What a lost node had is given up and
-//! replaced elsewhere; a node that is only silent keeps it, because what it runs is unknown. What leaves a drained node
-//! is replaced like an outdated one; here is told what has nowhere to go.
+//! Step 2: instances of nodes that are declared lost, are being drained or refuse what they are assigned. What a lost
+//! node had is given up and replaced elsewhere; a node that is only silent keeps it, because what it runs is unknown. What
+//! leaves a drained node is replaced like an outdated one; here is told what has nowhere to go.
 
 use model::{
     instance::RetireReason,

@@ -3,7 +3,7 @@
 
 use model::{
     EdgeId, InstanceId, RouteRevision, Timestamp,
-    instance::{Placement, RetireReason, Stage},
+    instance::{Attempts, Placement, RetireReason, Stage},
     plan::{Spent, StepReport},
     reason::{Change, Drained, Waiting},
 };
@@ -52,9 +52,9 @@ fn keep_spent(work: &mut Work<'_>, gone: Placement) {
     if attempts.total == 0 || Some(release) != work.target() || restart_epoch != work.service.restart_epoch {
         return;
     }
-    let before = work.plan.spent.remove(&gone.id.slot).map(|spent| spent.attempts);
-    let attempts = before.map_or(attempts.clone(), |before| before.floor(&attempts));
-    work.plan.spent.insert(gone.id.slot, Spent { release, restart_epoch, attempts });
+    let fresh = Spent { release, restart_epoch, attempts: Attempts::default() };
+    let spent = work.plan.spent.entry(gone.id.slot).or_insert(fresh);
+    spent.attempts = spent.attempts.floor(&attempts);
 }
 
 fn was_running(work: &Work<'_>, id: &InstanceId) -> bool {

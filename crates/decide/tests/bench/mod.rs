@@ -24,7 +24,7 @@ use model::{
     assignment::Stamp,
     node::{Node, NodeState},
     observation::Observation,
-    plan::{Plan, Report, ServicePlan},
+    plan::{Plan, Report},
     release::Release,
     route::{EdgeReport, RouteTable},
 };
@@ -75,7 +75,7 @@ impl Bench {
     }
 
     pub fn world(&mut self, key: &ServiceKey) -> &mut World {
-        self.worlds.entry(key.clone()).or_insert_with(|| empty_world(key.clone()))
+        self.worlds.entry(key.clone()).or_insert_with(|| World::absent(key.clone()))
     }
 
     /// Records an intent, and says what it says.
@@ -232,21 +232,7 @@ impl Bench {
     }
 }
 
-pub fn empty_world(key: ServiceKey) -> World {
-    World {
-        key,
-        service: Knowledge::Absent,
-        plan: ServicePlan::default(),
-        releases: BTreeMap::new(),
-        deployments: Vec::new(),
-        next_deployment: 1,
-        seen: BTreeMap::new(),
-        edges: BTreeMap::new(),
-        refused: BTreeMap::new(),
-    }
-}
-
-trait Record {
+pub trait Record {
     fn record(&mut self, intent: &intent::Intent);
 }
 

@@ -148,17 +148,21 @@ impl Bench {
         self.runtime.block_on(self.control.node_events(vec![event]));
     }
 
-    /// A plan without decisions, of this server's term, that is so many revisions of the routes ahead.
+    /// A plan without decisions, of this server's term, that is so many revisions of the routes ahead. Where the server itself
+    /// commits in the same moment, another is made.
     pub fn commit_past_the_server(&self, routes: u64) {
-        let plan = self.control.with_brain(|brain| Plan {
-            term: brain.snapshot.term,
-            holder: brain.snapshot.holder.clone(),
-            at: brain.snapshot.now,
-            generation: brain.snapshot.cluster.generation.next(),
-            route_revision: model::RouteRevision(brain.snapshot.cluster.route_revision.0 + routes),
-            decisions: Vec::new(),
-        });
-        self.runtime.block_on(self.control.store().commit_plan(Arc::new(plan), Vec::new())).unwrap();
+        let commit = || {
+            let plan = self.control.with_brain(|brain| Plan {
+                term: brain.snapshot.term,
+                holder: brain.snapshot.holder.clone(),
+                at: brain.snapshot.now,
+                generation: brain.snapshot.cluster.generation.next(),
+                route_revision: model::RouteRevision(brain.snapshot.cluster.route_revision.0 + routes),
+                decisions: Vec::new(),
+            });
+            self.runtime.block_on(self.control.store().commit_plan(Arc::new(plan), Vec::new())).ok()
+        };
+        testkit::until("a plan is committed past the server", PATIENCE, commit);
     }
 
     /// Ends the server, and waits for that.
