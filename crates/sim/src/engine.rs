@@ -188,6 +188,11 @@ impl Engine {
         self.troubles.clear();
     }
 
+    /// It does what it is told and says so.
+    pub fn is_sound(&self, now: Timestamp) -> bool {
+        self.daemon == Daemon::Up && self.troubles.iter().all(|(_, until)| *until < now)
+    }
+
     pub fn is(&self, manner: Manner, now: Timestamp) -> bool {
         self.troubles.iter().any(|(other, until)| *other == manner && *until > now)
     }

@@ -11,8 +11,9 @@ use model::{
     DeploymentId, Generation, InstanceId, Knowledge, Millis, NodeId, ReleaseDigest, ServiceKey, Slot, Term,
     Timestamp,
     assignment::Stamp,
-    deployment::{Event as Step, Phase, next},
+    deployment::{Cause, Deployment, Event as Step, Phase, next},
     instance::{Placement, Stage},
+    route::{Backend, RouteTable},
     spec::Workload,
     status::ServiceState,
 };
@@ -68,6 +69,8 @@ pub struct Truth {
     untrue_since: BTreeMap<ServiceKey, Timestamp>,
     operations: BTreeMap<ServiceKey, u64>,
     missing_since: BTreeMap<InstanceId, Timestamp>,
+    /// What has answered a request at some time.
+    answered: BTreeSet<InstanceId>,
 }
 
 /// What restarts are counted by; a user's word begins anew.
@@ -158,6 +161,18 @@ impl Truth {
         }
     }
 
+    /// I18: no table leads to what has never answered.
+    pub fn routed(&mut self, now: Timestamp, table: &RouteTable) {
+        let routed = table.services.values().flat_map(|route| match &route.backend {
+            Backend::Proxy { endpoints } => endpoints.as_slice(),
+            Backend::Files { .. } | Backend::Nothing => &[],
+        });
+        if let Some(endpoint) = routed.into_iter().find(|to| !self.answered.contains(&to.instance)) {
+            let message = format!("{} takes requests and has never been ready", endpoint.instance);
+            self.fail("I18", now, message);
+        }
+    }
+
     /// I13: nothing of ours is done to what a hand has made.
     pub fn owned(&mut self, now: Timestamp, id: &InstanceId, maker: Maker, what: &str) {
         if maker == Maker::Hand {
@@ -182,8 +197,12 @@ impl Truth {
             let entry = host.agent.ledger.entries.get(id);
             let spent = entry
                 .is_some_and(|entry| decide::retry::spent(&assigned.restart, &entry.attempts, now).is_some());
-            let is_process = matches!(assigned.content.workload, Workload::Process(_));
-            let may_rest = !is_process || spent || !Character::of(&assigned.content).is_sound();
+            let may_live = match assigned.content.workload {
+                Workload::Process(_) => true,
+                Workload::Container(_) => host.engine.is_sound(now),
+                Workload::Site(_) => false,
+            };
+            let may_rest = !may_live || spent || !Character::of(&assigned.content).is_sound();
             if may_rest || host.machine.live().any(|(_, process)| process.id == *id) {
                 self.missing_since.remove(id);
                 continue;
@@ -216,6 +235,9 @@ impl Truth {
         let deployments = &row.world.deployments;
         for deployment in deployments {
             let before = self.phases.insert(deployment.id.clone(), deployment.phase);
+            if before.is_none() {
+                self.restores(now, deployment, deployments);
+            }
             let legal = before
                 .is_none_or(|before| before == deployment.phase || may_follow(before, deployment.phase));
             if !legal {
@@ -228,6 +250,20 @@ impl Truth {
         let (open, active) = (count(Phase::is_open), count(|phase| phase == Phase::Active));
         if open > 1 || active > 1 {
             self.fail("I7", now, format!("{key} has {open} open and {active} active deployments"));
+        }
+    }
+
+    /// I15: a going back that has failed is not gone back from.
+    fn restores(&mut self, now: Timestamp, deployment: &Deployment, all: &[Deployment]) {
+        let before =
+            all.iter().filter(|other| other.number < deployment.number).max_by_key(|other| other.number);
+        let failed = before.filter(|other| {
+            other.phase == Phase::Failed && matches!(other.cause, Cause::Rollback | Cause::Restore)
+        });
+        if let Some(failed) = failed.filter(|_| deployment.cause == Cause::Restore) {
+            let (service, number) = (&deployment.service, deployment.number);
+            let message = format!("{service} #{number} goes back from what #{} went back to", failed.number);
+            self.fail("I15", now, message);
         }
     }
 
@@ -268,6 +304,9 @@ impl Truth {
     fn processes(&mut self, now: Timestamp, box_: &Seen<'_>) {
         let mut seen: BTreeSet<&InstanceId> = BTreeSet::new();
         for (pid, process) in box_.live().filter(|(_, process)| !process.stranger) {
+            if process.answers(now) && !self.answered.contains(&process.id) {
+                self.answered.insert(process.id.clone());
+            }
             let twice = !seen.insert(&process.id);
             let row = box_.store.rows.get(&process.id.service);
             let placed = row.is_some_and(|row| row.world.plan.placements.contains_key(&process.id));

@@ -21,6 +21,7 @@ impl Play<'_> {
     pub(super) fn table_arrives(&mut self, edge: usize, table: &Arc<RouteTable>) {
         if self.edges[edge].offered(table) {
             self.told(format!("edge {edge} serves {}", table.revision));
+            self.truth.routed(self.now, table);
             self.edge_reports(edge);
         }
     }
