@@ -53,6 +53,7 @@ pub struct Node {
     commands: mpsc::Sender<Command>,
     acceptor: Arc<Mutex<Option<Acceptor>>>,
     observations: watch::Receiver<Arc<Observation>>,
+    found_living: bool,
     cx: Arc<Context>,
 }
 
@@ -72,8 +73,14 @@ impl Node {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (agent, acceptor, cx) = Agent::open(config, content, clock, receiver)?;
         let observations = agent.publisher().receiver();
+        let found_living = agent.holds_living();
         tokio::spawn(agent.run());
-        Ok(Self { commands, acceptor: Arc::new(Mutex::new(Some(acceptor))), observations, cx })
+        Ok(Self { commands, acceptor: Arc::new(Mutex::new(Some(acceptor))), observations, found_living, cx })
+    }
+
+    /// Whether workloads had lived on when it started, or may have.
+    pub fn found_living(&self) -> bool {
+        self.found_living
     }
 
     /// Takes an assignment, or refuses it without effects. On return its stamp is durable and its instances are in

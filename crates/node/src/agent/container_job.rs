@@ -55,6 +55,7 @@ pub(super) fn order<'a>(
         image_workdir: None,
         work: folder.work(),
         binds: BTreeMap::new(),
+        own_volumes: BTreeMap::new(),
     })
 }
 

@@ -41,7 +41,7 @@ use crate::{
         work::Listed,
     },
     content_source::ContentSource,
-    instance::Instance,
+    instance::{Instance, Run},
     logs::Kept,
     probe::Target,
     process::{
@@ -280,6 +280,17 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    /// Whether something of ours lives already, or may.
+    pub fn holds_living(&self) -> bool {
+        let lives = |instance: &Instance| match &instance.run {
+            Run::Alive { .. } => true,
+            // Of a container that was never made there is nothing that could.
+            Run::Unknown { .. } => instance.record().is_none_or(|record| record.id.is_some()),
+            Run::NotStarted | Run::Ended { .. } => false,
+        };
+        self.instances.values().any(lives)
+    }
+
     pub fn publisher(&self) -> &Publisher {
         &self.publisher
     }

@@ -11,6 +11,8 @@ pub const SERVICE: &str = "setpoint.service";
 pub const RELEASE: &str = "setpoint.release";
 /// Of one attempt to create: a container whose creation was never answered is known by it.
 pub const NONCE: &str = "setpoint.nonce";
+/// Where an image keeps what is in the volume.
+pub const PATH: &str = "setpoint.path";
 pub const PROJECT: &str = "setpoint.project";
 
 /// `demo.web.0.3.5f1c2a`; with `taken` others of that name, `demo.web.0.3.5f1c2a-1`.
@@ -20,6 +22,11 @@ pub fn container(cluster: &ClusterId, id: &InstanceId, taken: u32) -> String {
 }
 
 pub use model::container::{network_name as network, volume_name as volume};
+
+/// What one instance keeps where its image declares a volume and its service does not, the `nth` of these.
+pub fn own_volume(cluster: &ClusterId, id: &InstanceId, nth: usize) -> String {
+    format!("{id}.v{nth}.{}", cluster_mark(cluster))
+}
 
 /// Of everything that belongs to a project as a whole.
 pub fn of_project(cluster: &ClusterId, project: &ProjectName) -> HashMap<String, String> {

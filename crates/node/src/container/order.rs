@@ -40,6 +40,8 @@ pub struct Order<'a> {
     pub work: PathBuf,
     /// Where declared binds lead, links followed.
     pub binds: BTreeMap<String, String>,
+    /// By path, the volumes that the image declares and the service does not.
+    pub own_volumes: BTreeMap<String, String>,
 }
 
 impl Order<'_> {
@@ -73,8 +75,7 @@ impl Order<'_> {
             .filter(|_| container.network == Network::Project)
             .map(|port| format!("{port}/tcp"));
         Ok(ContainerCreateBody {
-            hostname: (container.network != Network::Host)
-                .then(|| format!("{}-{}", self.id.service.name, self.id.slot.0)),
+            hostname: (container.network != Network::Host).then(|| self.hostname()),
             user: container.user.clone(),
             exposed_ports: inside.clone().map(|port| vec![port]),
             env: Some(env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
@@ -90,6 +91,16 @@ impl Order<'_> {
                 .then(|| NetworkingConfig { endpoints_config: Some([(network, self.endpoint())].into()) }),
             ..ContainerCreateBody::default()
         })
+    }
+
+    /// As the service and its slot are called; a kernel takes no more than 64 bytes, and the slot tells them apart.
+    fn hostname(&self) -> String {
+        const MOST: usize = 63;
+        let slot = format!("-{}", self.id.slot.0);
+        let name = self.id.service.name.as_str();
+        // Names are ASCII.
+        let name = name.get(..MOST - slot.len()).unwrap_or(name);
+        format!("{}{slot}", name.trim_end_matches('-'))
     }
 
     fn labels(&self) -> HashMap<String, String> {
@@ -176,7 +187,11 @@ impl Order<'_> {
             let source = self.work.join(file).display().to_string();
             mount(MountType::BIND, source, self.inside(file), true)
         });
-        declared.chain(files).collect()
+        let own = self
+            .own_volumes
+            .iter()
+            .map(|(path, name)| mount(MountType::VOLUME, name.clone(), path.clone(), false));
+        declared.chain(own).chain(files).collect()
     }
 
     /// Where a rendered file is seen.
@@ -235,6 +250,7 @@ mod tests {
             image_workdir: Some("/app"),
             work: PathBuf::from("/data/work"),
             binds: BTreeMap::new(),
+            own_volumes: BTreeMap::new(),
         };
         order.body().unwrap()
     }

@@ -231,11 +231,15 @@ fn credentials(registry: &str) -> Option<DockerCredentials> {
     of_config(&config, registry).or_else(|| of_helper(&config, registry))
 }
 
+const DOCKER_HUB: &str = "docker.io";
+/// Under which `docker login` keeps what Docker Hub is asked with.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
 /// The names under which one registry may be stored.
 fn stored_as(registry: &str) -> Vec<String> {
     let mut names = vec![registry.to_owned(), format!("https://{registry}"), format!("http://{registry}")];
-    if registry == "docker.io" {
-        names.push("https://index.docker.io/v1/".into());
+    if registry == DOCKER_HUB {
+        names.push(DOCKER_HUB_KEY.into());
     }
     names
 }
@@ -269,7 +273,8 @@ fn of_helper(config: &Config, registry: &str) -> Option<DockerCredentials> {
     if !helper.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         return None;
     }
-    let name = stored_as(registry).pop()?;
+    // As the engine's own command line asks.
+    let name = if registry == DOCKER_HUB { DOCKER_HUB_KEY } else { registry }.to_owned();
     let mut child = std::process::Command::new(format!("docker-credential-{helper}"))
         .arg("get")
         .stdin(std::process::Stdio::piped())

@@ -136,6 +136,7 @@ impl Work<'_> {
             Network::Host | Network::None => false,
         };
         if record.id.is_none() {
+            self.order.own_volumes = self.own_volumes(&image.volumes).await?;
             self.create(&mut record).await?;
         }
         record.write(self.folder)?;
@@ -249,12 +250,38 @@ impl Work<'_> {
             let MountSource::Volume(name) = &mount.source else { continue };
             let project = &self.order.id.service.project;
             let name = names::volume(self.order.cluster, project, name);
-            self.volume(name, project).await?;
+            self.volume(name, names::of_project(self.order.cluster, project)).await?;
         }
         Ok(())
     }
 
-    async fn volume(&self, name: String, project: &ProjectName) -> Result<(), Failure> {
+    /// What an image declares as a volume holds data, also where its service says nothing of it. One without a name would be
+    /// the engine's own, and be gone or nobody's once its container is gone: it gets a name, and stays until somebody asks.
+    async fn own_volumes(&self, declared: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+        let (cluster, id) = (self.order.cluster, self.order.id);
+        let same = |path: &str, other: &str| path.trim_end_matches('/') == other.trim_end_matches('/');
+        let container = self.container();
+        let mounted = |path: &str| {
+            container.volumes.iter().any(|mount| same(&mount.target, path))
+                || container.tmpfs.keys().any(|other| same(other, path))
+        };
+        let mut own = BTreeMap::new();
+        for (nth, path) in declared.iter().enumerate() {
+            // Of what is no place in a file system the engine says so.
+            if !path.starts_with('/') || mounted(path) {
+                continue;
+            }
+            let name = names::own_volume(cluster, id, nth);
+            let mut labels = names::of_project(cluster, &id.service.project);
+            labels.insert(names::INSTANCE.into(), id.to_string());
+            labels.insert(names::PATH.into(), path.clone());
+            self.volume(name.clone(), labels).await?;
+            own.insert(path.clone(), name);
+        }
+        Ok(own)
+    }
+
+    async fn volume(&self, name: String, labels: HashMap<String, String>) -> Result<(), Failure> {
         let client = self.engine.client().await?;
         match self.engine.within(QUESTION, client.inspect_volume(&name)).await {
             Ok(_) => return Ok(notes::note_volume(self.data, &name)?),
@@ -266,7 +293,7 @@ impl Work<'_> {
         }
         let request = VolumeCreateRequest {
             name: Some(name.clone()),
-            labels: Some(names::of_project(self.order.cluster, project)),
+            labels: Some(labels),
             ..VolumeCreateRequest::default()
         };
         self.engine.within(QUESTION, client.create_volume(request)).await?;
@@ -437,6 +464,8 @@ pub(super) fn ignore_conflict(result: Result<(), Error>) -> Result<(), Failure> 
 struct Image {
     check: bool,
     workdir: Option<String>,
+    /// Paths that it declares as volumes, in order.
+    volumes: Vec<String>,
 }
 
 impl Image {
@@ -444,9 +473,12 @@ impl Image {
         let config = image.config.as_ref();
         let test =
             config.and_then(|config| config.healthcheck.as_ref()).and_then(|check| check.test.as_ref());
+        let mut volumes = config.and_then(|config| config.volumes.clone()).unwrap_or_default();
+        volumes.sort();
         Self {
             check: test.is_some_and(|test| !test.is_empty() && test[0] != "NONE"),
             workdir: config.and_then(|config| config.working_dir.clone()).filter(|dir| !dir.is_empty()),
+            volumes,
         }
     }
 }
@@ -495,10 +527,10 @@ pub async fn stop(engine: &Engine, id: &str, policy: &StopPolicy) -> Result<(), 
     }
 }
 
-/// With the volumes that have no name; those that have one stay.
+/// Its volumes stay.
 pub async fn remove(engine: &Engine, id: &str) -> Result<(), Error> {
     let client = engine.client().await?;
-    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+    let options = RemoveContainerOptionsBuilder::default().force(true).build();
     match engine.within(WORK, client.remove_container(id, Some(options))).await {
         Ok(()) | Err(Error::NotFound(_)) => Ok(()),
         // Somebody removes it already; its name is free once it is gone.

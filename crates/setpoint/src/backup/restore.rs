@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -91,7 +91,11 @@ impl Taker<About> for Unpack<'_> {
             return Err(io::Error::other("this Setpoint does not know what to do with it; use a newer one"));
         }
         let options = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).clone();
-        let mut file = options.open(self.folder.join(path))?;
+        let path = self.folder.join(path);
+        if let Some(folder) = path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
+        }
+        let mut file = options.open(path)?;
         io::copy(content, &mut file)?;
         file.flush()?;
         file.sync_all()

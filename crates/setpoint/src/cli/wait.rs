@@ -314,14 +314,23 @@ fn is_reached(goal: &Goal, service: &views::Service) -> bool {
     match goal {
         Goal::Active(_) | Goal::Gone => false,
         Goal::Stopped => service.state == ServiceState::Stopped,
-        Goal::Converged => (service.state == ServiceState::Converged || is_as_declared(service)) && enough,
+        Goal::Converged => {
+            let as_declared = service.state == ServiceState::Converged || is_as_declared(service);
+            (as_declared || is_stopped(service)) && enough
+        }
         Goal::Serving { instead_of } => {
             let still = service.instances.iter().any(|instance| instead_of.contains(&instance.id));
             let serves =
                 service.state == ServiceState::Degraded && service.replicas.ready == service.replicas.desired;
-            (service.state == ServiceState::Converged || serves) && enough && !still
+            (service.state == ServiceState::Converged || serves || is_stopped(service)) && enough && !still
         }
     }
+}
+
+/// Nothing of it shall run, and nothing does: a declaration that changes while a service is stopped is carried out when it is
+/// started.
+fn is_stopped(service: &views::Service) -> bool {
+    service.state == ServiceState::Stopped && service.replicas.desired == 0 && service.instances.is_empty()
 }
 
 /// It is degraded for nothing but having been restarted often: that is told, and nothing that waiting could change.

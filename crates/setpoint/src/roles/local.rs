@@ -136,6 +136,11 @@ pub async fn start(options: Options) -> Result<Running, Error> {
 }
 
 impl Running {
+    /// Whether workloads had lived on when it started.
+    pub fn found_living(&self) -> bool {
+        self.node.found_living()
+    }
+
     /// Ends in order: nothing new is decided, requests in flight are answered, then the workloads end or are left
     /// to be adopted.
     pub async fn end(self, workloads: Workloads) {

@@ -63,7 +63,9 @@ fn run_up(args: &args::Up) -> Result<(), Error> {
             worked = stay(&running, &client, args.prune, &files, settings.log.format) => worked,
             () = ends.wait() => Ok(()),
         };
-        let workloads = if args.keep { Workloads::Keep } else { Workloads::Stop };
+        // What was refused has changed nothing: what had lived on lives on.
+        let unchanged = worked.is_err() && running.found_living();
+        let workloads = if args.keep || unchanged { Workloads::Keep } else { Workloads::Stop };
         // A further signal changes nothing: the end is bounded by each workload's grace, and leaving before it would
         // leave orphans.
         running.end(workloads).await;

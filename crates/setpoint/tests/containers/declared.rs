@@ -190,3 +190,15 @@ fn what_keeps_dying_is_degraded_with_its_reason_and_its_output() {
     let output = setpoint.ok(&["logs", "web", "--tail", "100"]);
     assert!(output.contains("ends at once with 3"), "{output}");
 }
+
+#[test]
+fn a_name_as_long_as_names_may_be_is_no_obstacle() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let name = format!("w{}", "x".repeat(62));
+    let manifest = web(&app, 1, "").replacen("  web:", &format!("  {name}:"), 1);
+    let setpoint = setpoint(&engine).manifest(&manifest).start();
+    setpoint.wait_until_converged(&name);
+    let host = setpoint.get("web.localhost", "/hostname").text();
+    assert!(host.len() <= 63 && host.ends_with("-0"), "{host}");
+}

@@ -1,7 +1,10 @@
 //! The engine itself fails: unknown is not absent. Nothing is made beside what may live, and when it is back everything
 //! is as it was.
 
-use testkit::docker::Engine;
+use testkit::{
+    Setpoint,
+    docker::{Engine, Wire},
+};
 
 use crate::{container, image, setpoint, web};
 
@@ -184,4 +187,120 @@ fn setpoint_killed_at_any_moment_adopts_its_containers() {
         assert_eq!(after["instances"][slot]["restarts"], 0);
         assert_eq!(container(&setpoint, &engine, slot), ids[slot]);
     }
+}
+
+#[test]
+fn what_somebody_did_while_the_engine_was_out_of_reach_is_undone_when_it_is_not() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let more = "resources: { memory: 64MiB }\nrestart: { attempts: 20 }";
+    let setpoint = Setpoint::with(env!("CARGO_BIN_EXE_setpoint"))
+        .env("DOCKER_HOST", wire.host())
+        .manifest(&web(&app, 2, more))
+        .start();
+    let before = setpoint.wait_until_converged("web");
+    let [first, second] = [0, 1].map(|slot| container(&setpoint, &engine, slot));
+    let name = engine.inspect(&second, "{{.Name}}");
+    let load = setpoint.load("web.localhost", "/").rate(100).start();
+    wire.cut();
+    setpoint.wait_for_event("engine.away", &[]);
+    engine.docker(&["update", "--memory", "100m", "--memory-swap", "200m", &first]);
+    engine.docker(&["rename", &second, &format!("x{}", &second[..12])]);
+    load.go_on_for(50);
+    wire.mend();
+    setpoint.wait_for_event("engine.back", &[]);
+    setpoint.wait_for_event("drift.corrected", &["container/memory"]);
+    setpoint.wait_for_event("drift.corrected", &["container/name"]);
+    let after = setpoint.wait_until_converged("web");
+    assert_eq!(engine.inspect(&first, "{{.HostConfig.Memory}}"), "67108864");
+    assert_eq!(engine.inspect(&second, "{{.Name}}"), name);
+    assert_eq!(testkit::setpoint::pids(&after), testkit::setpoint::pids(&before), "nobody was disturbed");
+    load.stop().assert_clean(100);
+}
+
+#[test]
+fn a_container_that_was_removed_while_the_engine_was_out_of_reach_is_made_anew_in_its_place() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let setpoint = Setpoint::with(env!("CARGO_BIN_EXE_setpoint"))
+        .env("DOCKER_HOST", wire.host())
+        .manifest(&web(&app, 2, "restart: { attempts: 20 }"))
+        .start();
+    let before = setpoint.wait_until_converged("web");
+    let load = setpoint.load("web.localhost", "/").rate(100).start();
+    load.go_on_for(10);
+    wire.cut();
+    setpoint.wait_for_event("engine.away", &[]);
+    engine.docker(&["rm", "-f", &container(&setpoint, &engine, 0)]);
+    let unknown = |web: &serde_json::Value| web["instances"][0]["state"] == "unknown";
+    setpoint.wait_for_service("web", "how it ended is unknown", unknown);
+    load.go_on_for(50);
+    wire.mend();
+    let again = |web: &serde_json::Value| web["state"] == "converged" && web["replicas"]["ready"] == 2;
+    let after = setpoint.wait_for_service("web", "both serve again", again);
+    for slot in 0..2 {
+        assert_eq!(after["instances"][slot]["id"], before["instances"][slot]["id"]);
+    }
+    assert_eq!(after["instances"][1]["pid"], before["instances"][1]["pid"], "the other was not touched");
+    // A request that was being answered by what was removed cannot be saved; all others are.
+    let report = load.stop();
+    assert!(report.failures().len() <= 2, "{:?}", report.words());
+}
+
+#[test]
+fn an_engine_whose_socket_is_gone_is_waited_for_and_nothing_is_made_twice() {
+    let Some(engine) = Engine::options().live_restore().start() else { return };
+    let app = image(&engine, "v1");
+    let mut setpoint = setpoint(&engine).manifest(&web(&app, 2, "restart: { attempts: 20 }")).start();
+    let before = setpoint.wait_until_converged("web");
+    engine.hide_socket();
+    setpoint.kill9();
+    setpoint.restart();
+    let load = setpoint.load("web.localhost", "/").rate(100).start();
+    setpoint.wait_for_service("web", "it is told where the engine was looked for", |web| {
+        web["instances"][0]["message"].as_str().is_some_and(|told| told.contains("there is no socket at"))
+    });
+    let asked = setpoint.cli(&["scale", "web", "3"]);
+    assert_eq!(asked.code, 0, "{asked:?}");
+    load.go_on_for(50);
+    engine.show_socket();
+    let three = |web: &serde_json::Value| web["state"] == "converged" && web["replicas"]["ready"] == 3;
+    let after = setpoint.wait_for_service("web", "the third came", three);
+    assert_eq!(testkit::setpoint::pids(&after)[..2], testkit::setpoint::pids(&before), "they live on");
+    assert_eq!(engine.docker(&["ps", "-aq"]).lines().count(), 3);
+    load.stop().assert_clean(100);
+}
+
+#[test]
+fn containers_that_live_on_without_their_engine_are_adopted_when_it_is_back() {
+    let Some(mut engine) = Engine::options().live_restore().start() else { return };
+    let app = image(&engine, "v1");
+    let setpoint = setpoint(&engine).manifest(&web(&app, 2, "restart: { attempts: 20 }")).start();
+    let before = setpoint.wait_until_converged("web");
+    let load = setpoint.load("web.localhost", "/").rate(100).start();
+    for kill in [false, true] {
+        if kill {
+            engine.kill9();
+        } else {
+            engine.stop();
+        }
+        setpoint.wait_for_service("web", "the engine is away", |web| {
+            web["instances"][0]["message"].as_str().is_some_and(|told| told.contains("does not answer"))
+        });
+        load.go_on_for(50);
+        engine.start();
+        let back = |web: &serde_json::Value| (0..2).all(|slot| web["instances"][slot]["message"] == "");
+        let after = setpoint.wait_for_service("web", "the engine is back", back);
+        assert_eq!(after["instances"], before["instances"], "killed: {kill}");
+        assert_eq!(engine.docker(&["ps", "-aq"]).lines().count(), 2);
+    }
+    // And are held as before.
+    engine.docker(&["kill", &container(&setpoint, &engine, 0)]);
+    let restarted =
+        |web: &serde_json::Value| web["instances"][0]["restarts"] == 1 && web["state"] == "converged";
+    setpoint.wait_for_service("web", "it is started again", restarted);
+    let report = load.stop();
+    assert!(report.failures().len() <= 2, "{:?}", report.words());
 }

@@ -27,6 +27,64 @@ fn a_tag_that_moves_changes_nothing_until_somebody_deploys() {
 }
 
 #[test]
+fn a_tag_that_moves_in_the_middle_of_a_rollout_does_not_split_it() {
+    let Some(engine) = Engine::shared() else { return };
+    let Some(registry) = Registry::start() else { return };
+    let tag = registry.image("split:1");
+    let app = image(&engine, "v1");
+    let setpoint = setpoint(&engine).manifest(&web(&app, 3, "")).start();
+    setpoint.wait_until_converged("web");
+    let load = setpoint.load("web.localhost", "/").rate(100).start();
+    Image::new(&tag, "second").push(&registry);
+    setpoint.apply_ok(&web(&tag, 3, "env: { MODE: \"late:500\" }"), &[]);
+    testkit::until("the first of them serves", testkit::setpoint::SOON, || {
+        load.report().words().contains_key("second").then_some(())
+    });
+    Image::new(&tag, "third").push(&registry);
+    let done = |web: &serde_json::Value| {
+        web["state"] == "converged" && web["instances"].as_array().unwrap().len() == 3
+    };
+    setpoint.wait_for_service("web", "the rollout is over", done);
+    load.go_on_for(50);
+    let report = load.stop();
+    report.assert_clean(100);
+    let words = report.words();
+    assert!(words.keys().all(|word| ["v1", "second"].contains(word)), "{words:?}");
+    let images = [0, 1, 2].map(|slot| engine.inspect(&container(&setpoint, &engine, slot), "{{.Image}}"));
+    assert!(images.iter().all(|image| *image == images[0]), "{images:?}");
+}
+
+#[test]
+fn a_registry_that_freezes_in_the_middle_of_a_pull_holds_up_one_release_and_no_service() {
+    let Some(engine) = Engine::shared() else { return };
+    let Some(registry) = Registry::start() else { return };
+    let app = image(&engine, "v1");
+    let patience = "restart: { attempts: 1, backoff: 100ms }";
+    let setpoint = setpoint(&engine).manifest(&web(&app, 1, patience)).start();
+    let before = setpoint.wait_until_converged("web");
+    let load = setpoint.load("web.localhost", "/").rate(50).start();
+    let tag = registry.image("frozen:1");
+    // Long enough on its way to be stopped there.
+    Image::new(&tag, "v2").file("ballast", vec![7; 200 << 20]).push(&registry);
+    setpoint.apply_ok(&web(&tag, 1, patience).replace("deadline: 60s", "deadline: 5s"), &[]);
+    let begun = |event: &serde_json::Value| event["message"].to_string().contains("copying_files");
+    testkit::until("it is being fetched", testkit::setpoint::SOON, || {
+        setpoint.events().iter().any(begun).then_some(())
+    });
+    registry.hang();
+    let failed = setpoint.wait_for_event("deployment.failed", &["no progress within 5s"]);
+    assert_eq!(failed["service"], "web", "{failed}");
+    let after = setpoint.wait_for_service("web", "it is what it was", |web| {
+        web["instances"].as_array().unwrap().len() == 1 && web["replicas"]["ready"] == 1
+    });
+    assert_eq!(after["instances"][0]["pid"], before["instances"][0]["pid"]);
+    load.stop().assert_clean(50);
+    registry.go_on();
+    setpoint.ok(&["deploy", "web", "--image", &tag, "--wait=60s"]);
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "v2");
+}
+
+#[test]
 fn an_image_that_cannot_be_had_is_refused_and_the_good_release_serves() {
     let Some(engine) = Engine::shared() else { return };
     let Some(registry) = Registry::start() else { return };
@@ -72,6 +130,20 @@ fn a_registry_with_a_password_is_asked_with_what_docker_login_stored() {
     setpoint.wait_until_converged("web");
     let refused = setpoint.apply(&web(&tag, 1, ""), &[]);
     assert!(refused.code == 1 && refused.stderr.contains("docker login"), "{refused:?}");
+    // me:wrong
+    let wrong = format!("{{\"auths\":{{\"{host}\":{{\"auth\":\"bWU6d3Jvbmc=\"}}}}}}");
+    setpoint.set_env("DOCKER_CONFIG", &config("wrong", &wrong));
+    std::fs::write(setpoint.work().join("app.yaml"), web(&app, 1, "")).unwrap();
+    setpoint.kill9();
+    setpoint.restart();
+    setpoint.wait_until_converged("web");
+    let refused = setpoint.apply(&web(&tag, 1, ""), &[]);
+    assert!(refused.code == 1 && refused.stderr.contains("docker login"), "{refused:?}");
+    for told in [&refused.stderr, &setpoint.stderr()] {
+        assert!(!told.contains("bWU6d3Jvbmc") && !told.contains("me:wrong"), "{told}");
+    }
+    assert_eq!(setpoint.deployments("web").len(), 1, "nothing was begun");
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "v1");
     // me:secret
     let auth = format!("{{\"auths\":{{\"{host}\":{{\"auth\":\"bWU6c2VjcmV0\"}}}}}}");
     setpoint.set_env("DOCKER_CONFIG", &config("me", &auth));

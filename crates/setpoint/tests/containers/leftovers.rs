@@ -62,6 +62,75 @@ fn volumes_with_data_go_only_when_asked_for() {
     assert!(kinds(&["gc", "--volumes", "--dry-run"]).is_empty());
 }
 
+/// An image says where its data are, and its service does not: they outlive the container, and go when asked for.
+#[test]
+fn what_an_image_keeps_in_volumes_of_its_own_goes_only_when_asked_for() {
+    let Some(engine) = Engine::shared() else { return };
+    let tag = "setpoint-test/keeps:1";
+    let volumes = serde_json::json!({ "/data": {}, "/declared": {}, "/scratch": {} });
+    testkit::docker::Image::new(tag, "v1").config("Volumes", volumes).build(&engine);
+    let manifest = web(tag, 1, "volumes: [\"own:/declared\"]\ntmpfs: [/scratch]");
+    let setpoint = setpoint(&engine).manifest(&manifest).start();
+    let before = setpoint.wait_until_converged("web");
+    assert_eq!(setpoint.get("web.localhost", "/write?/data/kept").text(), "written");
+    let id = crate::container(&setpoint, &engine, 0);
+    let places = engine.inspect(&id, "{{range .Mounts}}{{.Destination}}={{.Name}} {{end}}");
+    let mut places: Vec<(&str, &str)> =
+        places.split_whitespace().filter_map(|place| place.split_once('=')).collect();
+    places.sort_unstable();
+    let [("/data", kept), ("/declared", declared)] = places.as_slice() else { panic!("{places:?}") };
+    // A container that is made anew in its place has them again.
+    engine.docker(&["rm", "-f", &id]);
+    let again = |web: &serde_json::Value| web["state"] == "converged" && web["instances"][0]["restarts"] == 1;
+    let after = setpoint.wait_for_service("web", "it is made anew", again);
+    assert_eq!(after["instances"][0]["id"], before["instances"][0]["id"]);
+    testkit::until("its data are there", testkit::setpoint::SOON, || {
+        (setpoint.get("web.localhost", "/read?/data/kept").status == 200).then_some(())
+    });
+    setpoint.ok(&["restart", "web", "--wait"]);
+    let gc = |args: &[&str]| setpoint.ok(&[&["gc"], args].concat());
+    gc(&[]);
+    engine.docker(&["volume", "inspect", kept]);
+    assert!(gc(&["--volumes", "--dry-run"]).contains(*kept));
+    setpoint.ok(&["delete", "web", "--wait"]);
+    gc(&["--volumes"]);
+    for gone in [kept, declared] {
+        assert!(engine.try_docker(&["volume", "inspect", gone]).is_err(), "{gone}");
+    }
+}
+
+/// What was in a volume is in no backup: after a restore it is missing until somebody brings it back.
+#[test]
+fn a_volume_that_is_not_there_after_a_restore_is_not_made_anew_empty() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let manifest = web(&app, 1, "volumes: [\"data:/data\"]\nrestart: { attempts: 3, backoff: 100ms }");
+    let mut setpoint = setpoint(&engine).manifest(&manifest).start();
+    setpoint.wait_until_converged("web");
+    assert_eq!(setpoint.get("web.localhost", "/write?/data/kept").text(), "written");
+    let volume =
+        engine.inspect(&crate::container(&setpoint, &engine, 0), "{{range .Mounts}}{{.Name}}{{end}}");
+    let file = setpoint.root().join("all.backup");
+    setpoint.ok(&["backup", file.to_str().unwrap()]);
+    let id = crate::container(&setpoint, &engine, 0);
+    setpoint.stop();
+    engine.docker(&["rm", "-f", &id]);
+    engine.docker(&["volume", "rm", "-f", &volume]);
+    std::fs::remove_dir_all(setpoint.data()).unwrap();
+    setpoint.ok(&["restore", file.to_str().unwrap()]);
+    setpoint.restart();
+    let told = |web: &serde_json::Value| {
+        web["instances"][0]["message"].as_str().is_some_and(|message| message.contains(&volume))
+    };
+    setpoint.wait_for_service("web", "the missing volume is named", told);
+    assert!(engine.try_docker(&["volume", "inspect", &volume]).is_err(), "it is not made anew");
+    engine.docker(&["volume", "create", &volume]);
+    setpoint.ok(&["restart", "web", "--wait"]);
+    engine.docker(&["volume", "inspect", &volume]);
+    setpoint.ok(&["delete", "web", "--wait"]);
+    engine.docker(&["volume", "rm", &volume]);
+}
+
 #[test]
 fn networks_and_volumes_that_only_bear_our_labels_are_never_touched() {
     let Some(engine) = Engine::shared() else { return };

@@ -4,9 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must end, and say where")]
 
 mod behind;
+mod chaos;
 mod declared;
 mod doubts;
 mod engine_fails;
+mod hostile;
 mod images;
 mod leftovers;
 mod many;

@@ -270,3 +270,19 @@ fn a_log_in_json_has_an_object_on_each_line() {
     assert!(lines.iter().any(|line| line.contains("is active")), "it tells what happens: {stderr}");
     assert!(lines.iter().any(|line| line.contains("\"level\"")), "and logs: {stderr}");
 }
+
+#[test]
+fn what_is_stopped_is_waited_for_no_longer_than_it_is_stopped() {
+    let setpoint = setpoint().manifest(&demo(1, &[("VERSION", "v1")], QUICK)).start();
+    setpoint.wait_until_converged("api");
+    setpoint.ok(&["stop", "api", "--wait"]);
+    let unchanged = setpoint.cli(&["apply", "-f", "app.yaml", "--wait=15s"]);
+    assert_eq!(unchanged.code, 0, "{unchanged:?}");
+    let changed = demo(1, &[("VERSION", "v2")], QUICK);
+    setpoint.apply_ok(&changed, &["--wait=15s"]);
+    setpoint.ok(&["scale", "api", "2", "--wait=15s"]);
+    assert_eq!(setpoint.workloads(), [], "it is stopped all the while");
+    setpoint.ok(&["start", "api", "--wait=30s"]);
+    assert_eq!(setpoint.workloads().len(), 2);
+    assert_eq!(setpoint.get("api.localhost", "/env?name=VERSION").text().trim(), "v2");
+}

@@ -220,3 +220,35 @@ fn commands_without_a_server_say_how_to_start_one() {
         assert_eq!(setpoint.bare(usage).code, 2, "{usage:?}");
     }
 }
+
+/// Another project has the domain: that only the server can know.
+#[test]
+fn a_manifest_that_is_refused_at_the_start_changes_nothing_of_what_lives_on() {
+    let mut setpoint = setpoint().manifest(&demo(2, &[], QUICK)).start();
+    setpoint.wait_until_converged("api");
+    let other = demo(1, &[], QUICK).replace("services:", "project: other\nservices:");
+    let taken = other.replace("api.localhost", "other.localhost");
+    setpoint.apply_ok(&taken, &["--wait"]);
+    let lives = |setpoint: &testkit::Setpoint| {
+        let mut pids: Vec<u32> = setpoint.workloads().into_iter().map(|workload| workload.pid).collect();
+        pids.sort_unstable();
+        pids
+    };
+    let before = lives(&setpoint);
+    assert_eq!(before.len(), 3);
+    let yaml = demo(2, &[], QUICK).replace("api.localhost", "other.localhost");
+    fs::write(setpoint.work().join("app.yaml"), &yaml).unwrap();
+    setpoint.kill9();
+    let refused = setpoint.start().unwrap_err();
+    assert!(refused.stderr.contains("other.localhost"), "{}", refused.stderr);
+    assert_eq!(lives(&setpoint), before, "nothing was changed");
+    fs::write(setpoint.work().join("app.yaml"), demo(2, &[], QUICK)).unwrap();
+    setpoint.restart();
+    setpoint.wait_until_converged("api");
+    assert_eq!(lives(&setpoint), before, "they were adopted");
+    // What was brought up for this start alone goes with it.
+    setpoint.stop();
+    fs::write(setpoint.work().join("app.yaml"), &yaml).unwrap();
+    setpoint.start().unwrap_err();
+    assert_eq!(lives(&setpoint), Vec::<u32>::new());
+}
