@@ -22,6 +22,7 @@ mod output;
 mod pages;
 #[cfg(feature = "failpoints")]
 mod phases;
+mod probes;
 mod quickstart;
 mod refusals;
 mod rollout;
