@@ -372,7 +372,11 @@ impl fmt::Display for Waiting {
             Self::SiteSwitch { instance } => write!(f, "`current` must point to {instance}"),
             Self::Held { until } => write!(f, "all is ready and must hold until {until}"),
             Self::Paused { deployment } => {
-                write!(f, "deployment {deployment} failed; nothing more is replaced until a new intent")
+                write!(
+                    f,
+                    "deployment {deployment} failed; nothing more is replaced until a new intent: apply a corrected \
+                     declaration, `setpoint deploy` another release, or `setpoint rollback` to an earlier one"
+                )
             }
             Self::Drift { instance, path, corrected: true } => {
                 write!(f, "{path} of {instance} differs and is being corrected")

@@ -14,6 +14,7 @@ mod damage;
 mod drift;
 mod edge_apart;
 mod explain;
+mod fixed_port;
 mod heal;
 mod history;
 mod http;
@@ -31,6 +32,7 @@ mod sessions;
 mod shapes;
 mod signals;
 mod site;
+mod strategies;
 mod surroundings;
 mod upgrades;
 
