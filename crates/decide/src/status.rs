@@ -195,7 +195,7 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
     if let Some(drift) = monitor::first_drift(world) {
         return (Degraded, drift.to_string());
     }
-    (Converged, String::new())
+    (Converged, monitor::withouts(world).into_iter().next().unwrap_or_default())
 }
 
 /// What the first instance of the target that is not ready says of itself.

@@ -84,6 +84,8 @@ impl Agent {
         match result {
             Ok(Launched::Container(started)) => self.container_started(id, *started),
             Ok(Launched::Process { pidfd, identity, prepared, began }) => {
+                let (cluster, resources) = (&self.cx.config.cluster, &instance.assigned.content.resources);
+                instance.without = cgroup::without(cluster, id, resources, identity.pid);
                 instance.prepared = Some(prepared);
                 instance.trouble = None;
                 let run = instance.state.runs;

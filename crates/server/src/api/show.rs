@@ -44,7 +44,7 @@ pub fn service(world: &World, edge: Option<SocketAddr>, now: Timestamp) -> views
         kept: kept.into_iter().map(|placement| instance(world, placement)).collect(),
         owner: declared.map(|service| service.owner.to_string()).unwrap_or_default(),
         scale: declared.and_then(|service| service.scale),
-        warnings: monitor::alerts(world, now).iter().map(ToString::to_string).collect(),
+        warnings: warnings(world, now),
     }
 }
 
@@ -119,6 +119,11 @@ fn brief(deployment: &Deployment) -> views::DeploymentBrief {
         phase: deployment.phase,
         progress: deployment.progress(),
     }
+}
+
+fn warnings(world: &World, now: Timestamp) -> Vec<String> {
+    let alerts = monitor::alerts(world, now);
+    alerts.iter().map(ToString::to_string).chain(monitor::withouts(world)).collect()
 }
 
 /// Of the release that is the target: after a restoration the declared ones are those of the release that failed.

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must end, and say where")]
 
+mod amid;
 mod archives;
 mod backup;
 mod changes;
@@ -32,6 +33,7 @@ mod sessions;
 mod shapes;
 mod signals;
 mod site;
+mod site_apart;
 mod strategies;
 mod surroundings;
 mod upgrades;
