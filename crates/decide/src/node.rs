@@ -2,7 +2,7 @@
 //! report, and when to ask again. Drivers only execute.
 
 use model::{
-    InstanceId, Timestamp,
+    InstanceId, Millis, Timestamp,
     assignment::Assigned,
     instance::Attempts,
     observation::{Exit, ExitStatus, State},
@@ -45,7 +45,15 @@ pub enum Install {
         at: Timestamp,
         message: String,
     },
+    /// Its port is somebody else's for now; a whole sentence. That is no fault of the release and costs no attempt.
+    PortTaken {
+        at: Timestamp,
+        message: String,
+    },
 }
+
+/// Between two looks whether a port is free by now.
+const PORT_LOOK: Millis = Millis(1000);
 
 /// What an operation under way does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,10 +139,15 @@ pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step 
         Install::Failed { at, message } if !matches!(local.run, Run::Alive { .. }) => {
             retry_install(assigned, local, *at, message, now)
         }
-        Install::Failed { .. } | Install::Whole => match assigned.content.workload {
-            Workload::Site(_) => site(assigned, local),
-            Workload::Process(_) | Workload::Container(_) => runs(assigned, local, now),
-        },
+        Install::PortTaken { at, message } if !matches!(local.run, Run::Alive { .. }) => {
+            wait_for_port(assigned, local, *at, message, now)
+        }
+        Install::Failed { .. } | Install::PortTaken { .. } | Install::Whole => {
+            match assigned.content.workload {
+                Workload::Site(_) => site(assigned, local),
+                Workload::Process(_) | Workload::Container(_) => runs(assigned, local, now),
+            }
+        }
     }
 }
 
@@ -193,6 +206,17 @@ fn retry_install(assigned: &Assigned, local: &Local, failed: Timestamp, why: &st
         }
         verdict => not_yet(verdict, why.to_owned()),
     }
+}
+
+/// The same is reported at each look, so that waiting is rest.
+fn wait_for_port(assigned: &Assigned, local: &Local, looked: Timestamp, why: &str, now: Timestamp) -> Step {
+    let again = looked + PORT_LOOK;
+    let waits = Step::rest(State::Starting, why);
+    if now < again {
+        return Step { wake_at: Some(again), ..waits };
+    }
+    let attempts = local.attempts.floor(&assigned.attempts);
+    Step { operation: Operation::Install { attempts }, ..waits }
 }
 
 /// A site is whole, or is being made whole; it is ready when it is.

@@ -130,7 +130,11 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
         };
     }
     if let Some(open) = world.open_deployment() {
-        let message = format!("deployment #{} {} ({}%)", open.number, open.phase, open.progress());
+        let stands = format!("deployment #{} {} ({}%)", open.number, open.phase, open.progress());
+        let message = match first_word(world, service) {
+            Some(word) => format!("{stands}; {word}"),
+            None => stands,
+        };
         return (Progressing, message);
     }
     if service.target.is_none() {
@@ -155,7 +159,10 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
         return match (failed, trouble) {
             (Some(message), _) => (Failed, message),
             (None, Some(trouble)) => (Failed, trouble),
-            (None, None) => (Progressing, "its instances are coming up".into()),
+            (None, None) => {
+                let coming = || "its instances are coming up".into();
+                (Progressing, first_word(world, service).unwrap_or_else(coming))
+            }
         };
     }
     if let Some(message) = failed {
@@ -188,7 +195,17 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
     if let Some(drift) = monitor::first_drift(world) {
         return (Degraded, drift.to_string());
     }
-    (Converged, String::new())
+    (Converged, monitor::withouts(world).into_iter().next().unwrap_or_default())
+}
+
+/// What the first instance of the target that is not ready says of itself.
+fn first_word(world: &World, service: &Service) -> Option<String> {
+    let target = |placement: &&model::instance::Placement| {
+        matches!(placement.stage, Stage::Run) && Some(placement.release) == service.target
+    };
+    let seen = world.plan.placements.values().filter(target).filter_map(|p| world.report(&p.id));
+    let mut waiting = seen.filter(|seen| !seen.ready && !seen.message.is_empty());
+    waiting.next().map(|seen| format!("{}: {}", seen.id, seen.message))
 }
 
 fn fixed_port(world: &World, service: &Service) -> Option<u16> {

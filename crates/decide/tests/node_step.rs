@@ -111,3 +111,20 @@ fn what_lives_is_not_failed_whatever_became_of_an_operation_on_it() {
     let step = step(Some(&assigned), &local, Timestamp(3));
     assert_eq!((step.ready, step.operation), (true, Operation::Nothing), "{:?}", step.state);
 }
+
+/// A program of somebody else's listens where the release wants to.
+#[test]
+fn what_waits_for_its_port_looks_again_at_no_cost_and_reports_the_same_throughout() {
+    let (assigned, local) = site();
+    let why = "port 8080 is taken by another program";
+    let spent = Attempts { at: vec![Timestamp(1); 4], fast_crashes: 4, total: 4 };
+    let install = Install::PortTaken { at: Timestamp(2), message: why.into() };
+    let local = Local { install, attempts: spent.clone(), current: false, ..local };
+    let waits = step(Some(&assigned), &local, Timestamp(3));
+    assert_eq!((waits.operation, waits.wake_at), (Operation::Nothing, Some(Timestamp(1002))));
+    let looks = step(Some(&assigned), &local, Timestamp(1002));
+    assert_eq!(looks.operation, Operation::Install { attempts: spent });
+    for told in [(waits.state, waits.message), (looks.state, looks.message)] {
+        assert_eq!(told, (model::observation::State::Starting, why.to_owned()));
+    }
+}

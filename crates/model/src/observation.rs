@@ -53,6 +53,9 @@ pub struct InstanceReport {
     pub last_exit: Option<Exit>,
     /// Why it is as it is, in one sentence; never a secret.
     pub message: String,
+    /// What was declared and cannot be given to it here, in one sentence; it runs all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without: Option<String>,
     /// The end of its output, when it keeps dying.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_lines: Vec<String>,

@@ -199,6 +199,11 @@ pub enum Waiting {
         path: String,
         corrected: bool,
     },
+    /// It runs, and its node cannot give it all that was declared.
+    Without {
+        instance: InstanceId,
+        cause: String,
+    },
     /// It was decided and could not be recorded, so that it has not happened.
     NotCommitted {
         cause: String,
@@ -371,8 +376,13 @@ impl fmt::Display for Waiting {
             Self::NodeConfirms { instance } => write!(f, "its node must confirm that {instance} is gone"),
             Self::SiteSwitch { instance } => write!(f, "`current` must point to {instance}"),
             Self::Held { until } => write!(f, "all is ready and must hold until {until}"),
+            Self::Without { instance, cause } => write!(f, "{instance} runs, and {cause}"),
             Self::Paused { deployment } => {
-                write!(f, "deployment {deployment} failed; nothing more is replaced until a new intent")
+                write!(
+                    f,
+                    "deployment {deployment} failed; nothing more is replaced until a new intent: apply a corrected \
+                     declaration, `setpoint deploy` another release, or `setpoint rollback` to an earlier one"
+                )
             }
             Self::Drift { instance, path, corrected: true } => {
                 write!(f, "{path} of {instance} differs and is being corrected")

@@ -54,6 +54,8 @@ pub struct Instance {
     pub failures: u32,
     /// What the last failed operation said.
     pub trouble: Option<String>,
+    /// What its process was declared to have and was not given; a sentence.
+    pub without: Option<String>,
     /// Why its last start came to nothing, until one comes to something.
     pub unstarted: Option<String>,
     pub last_lines: LastLines,
@@ -174,6 +176,7 @@ impl Instance {
             prepared: None,
             failures: 0,
             trouble: None,
+            without: None,
             unstarted: None,
             hurry: Arc::default(),
             unwanted: Arc::default(),
@@ -316,6 +319,7 @@ impl Instance {
             attempts: self.state.attempts.clone(),
             last_exit: self.state.last_exit.clone(),
             message: self.message(step),
+            without: self.without.clone().filter(|_| self.runs() && self.life().is_some()),
             last_lines: self.last_lines.lines.clone(),
             copied: self.copied,
             drift: self.drift.values().cloned().collect(),

@@ -41,6 +41,22 @@ pub fn tar(entries: &[Entry<'_>]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
+/// The same files in each form of archive that is taken, by the ending of its name.
+pub fn archives(files: &[(&str, &[u8])]) -> [(&'static str, Vec<u8>); 4] {
+    let entries: Vec<Entry<'_>> = files.iter().map(|(name, body)| Entry::File(name, body)).collect();
+    let plain = tar(&entries);
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gz.write_all(&plain).unwrap();
+    let zst = zstd::encode_all(plain.as_slice(), 3).unwrap();
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, body) in files {
+        zip.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(body).unwrap();
+    }
+    let zip = zip.finish().unwrap().into_inner();
+    [("tar", plain), ("tar.gz", gz.finish().unwrap()), ("tar.zst", zst), ("zip", zip)]
+}
+
 fn append(builder: &mut tar::Builder<Vec<u8>>, entry: Entry<'_>) {
     let (name, kind, link, body): (&str, tar::EntryType, &str, Vec<u8>) = match entry {
         Entry::File(name, body) => (name, tar::EntryType::Regular, "", body.into()),

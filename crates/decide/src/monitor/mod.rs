@@ -300,6 +300,15 @@ pub(crate) fn first_drift(world: &World) -> Option<Waiting> {
     Some(Waiting::Drift { instance: report.id.clone(), path: drift.path.clone(), corrected })
 }
 
+/// What instances run without though it was declared, a sentence each, in the planner's own words.
+pub fn withouts(world: &World) -> Vec<String> {
+    let lacks = reports(world).filter_map(|report| {
+        let (instance, cause) = (report.id.clone(), report.without.clone()?);
+        Some(Waiting::Without { instance, cause }.to_string())
+    });
+    lacks.collect()
+}
+
 /// Instances by what they do. Each is in one of `healthy`, `unhealthy` and `stopped`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Instances {

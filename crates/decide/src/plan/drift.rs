@@ -1,5 +1,5 @@
-//! Step 3: what the nodes found different. Their nodes put it back, by the mode that the assignment carries; here
-//! it is told.
+//! Step 3: what the nodes found different, and what they cannot give. Their nodes put the first back, by the mode that the
+//! assignment carries; here both are told.
 
 use model::{plan::StepReport, reason::Waiting, spec::DriftMode};
 
@@ -9,17 +9,28 @@ use super::work::Work;
 const TOLD: usize = 20;
 
 pub fn step(work: &mut Work<'_>) -> StepReport {
+    let mut waiting = without(work);
+    waiting.extend(drifts(work));
+    StepReport { changed: Vec::new(), waiting }
+}
+
+/// What was declared and its node cannot give.
+fn without(work: &Work<'_>) -> Vec<Waiting> {
+    let seen = work.placements().filter_map(|p| work.world.report(&p.id));
+    let lacks = seen.filter_map(|report| Some((report.id.clone(), report.without.clone()?)));
+    lacks.take(TOLD).map(|(instance, cause)| Waiting::Without { instance, cause }).collect()
+}
+
+fn drifts(work: &Work<'_>) -> Vec<Waiting> {
     let corrected = match work.service.spec.drift.mode {
         DriftMode::Correct => true,
         DriftMode::Warn => false,
-        DriftMode::Off => return StepReport::default(),
+        DriftMode::Off => return Vec::new(),
     };
-    let waiting = work
-        .placements()
+    work.placements()
         .filter_map(|p| work.world.report(&p.id))
         .flat_map(|report| report.drift.iter().map(|drift| (report.id.clone(), drift.path.clone())))
         .take(TOLD)
         .map(|(instance, path)| Waiting::Drift { instance, path, corrected })
-        .collect();
-    StepReport { changed: Vec::new(), waiting }
+        .collect()
 }

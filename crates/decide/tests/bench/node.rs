@@ -270,6 +270,7 @@ impl Instance {
             attempts: self.local.attempts.clone(),
             last_exit: self.last_exit.clone(),
             message: step.message.clone(),
+            without: None,
             last_lines: Vec::new(),
             copied: None,
             drift: if self.local.drifted { vec![drift()] } else { Vec::new() },

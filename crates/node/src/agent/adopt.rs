@@ -22,6 +22,7 @@ use crate::{
     ledger::{self, Acceptor, Claim, Folder, Identity, State, files},
     life::Life,
     logs::Kept,
+    process::cgroup,
     process::{
         live::Origin,
         orphans::{self, Orphan},
@@ -383,6 +384,8 @@ fn adopted(cx: &Arc<Context>, instance: &mut Instance, pidfd: PidFd, identity: &
     instance.state.ended_by_us = false;
     match super::job::watch(cx, instance, pidfd, identity.of_kernel(), identity.run, Origin::Adopted) {
         Ok(live) => {
+            let resources = &instance.assigned.content.resources;
+            instance.without = cgroup::without(&cx.config.cluster, &instance.id, resources, identity.pid);
             instance.run = Run::Alive { life: Life::Process(live), health };
             let message = format!("{} runs on with pid {}", instance.id, identity.pid);
             cx.say(instance, Kind::InstanceAdopted, message);

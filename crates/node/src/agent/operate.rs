@@ -31,7 +31,7 @@ impl Agent {
         instance.busy = Some(Busy::Installing);
         if let Err(error) = give_port(&mut self.ports, instance) {
             instance.busy = None;
-            instance.install = Install::Failed { at: now, message: error.to_string() };
+            instance.install = Install::PortTaken { at: now, message: error.to_string() };
             Self::remember(instance);
             return self.touch(id);
         }

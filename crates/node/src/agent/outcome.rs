@@ -84,6 +84,8 @@ impl Agent {
         match result {
             Ok(Launched::Container(started)) => self.container_started(id, *started),
             Ok(Launched::Process { pidfd, identity, prepared, began }) => {
+                let (cluster, resources) = (&self.cx.config.cluster, &instance.assigned.content.resources);
+                instance.without = cgroup::without(cluster, id, resources, identity.pid);
                 instance.prepared = Some(prepared);
                 instance.trouble = None;
                 let run = instance.state.runs;
@@ -156,7 +158,8 @@ impl Agent {
         }
     }
 
-    /// It ended before it was ready, and somebody else holds its port: another port, and no attempt.
+    /// It ended before it was ready, and somebody else holds its port: another port, or this one when it is free, and no
+    /// attempt.
     fn move_port(&mut self, id: &InstanceId) {
         let taken = self.instances.get(id).and_then(|instance| instance.state.port);
         if taken.is_some_and(|port| !ports::is_free(&self.cx.config.host, port)) {
@@ -169,7 +172,10 @@ impl Agent {
         let Some(port) = instance.state.port else { return };
         if !instance.has_dynamic_port() {
             let taken = ports::Error::Taken { port, host: self.cx.config.host.clone() };
-            instance.trouble = Some(taken.to_string());
+            self.ports.release(id);
+            instance.prepared = None;
+            instance.run = Run::NotStarted;
+            instance.install = Install::PortTaken { at: self.cx.now(), message: taken.to_string() };
             return;
         }
         if instance.state.port_moves >= MAX_PORT_MOVES {

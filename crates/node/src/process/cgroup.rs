@@ -46,6 +46,20 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Why a process that runs is not held to its limits; none when it is.
+    fn missing(&self, pid: u32) -> Option<Error> {
+        let pid = pid.to_string();
+        self.limits().into_iter().find_map(|(folder, _, _)| {
+            let path = folder.join("cgroup.procs");
+            let error = match fs::read_to_string(&path) {
+                Ok(held) if held.lines().any(|line| line == pid) => return None,
+                Ok(_) => io::Error::other("it was started without this group"),
+                Err(error) => error,
+            };
+            Some(Error { path, error })
+        })
+    }
+
     /// Folder, file and value of each limit.
     fn limits(&self) -> Vec<(PathBuf, &'static str, String)> {
         let quota = self.resources.millicpus.map(|m| u64::from(m) * PERIOD_US / 1000);
@@ -62,6 +76,12 @@ impl Cgroup {
         let memory = memory.map(|bytes| (at("memory"), "memory.limit_in_bytes", bytes.to_string()));
         cpu.into_iter().chain(memory).collect()
     }
+}
+
+/// Why a process that runs is not held to the limits that were declared for it, in a sentence.
+pub fn without(cluster: &ClusterId, id: &InstanceId, resources: &Resources, pid: u32) -> Option<String> {
+    let error = Cgroup::of(cluster, id, resources)?.missing(pid)?;
+    Some(format!("its declared limits are not enforced: {error}"))
 }
 
 /// Removes an instance's groups. One that still has processes stays; it goes with the next boot.

@@ -303,6 +303,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::NodeConfirms { instance }
         | Waiting::SiteSwitch { instance }
         | Waiting::NowhereToGo { instance, .. }
+        | Waiting::Without { instance, .. }
         | Waiting::Drift { instance, .. } => Some(instance),
         Waiting::ServiceUnknown { .. }
         | Waiting::NodeUnknown { .. }

@@ -61,6 +61,8 @@ pub use sessions::{ExecError, LogError, Sessions};
 
 /// Streams (events, logs, commands) at once.
 const MAX_STREAMS: usize = 256;
+/// Edges that wait for a newer route table at once. Their own, since traffic depends on them and not on who reads logs.
+const MAX_FEEDS: usize = 256;
 /// Uploads at once.
 const MAX_UPLOADS: usize = 8;
 
@@ -131,6 +133,7 @@ struct Inner {
     answers: metrics::Answers,
     openapi: Bytes,
     streams: Arc<Semaphore>,
+    feeds: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     keyed: once::Running,
     failures: Mutex<Throttle<IpAddr>>,
@@ -157,11 +160,24 @@ impl Api {
             answers: metrics::Answers::default(),
             openapi,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            feeds: Arc::new(Semaphore::new(MAX_FEEDS)),
             uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
             keyed: once::Running::default(),
             failures: Mutex::new(Throttle::new(limits.failures)),
             requests: Mutex::new(Throttle::new(limits.requests)),
         }))
+    }
+
+    /// A place for one more edge that waits for routes.
+    fn feed(&self) -> Result<OwnedSemaphorePermit, problem::Problem> {
+        let full = |_| {
+            problem::Problem::unavailable(
+                "too_many_feeds",
+                "too many edges wait for routes",
+                "ask again without `wait`, or run fewer edges",
+            )
+        };
+        self.feeds.clone().try_acquire_owned().map_err(full)
     }
 
     /// A place for one more stream.

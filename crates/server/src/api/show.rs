@@ -39,12 +39,12 @@ pub fn service(world: &World, edge: Option<SocketAddr>, now: Timestamp) -> views
         revision: declared.map_or(0, |service| service.intent_seq.0),
         replicas: views::Replicas { desired: summary.desired, ready: summary.ready },
         deployment: shown_deployment(world).map(brief),
-        urls: declared.map(|service| urls(&service.spec.domains, edge)).unwrap_or_default(),
+        urls: declared.map(|service| urls(domains(world, service), edge)).unwrap_or_default(),
         instances: placed.into_iter().map(|placement| instance(world, placement)).collect(),
         kept: kept.into_iter().map(|placement| instance(world, placement)).collect(),
         owner: declared.map(|service| service.owner.to_string()).unwrap_or_default(),
         scale: declared.and_then(|service| service.scale),
-        warnings: monitor::alerts(world, now).iter().map(ToString::to_string).collect(),
+        warnings: warnings(world, now),
     }
 }
 
@@ -119,6 +119,17 @@ fn brief(deployment: &Deployment) -> views::DeploymentBrief {
         phase: deployment.phase,
         progress: deployment.progress(),
     }
+}
+
+fn warnings(world: &World, now: Timestamp) -> Vec<String> {
+    let alerts = monitor::alerts(world, now);
+    alerts.iter().map(ToString::to_string).chain(monitor::withouts(world)).collect()
+}
+
+/// Of the release that is the target: after a restoration the declared ones are those of the release that failed.
+fn domains<'a>(world: &'a World, service: &'a Service) -> &'a [Domain] {
+    let target = service.target.and_then(|target| world.releases.get(&target));
+    target.map_or(&service.spec.domains, |release| &release.domains)
 }
 
 fn urls(domains: &[Domain], edge: Option<SocketAddr>) -> Vec<String> {

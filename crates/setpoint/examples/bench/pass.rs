@@ -193,6 +193,7 @@ fn told(placement: &Placement) -> (InstanceId, Arc<InstanceReport>) {
         attempts: Attempts::default(),
         last_exit: None,
         message: String::new(),
+        without: None,
         last_lines: Vec::new(),
         copied: None,
         drift: Vec::new(),

@@ -4,7 +4,7 @@ use std::fs;
 
 use testkit::{
     Setpoint,
-    fixture::{Entry, tar, versioned_site},
+    fixture::{Entry, archives, tar, versioned_site},
     http::{self, Request},
 };
 
@@ -96,4 +96,66 @@ fn a_folder_with_links_in_it_is_refused_and_one_that_is_missing_is_named() {
     assert_eq!(missing.code, 1, "{missing:?}");
     assert!(missing.stderr.contains("not-there"), "{missing:?}");
     assert_eq!(setpoint.deployments("docs").len(), 1);
+}
+
+#[test]
+fn each_form_of_archive_is_declared_and_served_and_a_changed_one_is_a_new_release() {
+    let binary: Vec<u8> = (0..200_000_u32).map(|n| u8::try_from(n * 7 % 253).unwrap()).collect();
+    let site = |version: &str| {
+        let page = format!("<p>{version}</p>");
+        archives(&[
+            ("index.html", page.as_bytes()),
+            ("deep/er/data.bin", &binary),
+            ("deep/style.css", b"p { color: green }"),
+            ("empty.txt", b""),
+        ])
+    };
+    let builder = setpoint();
+    let write = |work: &std::path::Path, version: &str| {
+        for (ending, bytes) in site(version) {
+            fs::write(work.join(format!("site.{ending}")), bytes).unwrap();
+        }
+    };
+    write(&builder.work(), "v1");
+    let name = |ending: &str| format!("from-{}", ending.replace('.', "-"));
+    let services: String = site("v1")
+        .iter()
+        .map(|(ending, _)| {
+            let name = name(ending);
+            format!(
+                "  {name}:\n    static: {{ archive: ./site.{ending} }}\n    domains: [{name}.localhost]\n"
+            )
+        })
+        .collect();
+    let yaml = format!("services:\n{services}");
+    let setpoint = builder.manifest(&yaml).start();
+    let releases = |number: u64, version: &str| {
+        let mut releases = Vec::new();
+        for (ending, _) in site(version) {
+            let name = name(ending);
+            let service = setpoint.wait_until_converged(&name);
+            assert_eq!(service["deployment"]["number"], number, "{ending}");
+            let host = format!("{name}.localhost");
+            for (path, body, kind) in [
+                ("/", format!("<p>{version}</p>").into_bytes(), "text/html"),
+                ("/deep/er/data.bin", binary.clone(), "application/octet-stream"),
+                ("/deep/style.css", b"p { color: green }".to_vec(), "text/css"),
+                ("/empty.txt", Vec::new(), "text/plain"),
+            ] {
+                let answer = setpoint.get(&host, path);
+                assert_eq!(answer.status, 200, "{ending} {path}");
+                assert!(answer.body == body, "{ending} {path}: {} bytes", answer.body.len());
+                assert!(answer.header("content-type").unwrap().starts_with(kind), "{ending} {path}");
+            }
+            assert_eq!(setpoint.get(&host, "/deep/nothing").status, 404);
+            releases.push(setpoint.deployments(&name)[0]["metadata"]["total_files"].clone());
+        }
+        releases
+    };
+    assert_eq!(releases(1, "v1"), vec![serde_json::json!(4); 4]);
+    setpoint.apply_ok(&yaml, &["--wait"]);
+    assert_eq!(setpoint.deployments(&name("zip")).len(), 1, "the same archive is no new release");
+    write(&setpoint.work(), "v2");
+    setpoint.apply_ok(&yaml, &["--wait"]);
+    releases(2, "v2");
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must end, and say where")]
 
+mod amid;
 mod archives;
 mod backup;
 mod changes;
@@ -14,6 +15,7 @@ mod damage;
 mod drift;
 mod edge_apart;
 mod explain;
+mod fixed_port;
 mod heal;
 mod history;
 mod http;
@@ -22,6 +24,7 @@ mod output;
 mod pages;
 #[cfg(feature = "failpoints")]
 mod phases;
+mod probes;
 mod quickstart;
 mod refusals;
 mod rollout;
@@ -30,6 +33,8 @@ mod sessions;
 mod shapes;
 mod signals;
 mod site;
+mod site_apart;
+mod strategies;
 mod surroundings;
 mod upgrades;
 

@@ -7,8 +7,9 @@ use std::{
 };
 
 use testkit::{
-    Setpoint,
+    Response, Setpoint,
     fixture::{QUICK, demo, versioned_site},
+    http::{self, Request},
     setpoint::SOON,
 };
 
@@ -259,4 +260,116 @@ fn a_death_before_a_written_down_process_may_run_leaves_neither_an_orphan_nor_a_
     testkit::until("nothing else of Setpoint is left", SOON, || {
         (testkit::proc::with_argument(data.to_str().unwrap()) == [setpoint.pid()]).then_some(())
     });
+}
+
+/// A deployment of whoever calls over HTTP under a key: the answer, or nothing where it was lost.
+fn ask_once(setpoint: &Setpoint, path: &str, body: &serde_json::Value, key: &str) -> Option<Response> {
+    let request = Request::new("POST", &setpoint.api().to_string(), path)
+        .header("Authorization", &format!("Bearer {}", setpoint.token()))
+        .header("Content-Type", "application/json")
+        .header("Idempotency-Key", key);
+    http::send(setpoint.api(), request.body(body.to_string())).ok()
+}
+
+/// The body of an apply, as the command makes it.
+fn declaration(setpoint: &Setpoint, yaml: &str) -> serde_json::Value {
+    let parsed = model::manifest::parse(yaml, "app.yaml", setpoint.work().to_str().unwrap()).unwrap();
+    let services = parsed.services.iter();
+    let services: Vec<_> =
+        services.map(|declared| serde_json::json!({ "key": declared.key, "spec": declared.spec })).collect();
+    serde_json::json!({ "services": services })
+}
+
+/// Dies at this point of what is asked for, and is asked for the same again: before it has ended, and after.
+#[track_caller]
+fn asked_again_after_death(
+    setpoint: &mut Setpoint,
+    service: &str,
+    point: &str,
+    path: &str,
+    body: &serde_json::Value,
+) {
+    let before = setpoint.deployments(service).len();
+    let mut answers = Vec::new();
+    die_at(setpoint, point, |setpoint| answers.extend(ask_once(setpoint, path, body, point)));
+    let again = |setpoint: &Setpoint| ask_once(setpoint, path, body, point).unwrap();
+    answers.push(again(setpoint));
+    answers.push(again(setpoint));
+    setpoint.wait_until_converged(service);
+    answers.push(again(setpoint));
+    for answer in &answers {
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, answers[0].text()),
+            "{point}: always the same answer"
+        );
+    }
+    setpoint.wait_until_converged(service);
+    let deployments = setpoint.deployments(service);
+    assert_eq!(deployments.len(), before + 1, "{point}: one deployment, however often it was asked for");
+    assert_eq!(deployments.iter().filter(|d| d["status"] == "active").count(), 1, "{point}");
+    assert!(deployments.iter().all(|d| !d["ended_at"].is_null()), "{point}: {deployments:#?}");
+}
+
+const MOMENTS: [&str; 3] = ["before", "after_commit", "after_effect"];
+
+#[test]
+fn an_apply_under_a_key_is_one_deployment_wherever_a_process_dies() {
+    let version = |version: &str| demo(2, &[("VERSION", version)], QUICK);
+    let mut setpoint = setpoint().manifest(&version("start")).start();
+    setpoint.wait_until_converged("api");
+    let queued = MOMENTS.map(|moment| format!("phase.queued.{moment}"));
+    let later = ["copying_files", "starting", "updating_routes", "health_check", "active"]
+        .map(|phase| format!("phase.{phase}.after_commit"));
+    for point in queued.iter().chain(&later) {
+        let body = declaration(&setpoint, &version(point));
+        asked_again_after_death(&mut setpoint, "api", point, "/api/v1/apply", &body);
+        assert_whole(&setpoint, 2);
+        assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), point);
+    }
+}
+
+#[test]
+fn a_deploy_of_a_site_under_a_key_is_one_deployment_wherever_it_dies() {
+    let builder = setpoint();
+    versioned_site(&builder.work().join("site"), "start", 20);
+    let yaml = "services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n";
+    let mut setpoint = builder.manifest(yaml).start();
+    setpoint.wait_until_converged("docs");
+    let queued = MOMENTS.map(|moment| format!("phase.queued.{moment}"));
+    let later = ["copying_files", "creating_symlinks", "updating_routes", "active"]
+        .map(|phase| format!("phase.{phase}.after_commit"));
+    for point in queued.iter().chain(&later) {
+        let archive = testkit::fixture::tar(&[
+            testkit::fixture::Entry::File("index.html", point.as_bytes()),
+            testkit::fixture::Entry::File("part/1.txt", point.as_bytes()),
+        ]);
+        let upload = Request::new("POST", &setpoint.api().to_string(), "/api/v1/artifacts")
+            .header("Authorization", &format!("Bearer {}", setpoint.token()))
+            .header("Content-Type", "application/octet-stream");
+        let taken = http::send(setpoint.api(), upload.body(archive)).unwrap();
+        assert!(taken.status < 300, "{}: {}", taken.status, taken.text());
+        let body = serde_json::json!({ "artifact": taken.json()["digest"] });
+        let path = "/api/v1/services/default/docs/deploy";
+        asked_again_after_death(&mut setpoint, "docs", point, path, &body);
+        assert_eq!(setpoint.get("docs.localhost", "/").text(), *point);
+        assert_eq!(setpoint.get("docs.localhost", "/part/1.txt").text(), *point);
+    }
+}
+
+#[test]
+fn a_rollback_under_a_key_is_one_deployment_wherever_it_dies() {
+    let version = |version: &str| demo(2, &[("VERSION", version)], QUICK);
+    let mut setpoint = setpoint().manifest(&version("v1")).start();
+    setpoint.wait_until_converged("api");
+    setpoint.apply_ok(&version("v2"), &["--wait"]);
+    let mut serves = "v2";
+    for moment in MOMENTS {
+        let point = format!("phase.queued.{moment}");
+        let path = "/api/v1/services/default/api/rollback";
+        asked_again_after_death(&mut setpoint, "api", &point, path, &serde_json::json!({}));
+        serves = if serves == "v2" { "v1" } else { "v2" };
+        assert_whole(&setpoint, 2);
+        assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), serves, "{point}");
+    }
 }

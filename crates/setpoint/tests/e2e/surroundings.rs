@@ -149,6 +149,49 @@ fn a_value_of_the_environment_shows_up_in_no_answer_event_or_log() {
     assert!(!String::from_utf8_lossy(&argv).contains(CANARY));
 }
 
+/// Nobody but root can take the control groups away.
+const WITHOUT_CONTROL_GROUPS: [&str; 5] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    "mount -t tmpfs none /sys/fs/cgroup && mount -o remount,ro /sys/fs/cgroup && exec \"$0\" \"$@\"",
+];
+
+#[test]
+fn limits_that_cannot_be_set_are_told_wherever_the_service_is_looked_at() {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        println!("skipped: only root may take control groups away");
+        return;
+    }
+    let limited = demo(1, &[], &format!("{QUICK}\nresources: {{ memory: 64MiB }}"));
+    let mut setpoint = setpoint().manifest(&limited).under(&WITHOUT_CONTROL_GROUPS).start();
+    let told = |setpoint: &testkit::Setpoint| {
+        let api = setpoint.wait_until_converged("api");
+        let id = api["instances"][0]["id"].as_str().unwrap();
+        let sentence = format!("{id} runs, and its declared limits are not enforced: /sys/fs/cgroup");
+        let warning = api["warnings"][0].as_str().unwrap_or_default().to_owned();
+        assert!(warning.starts_with(&sentence), "{api:#}");
+        assert!(warning.contains("run Setpoint as root, or where control groups are delegated to it"));
+        assert_eq!(api["message"], warning);
+        for said in
+            [setpoint.ok(&["status", "api"]), setpoint.ok(&["explain", "api"]), setpoint.ok(&["explain", id])]
+        {
+            assert!(said.contains("its declared limits are not enforced"), "{said}");
+        }
+        pids(&api)
+    };
+    let first = told(&setpoint);
+    // Also of what was only found again.
+    setpoint.kill9();
+    setpoint.restart();
+    assert_eq!(told(&setpoint), first);
+    // A release that asks for nothing lacks nothing.
+    setpoint.apply_ok(&demo(1, &[], QUICK), &["--wait"]);
+    let api = setpoint.wait_until_converged("api");
+    assert_eq!((&api["message"], &api["warnings"]), (&"".into(), &serde_json::json!([])));
+}
+
 #[test]
 fn a_taken_port_costs_no_attempt() {
     // Every second port of the range is somebody else's.

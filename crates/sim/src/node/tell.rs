@@ -88,6 +88,7 @@ fn report(
         attempts: entry.attempts.clone(),
         last_exit: entry.last_exit.clone(),
         message: step.message.clone(),
+        without: None,
         last_lines: Vec::new(),
         copied: None,
         drift: Vec::new(),

@@ -371,6 +371,7 @@ fn report(assigned: &Assigned) -> InstanceReport {
         last_exit: (assigned.id.service.name.as_str() == "restless")
             .then_some(Exit { at: Timestamp(1_795_253_400_000), status: ExitStatus::Code(7) }),
         message: String::new(),
+        without: None,
         last_lines: Vec::new(),
         copied: None,
         drift: if assigned.id.service.name.as_str() == "drifting" { vec![drift] } else { Vec::new() },

@@ -117,3 +117,27 @@ fn a_reader_that_never_finishes_its_head_does_not_hold_the_end_up() {
     assert_eq!(bench.get("/health").status, 200);
     bench.shut_down();
 }
+
+#[test]
+fn whoever_holds_every_stream_keeps_no_edge_from_its_routes() {
+    let bench = Bench::start();
+    let revision = bench.read("/api/v1/edges/routes")["revision"].as_u64().unwrap();
+    let mut held = Vec::new();
+    let refused = loop {
+        let mut stream = open(&bench, "/api/v1/events", "Accept: text/event-stream\r\n");
+        let mut status = String::new();
+        stream.read_line(&mut status).unwrap();
+        if !status.contains(" 200 ") {
+            break status;
+        }
+        held.push(stream);
+        assert!(held.len() < 1000, "there is no bound");
+    };
+    assert!(refused.contains(" 503 "), "{refused}");
+    let waits = format!("/api/v1/edges/routes?after={revision}&wait=20");
+    let mut edge = open(&bench, &waits, "");
+    bench.apply(API);
+    assert!(line_with(&mut edge, "HTTP/1.1").contains(" 200 "));
+    assert!(line_with(&mut edge, "default/api").contains("api.localhost"));
+    drop(held);
+}
