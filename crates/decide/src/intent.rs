@@ -451,6 +451,9 @@ pub fn rollback(world: &World, to: Option<&Deployment>, now: Timestamp) -> Resul
         return Err(Refused::NotKept(to.id.clone()));
     };
     if Some(to.release) == service.target && world.open_deployment().is_none() {
+        if service.stopped {
+            return start(world, now);
+        }
         return Ok(Outcome::Unchanged { message: format!("release {} runs already", to.release.short()) });
     }
     let mut next = service.clone();

@@ -34,3 +34,20 @@ fn who_does_not_own_a_service_neither_changes_nor_deletes_it() {
         assert!(apply(&mut bench, &v2, &owner).is_ok());
     }
 }
+
+#[test]
+fn going_back_to_what_is_wanted_already_starts_what_is_stopped() {
+    let mut bench = Bench::new();
+    let spec = spec::parse(&["process", "v1"]);
+    let world = bench.world(&key()).clone();
+    bench.intend(&key(), intent::apply(&world, &spec, &Owner::Api, &Images::new(), bench.now));
+    bench.world(&key()).deployments[0].phase = model::deployment::Phase::Active;
+    let world = bench.world(&key()).clone();
+    let first = world.deployments[0].clone();
+    let again = intent::rollback(&world, Some(&first), bench.now).unwrap();
+    assert!(matches!(again, intent::Outcome::Unchanged { .. }), "{again:?}");
+    bench.intend(&key(), intent::stop(&world, bench.now));
+    let world = bench.world(&key()).clone();
+    bench.intend(&key(), intent::rollback(&world, Some(&first), bench.now));
+    assert!(!bench.world(&key()).service.known().unwrap().stopped);
+}

@@ -19,8 +19,8 @@ use crate::{
     config::Config,
     container::{
         collect, notes,
+        output::{self, Place},
         registry::{self, Unresolved},
-        work,
     },
     content_source::ContentSource,
     ledger::{self, Acceptor, AssignError},
@@ -122,7 +122,7 @@ impl Node {
     pub async fn logs(&self, instance: &InstanceId, lines: usize) -> Result<Vec<u8>, logs::Error> {
         let source = self.log_source(instance).await?;
         if let Some(container) = &source.container {
-            return Ok(work::output(
+            return Ok(output::last(
                 &self.cx.engine,
                 container,
                 lines,
@@ -141,12 +141,8 @@ impl Node {
         lines: usize,
     ) -> Result<mpsc::Receiver<Vec<u8>>, logs::Error> {
         let source = self.log_source(instance).await?;
-        if let Some(container) = source.container.clone() {
-            return Ok(self.follow_container(container, lines));
-        }
-        if source.files.is_empty() && source.open {
-            // Its container is not made yet.
-            return Ok(mpsc::channel(1).1);
+        if source.container.is_some() || (source.files.is_empty() && source.open) {
+            return Ok(self.follow_container(instance.clone(), lines));
         }
         let Some(path) = source.files.last().cloned() else {
             return Err(logs::Error::Unknown(instance.clone()));
@@ -195,16 +191,31 @@ impl Node {
         collect::disk(&self.cx.engine).await
     }
 
-    fn follow_container(&self, container: String, lines: usize) -> mpsc::Receiver<Vec<u8>> {
+    /// Over the ends of its container, and over that container itself: for as long as the instance is there.
+    fn follow_container(&self, id: InstanceId, lines: usize) -> mpsc::Receiver<Vec<u8>> {
         let (tell, chunks) = mpsc::channel(CHUNKS);
-        let cx = self.cx.clone();
+        let node = self.clone();
         tokio::spawn(async move {
-            let followed = tokio::select! {
-                followed = work::follow(&cx.engine, &container, lines, tell.clone()) => followed,
-                () = tell.closed() => Ok(()),
-            };
-            if let Err(error) = followed {
-                tracing::info!(%error, "the output of a container is followed no longer");
+            let (mut container, mut place) = (None, Place::default());
+            while let Ok(source) = node.log_source(&id).await
+                && source.open
+            {
+                if source.container != container {
+                    (container, place) = (source.container, Place::default());
+                }
+                if let Some(container) = &container {
+                    let followed = tokio::select! {
+                        followed = output::follow(&node.cx.engine, container, lines, &mut place, &tell) => followed,
+                        () = tell.closed() => return,
+                    };
+                    if let Err(error) = followed {
+                        tracing::debug!(instance = %id, %error, "the output of a container cannot be followed just now");
+                    }
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(output::AGAIN) => {}
+                    () = tell.closed() => return,
+                }
             }
         });
         chunks

@@ -667,7 +667,12 @@ pub(crate) fn planned(decided: &Decided, cluster: &decide::world::Cluster, now: 
         notes: Vec::new(),
     };
     let intent = match &decided.outcome {
-        Outcome::Unchanged { message } => return base("none", message),
+        Outcome::Unchanged { message } => {
+            let standing = decided.world.service.known();
+            let notes = standing.map(|service| manifest::notes(&service.spec)).unwrap_or_default();
+            let notes = notes.iter().map(ToString::to_string).collect();
+            return Planned { notes, ..base("none", message) };
+        }
         Outcome::Changed(intent) => intent,
     };
     let action = match decided.world.service.known() {

@@ -50,6 +50,8 @@ pub struct PassStats {
     pub passes: u64,
     pub errors: u64,
     pub last_at: Option<Timestamp>,
+    /// When a pass last went through.
+    pub last_through: Option<Timestamp>,
     pub last_took: Duration,
     pub durations: Histogram,
     pub last: PassSummary,
@@ -65,6 +67,7 @@ impl Default for PassStats {
             passes: 0,
             errors: 0,
             last_at: None,
+            last_through: None,
             last_took: Duration::ZERO,
             durations: Histogram::new(counting::PASSES),
             last: PassSummary::default(),
@@ -231,6 +234,7 @@ impl PassStats {
         match outcome {
             Outcome::Through(summary) => {
                 self.last = summary;
+                self.last_through = Some(at);
                 self.trouble = None;
             }
             Outcome::Late => {}
@@ -582,8 +586,11 @@ mod tests {
         assert_eq!(counted(&mut stats, stale), 0);
         assert_eq!(counted(&mut stats, StoreError::Full { cause: "test".into() }), 1);
         assert!(stats.trouble.is_some());
+        assert_eq!(stats.last_through, None, "none has gone through");
         let through = Outcome::Through(PassSummary::default());
         stats.note(Timestamp(2), Duration::ZERO, through);
-        assert_eq!((stats.errors, stats.trouble), (1, None));
+        assert_eq!((stats.errors, stats.trouble.clone()), (1, None));
+        assert_eq!(counted(&mut stats, StoreError::Full { cause: "test".into() }), 2);
+        assert_eq!(stats.last_through, Some(Timestamp(2)));
     }
 }

@@ -23,7 +23,7 @@ use crate::{
         look::{self, Machine, Wanted},
         names,
         order::Order,
-        registry,
+        output, registry,
         work::{self, Failure, Work},
     },
     ledger::Folder,
@@ -179,7 +179,7 @@ impl Job {
 
     async fn keep_output(&self, cx: &Context, container: &str, went: logs::Went) {
         let most = usize::try_from(cx.config.logs.kept_bytes).unwrap_or(usize::MAX);
-        let kept = match work::output(&cx.engine, container, logs::LINES, most).await {
+        let kept = match output::last(&cx.engine, container, logs::LINES, most).await {
             Ok(bytes) => cx.kept.keep_bytes(&self.id, bytes, went).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };

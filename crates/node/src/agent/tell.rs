@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{Agent, Context};
 use crate::{
-    container::work,
+    container::output,
     instance::{Instance, LastLines},
     logs,
     publish::Publisher,
@@ -25,9 +25,11 @@ use crate::{
 /// Called in the moment something is known; it must not block.
 pub type EndpointSink = Arc<dyn Fn(EndpointEvent) + Send + Sync>;
 
-/// Of the output of what keeps dying, told with it; the bound in bytes holds too.
+/// Of the output of what keeps dying, told with it; within the bound in bytes long lines are cut.
 const LAST_LINES: usize = 100;
-const LAST_BYTES: usize = 16 << 10;
+const LAST_BYTES: usize = 32 << 10;
+/// Of a container's output so much is read for it.
+const READ: usize = 1 << 20;
 
 /// Events kept for a reader that is slow or has not come yet; beyond that the oldest are dropped.
 const EVENTS: usize = 10_000;
@@ -206,9 +208,9 @@ fn note_last_lines(cx: &Context, instance: &mut Instance, step: &decide::node::S
 fn ask_for_last_lines(cx: &Context, instance: &Instance, run: u64, container: String) {
     let (engine, events, id) = (cx.engine.clone(), cx.events.clone(), instance.id.clone());
     tokio::spawn(async move {
-        match work::output(&engine, &container, LAST_LINES, LAST_BYTES).await {
-            Ok(output) => {
-                let lines = logs::newest_lines(&output, LAST_BYTES);
+        match output::last(&engine, &container, LAST_LINES, READ).await {
+            Ok(said) => {
+                let lines = logs::within(&said, LAST_BYTES);
                 let _ = events.send(super::Event::LastLines { id, run, lines }).await;
             }
             Err(error) => tracing::debug!(instance = %id, %error, "its last output cannot be told"),

@@ -74,6 +74,9 @@ impl Engine {
         if let Some(client) = self.held() {
             return Ok(client);
         }
+        if let Some(cause) = self.unsupported() {
+            return Err(self.away(cause));
+        }
         let client = self.connect().map_err(|error| self.error(error))?;
         let negotiated = self.within(PING, client.negotiate_version()).await?;
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(negotiated.clone());
@@ -87,6 +90,13 @@ impl Engine {
     /// After it was away it may be another version.
     pub fn forget(&self) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What is asked for by DOCKER_HOST and is not spoken here, in words: anything else would be asked in clear, or taken for a file.
+    fn unsupported(&self) -> Option<String> {
+        let (scheme, _) = self.host.split_once("://")?;
+        let known = ["unix", "tcp", "http"].contains(&scheme);
+        (!known).then(|| format!("`{scheme}://` is not supported, only `unix://` and `tcp://` are"))
     }
 
     fn connect(&self) -> Result<Docker, bollard::errors::Error> {
@@ -162,6 +172,15 @@ mod tests {
         assert!(error.is_away());
         let told = error.to_string();
         assert!(told.contains("/nonexistent/docker.sock") && told.contains("DOCKER_HOST"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_spoken_is_said_instead_of_looked_for() {
+        for host in ["ssh://me@example.com", "https://example.com:2376", "npipe:////./pipe/docker"] {
+            let error = Engine::new(host).ping().await.unwrap_err();
+            assert!(error.is_away() && error.to_string().contains("is not supported"), "{error}");
+        }
+        assert_eq!(Engine::new("/run/docker.sock").unsupported(), None, "a plain path");
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ pub mod names;
 pub mod networks;
 pub mod notes;
 pub mod order;
+pub mod output;
 pub mod probe;
 pub mod record;
 pub mod registry;

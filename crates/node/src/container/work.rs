@@ -10,9 +10,8 @@ use std::{
 use bollard::{
     models::{ContainerSummary, SystemInfo, SystemInfoCgroupVersionEnum, VolumeCreateRequest},
     query_parameters::{
-        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
-        RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
-        WaitContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+        RenameContainerOptionsBuilder, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
     },
 };
 use decide::policy::{self, Policy};
@@ -545,43 +544,6 @@ async fn gone(engine: &Engine, id: &str) -> Result<(), Error> {
     let mut waiting = Box::pin(client.wait_container(id, Some(options)));
     // However it is answered, it is gone or soon will be; making it anew finds out.
     let _ = engine.within(WORK, async { Ok(waiting.next().await.is_some()) }).await?;
-    Ok(())
-}
-
-/// The last lines of its output, both streams as they came; at most `bytes` of them.
-pub async fn output(engine: &Engine, id: &str, lines: usize, bytes: usize) -> Result<Vec<u8>, Error> {
-    let client = engine.client().await?;
-    let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&lines.to_string()).build();
-    let read = async {
-        let mut stream = Box::pin(client.logs(id, Some(options)));
-        let mut out = std::collections::VecDeque::new();
-        while let Some(chunk) = stream.next().await {
-            out.extend(chunk?.into_bytes());
-            let surplus = out.len().saturating_sub(bytes);
-            out.drain(..surplus);
-        }
-        Ok(Vec::from(out))
-    };
-    engine.within(WORK, read).await
-}
-
-/// Output from now on, in chunks.
-pub async fn follow(
-    engine: &Engine,
-    id: &str,
-    lines: usize,
-    tell: tokio::sync::mpsc::Sender<Vec<u8>>,
-) -> Result<(), Error> {
-    let client = engine.client().await?;
-    let options =
-        LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).tail(&lines.to_string()).build();
-    let mut stream = Box::pin(client.logs(id, Some(options)));
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| engine.error(error))?;
-        if tell.send(chunk.into_bytes().to_vec()).await.is_err() {
-            return Ok(());
-        }
-    }
     Ok(())
 }
 

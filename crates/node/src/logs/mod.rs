@@ -8,5 +8,5 @@ mod read;
 mod rotate;
 
 pub use keep::{Kept, LINES, Went};
-pub use read::{Error, Follow, MAX_TAIL, last_lines, newest_lines, tail};
+pub use read::{Error, Follow, MAX_TAIL, last_lines, tail, within};
 pub use rotate::{Cut, all, cut, is_long};

@@ -44,25 +44,26 @@ pub fn tail(files: &[PathBuf], lines: usize, mut end: u64) -> Result<Vec<u8>, Er
 
 /// The last lines as text, the newest of them within so many bytes. What cannot be read is no line.
 pub fn last_lines(files: &[PathBuf], lines: usize, bytes: usize) -> Vec<String> {
-    newest_lines(&tail(files, lines, u64::MAX).unwrap_or_default(), bytes)
+    within(&tail(files, lines, u64::MAX).unwrap_or_default(), bytes)
 }
 
-/// Lines as text, the newest of them within so many bytes.
-pub fn newest_lines(output: &[u8], bytes: usize) -> Vec<String> {
+/// Lines as text. Where all of them are more than so many bytes, the long ones are cut, so that each has its share: the last line
+/// of what died says most, and one that is long would hide all others.
+pub fn within(output: &[u8], bytes: usize) -> Vec<String> {
     let text = String::from_utf8_lossy(output);
-    let mut room = bytes;
-    let mut last: Vec<String> = text
-        .lines()
-        .rev()
-        .take_while(|line| {
-            let fits = line.len() < room;
-            room = room.saturating_sub(line.len() + 1);
-            fits
-        })
-        .map(str::to_owned)
-        .collect();
-    last.reverse();
-    last
+    let lines: Vec<&str> = text.lines().collect();
+    let share = bytes / lines.len().max(1);
+    let fits = text.len() <= bytes;
+    lines.into_iter().map(|line| if fits { line.to_owned() } else { cut_short(line, share) }).collect()
+}
+
+fn cut_short(line: &str, most: usize) -> String {
+    if line.len() <= most {
+        return line.to_owned();
+    }
+    let mark = "…";
+    let end = (0..=most.saturating_sub(mark.len())).rev().find(|end| line.is_char_boundary(*end));
+    format!("{}{mark}", &line[..end.unwrap_or_default()])
 }
 
 /// Grows backwards, newest chunk first, until so many line ends are passed.
@@ -179,7 +180,11 @@ mod tests {
         let last = |lines, bytes| last_lines(std::slice::from_ref(&path), lines, bytes);
         let hundred = last(100, 16 << 10);
         assert_eq!((hundred.len(), hundred[0].as_str(), hundred[99].as_str()), (100, "line 200", "line 299"));
-        assert_eq!(last(100, 20), ["line 298", "line 299"]);
+        assert_eq!(last(2, 20), ["line 298", "line 299"]);
+        std::fs::write(&path, format!("first\n{}\n{}end\n", "x".repeat(5000), "ä".repeat(5000))).unwrap();
+        let cut = last(100, 900);
+        assert_eq!((cut.len(), cut[0].as_str()), (3, "first"));
+        assert!(cut.iter().all(|line| line.len() <= 300) && cut[2].ends_with("ä…"), "{cut:?}");
         std::fs::write(&path, b"\xff\xfe not text\n").unwrap();
         assert_eq!(last(5, 100).len(), 1);
         assert_eq!(last_lines(&[dir.path().join("none")], 5, 100), Vec::<String>::new());

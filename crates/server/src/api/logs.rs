@@ -3,7 +3,7 @@
 //!
 //! Refuses to know: where output is kept. Its bytes are passed on unchanged; who prints them escapes them.
 
-use std::{collections::BTreeSet, convert::Infallible};
+use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -11,13 +11,14 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use decide::world::World;
 use futures_util::{
     StreamExt,
-    stream::{self, BoxStream, SelectAll},
+    stream::{self, BoxStream},
 };
 use model::{InstanceId, ServiceKey, instance::Stage, reason::Change};
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     Api,
@@ -34,6 +35,10 @@ const MAX_TAIL: usize = 10_000;
 const MAX_LINE: usize = 64 << 10;
 /// Instances of which output is shown at once.
 const MAX_INSTANCES: usize = 64;
+/// Pieces of output waiting for a slow reader.
+const WAITING: usize = 64;
+/// Between looks whether there are instances that came later.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Recorded passes looked through for instances that are gone.
 const LOOKED_THROUGH: u32 = 200;
 
@@ -66,7 +71,7 @@ pub async fn logs(
         None => (instances(&api, &key).await?, true),
     };
     let body = match asked.follow {
-        true => followed(&api, ids, lines, named, stopping).await?,
+        true => followed(&api, key, ids, lines, named, stopping).await?,
         false => Body::from(tails(&api, ids, lines, named).await?),
     };
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -81,9 +86,7 @@ async fn instances(api: &Api, key: &ServiceKey) -> Result<Vec<InstanceId>, Probl
         // Never declared here: say so.
         world.as_ref().map_err(Clone::clone)?;
     }
-    let placements = world.iter().flat_map(|world| world.plan.placements.values());
-    let mut ids: BTreeSet<InstanceId> =
-        placements.filter(|p| !matches!(p.stage, Stage::Kept)).map(|p| p.id.clone()).collect();
+    let mut ids: BTreeSet<InstanceId> = world.iter().flat_map(|world| placed_now(world)).collect();
     for line in &lines {
         if ids.len() >= MAX_INSTANCES {
             break;
@@ -92,6 +95,10 @@ async fn instances(api: &Api, key: &ServiceKey) -> Result<Vec<InstanceId>, Probl
     }
     let surplus = ids.len().saturating_sub(MAX_INSTANCES);
     Ok(ids.into_iter().skip(surplus).collect())
+}
+
+fn placed_now(world: &World) -> impl Iterator<Item = InstanceId> {
+    world.plan.placements.values().filter(|p| !matches!(p.stage, Stage::Kept)).map(|p| p.id.clone())
 }
 
 fn placed(change: &Change) -> Option<InstanceId> {
@@ -120,26 +127,88 @@ async fn tails(api: &Api, ids: Vec<InstanceId>, lines: usize, named: bool) -> Re
 
 async fn followed(
     api: &Api,
+    key: ServiceKey,
     ids: Vec<InstanceId>,
     lines: usize,
     named: bool,
     stopping: Stopping,
 ) -> Result<Body, Problem> {
     let permit = api.stream()?;
-    let mut all: SelectAll<BoxStream<'static, Bytes>> = SelectAll::new();
+    let (tell, told) = mpsc::channel(WAITING);
+    let mut followed = Followed { api: api.clone(), tell, known: BTreeSet::new(), all: JoinSet::new() };
     for id in ids {
-        match api.sessions.follow(id.clone(), lines).await {
-            Ok(chunks) => all.push(chunked(chunks, named.then(|| Lines::of(&id)))),
-            Err(LogError::Unknown(_)) if named => {}
-            Err(error) => return Err(error.into()),
+        followed.add(id, lines, named).await?;
+    }
+    tokio::spawn(async move {
+        let _held = permit;
+        tokio::select! {
+            () = followed.go_on(named.then_some(key)) => {}
+            () = stopping.wait() => {}
+        }
+    });
+    let bytes = stream::unfold(told, |mut told| async move { Some((told.recv().await?, told)) });
+    Ok(Body::from_stream(bytes.map(Ok::<_, Infallible>)))
+}
+
+/// The output of several instances as one, with those that come later.
+struct Followed {
+    api: Api,
+    tell: mpsc::Sender<Bytes>,
+    known: BTreeSet<InstanceId>,
+    all: JoinSet<()>,
+}
+
+impl Followed {
+    async fn add(&mut self, id: InstanceId, lines: usize, named: bool) -> Result<(), Problem> {
+        if !self.known.insert(id.clone()) {
+            return Ok(());
+        }
+        match self.api.sessions.follow(id.clone(), lines).await {
+            Ok(chunks) => {
+                let mut chunks = chunked(chunks, named.then(|| Lines::of(&id)));
+                let tell = self.tell.clone();
+                self.all.spawn(async move {
+                    while let Some(chunk) = chunks.next().await
+                        && tell.send(chunk).await.is_ok()
+                    {}
+                });
+                Ok(())
+            }
+            Err(LogError::Unknown(_)) if named => {
+                // Perhaps its node has not heard of it yet.
+                self.known.remove(&id);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
         }
     }
-    let until = Box::pin(async move { stopping.wait().await });
-    let held = all.take_until(until).map(move |bytes| {
-        let _held = &permit;
-        Ok::<_, Infallible>(bytes)
-    });
-    Ok(Body::from_stream(held))
+
+    /// One instance until it is gone; a service for as long as it is declared, or whoever listens does.
+    async fn go_on(mut self, service: Option<ServiceKey>) {
+        let Some(key) = service else {
+            while self.all.join_next().await.is_some() {}
+            return;
+        };
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                () = self.tell.closed() => return,
+                _ = look.tick() => {}
+                Some(_) = self.all.join_next() => {}
+            }
+            let placed: Vec<InstanceId> = match standing(&self.api, &key) {
+                Ok(world) => placed_now(&world).collect(),
+                Err(_) if self.all.is_empty() => return,
+                Err(_) => continue,
+            };
+            for id in placed {
+                // All of what a new one has said.
+                if let Err(problem) = self.add(id, MAX_TAIL, true).await {
+                    tracing::debug!(?problem, "an instance's output cannot be followed");
+                }
+            }
+        }
+    }
 }
 
 fn chunked(chunks: mpsc::Receiver<Vec<u8>>, lines: Option<Lines>) -> BoxStream<'static, Bytes> {

@@ -46,9 +46,13 @@ pub async fn ready(State(api): State<Api>) -> Result<Json<Value>, Problem> {
             "put the node's folder and the store of one cluster together; see docs/operations.md",
         );
     }
-    match stats.last_at {
-        None => not("the first pass has not gone through yet".into(), "ask again in a second"),
-        Some(_) => Ok(Json(json!({ "status": "ready" }))),
+    match (stats.last_through, stats.trouble) {
+        (None, Some(trouble)) => not(
+            format!("no pass has gone through since the start: {trouble}"),
+            "correct that; passes are tried again by themselves",
+        ),
+        (None, None) => not("the first pass has not gone through yet".into(), "ask again in a second"),
+        (Some(_), _) => Ok(Json(json!({ "status": "ready" }))),
     }
 }
 
@@ -80,7 +84,7 @@ pub async fn monitoring_stats(State(api): State<Api>) -> Json<MonitoringStats> {
     let worlds = || seen.worlds.iter().map(|world| &**world);
     let projects: BTreeSet<_> = seen.declared().map(|world| &world.key.project).collect();
     Json(MonitoringStats {
-        last_reconciliation_time: passes.last_at.map(Time),
+        last_reconciliation_time: passes.last_through.map(Time),
         reconciliation_duration: u64::try_from(passes.last_took.as_millis()).unwrap_or(u64::MAX),
         reconciliation_errors: passes.errors,
         active_projects: projects.len() as u64,

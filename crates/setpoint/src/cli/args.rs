@@ -425,13 +425,13 @@ pub struct Cancel {
 pub struct Logs {
     /// SERVICE or PROJECT/SERVICE
     pub service: ServiceKey,
-    /// Go on with what is written from now on, until Ctrl-C
+    /// Go on with what is written from now on, also by instances that come later, until Ctrl-C
     #[arg(short, long)]
     pub follow: bool,
     /// One instance alone
     #[arg(long, value_name = "I")]
     pub instance: Option<InstanceId>,
-    /// The last N lines only
+    /// The last N lines of each instance [default: 100; at most 10000]
     #[arg(long, value_name = "N")]
     pub tail: Option<u32>,
     #[command(flatten)]

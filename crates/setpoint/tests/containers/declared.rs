@@ -159,6 +159,43 @@ fn output_is_read_followed_and_kept_when_the_container_is_gone() {
 }
 
 #[test]
+fn output_is_followed_from_before_a_container_is_made_and_over_its_ends() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let setpoint =
+        setpoint(&engine).manifest(&web(&app, 1, "restart: { attempts: 20, backoff: 100ms }")).start();
+    let mut command = setpoint.asking(&["logs", "-f", "web"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let (tell, lines) = std::sync::mpsc::channel();
+    let stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        std::io::BufRead::lines(stdout).map_while(Result::ok).try_for_each(|line| tell.send(line))
+    });
+    let mut seen: Vec<String> = Vec::new();
+    let mut listens = |times: usize| {
+        testkit::until("it says that it listens", testkit::setpoint::SOON, || {
+            seen.extend(lines.try_iter());
+            (seen.iter().filter(|line| line.contains("v1 listens on")).count() == times).then_some(())
+        });
+    };
+    listens(1);
+    setpoint.wait_until_converged("web");
+    for (restarts, end) in [(1, "kill"), (2, "stop")] {
+        engine.docker(&[end, &crate::container(&setpoint, &engine, 0)]);
+        let again = |web: &serde_json::Value| {
+            web["instances"][0]["restarts"] == restarts && web["state"] == "converged"
+        };
+        setpoint.wait_for_service("web", "it is started again", again);
+        listens(1 + usize::try_from(restarts).unwrap());
+    }
+    // Another container in its place.
+    engine.docker(&["rm", "-f", &crate::container(&setpoint, &engine, 0)]);
+    listens(4);
+    setpoint.ok(&["delete", "web", "--wait"]);
+    testkit::until("it has ended", testkit::setpoint::SOON, || child.try_wait().unwrap());
+}
+
+#[test]
 fn an_images_own_check_is_honoured_where_none_is_declared() {
     let Some(engine) = Engine::shared() else { return };
     let tag = "setpoint-test/checked:1";

@@ -28,6 +28,11 @@ fn plan_tells_by_its_status_whether_something_would_change() {
     assert_eq!(missing.code, 1, "{missing:?}");
     assert!(missing.stderr.contains("not-there.yaml"), "{missing:?}");
     assert_eq!(setpoint.status(), before, "a plan changes nothing");
+    let assumed = "services:\n  api:\n    command: [\"${SETPOINT}\", demo-app]\n    port: dynamic\n";
+    setpoint.apply_ok(assumed, &["--wait"]);
+    let unchanged = setpoint.json(&["plan", "-f", "app.yaml"]);
+    assert_eq!(unchanged["services"][0]["action"], "none");
+    assert!(unchanged["services"][0]["notes"].to_string().contains("health"), "{unchanged}");
     let offline = setpoint.bare(&["plan", "-f", "app.yaml", "--offline"]);
     assert_eq!(offline.code, 3, "{offline:?}");
 }
