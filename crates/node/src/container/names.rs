@@ -19,6 +19,12 @@ pub fn container(cluster: &ClusterId, id: &InstanceId, taken: u32) -> String {
     if taken == 0 { name } else { format!("{name}-{taken}") }
 }
 
+/// By which others of its project find a container.
+pub fn aliases(id: &InstanceId) -> Vec<String> {
+    let name = &id.service.name;
+    vec![name.to_string(), format!("{name}-{}", id.slot.0)]
+}
+
 pub use model::container::{network_name as network, volume_name as volume};
 
 /// Of everything that belongs to a project as a whole.

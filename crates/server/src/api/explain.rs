@@ -305,6 +305,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::NowhereToGo { instance, .. }
         | Waiting::Drift { instance, .. } => Some(instance),
         Waiting::ServiceUnknown { .. }
+        | Waiting::VolumeLost { .. }
         | Waiting::NodeUnknown { .. }
         | Waiting::NodeRefuses { .. }
         | Waiting::NoRelease
