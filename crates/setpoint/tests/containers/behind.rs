@@ -399,7 +399,8 @@ fn a_container_made_anew_by_hand_without_labels_stands_in_nobodys_way() {
 fn a_lost_volume_is_told_until_it_is_back_and_what_needs_it_starts_then() {
     let Some(engine) = Engine::shared() else { return };
     let app = image(&engine, "v1");
-    let restart = "restart: { attempts: 50, backoff: 100ms, max_backoff: 200ms }";
+    // Longer than anybody here waits: it starts because the volume is back.
+    let restart = "restart: { attempts: 50, backoff: 10m, max_backoff: 10m }";
     let manifest = web(&app, 1, &format!("volumes: [\"data:/data\"]\n{restart}"));
     let mut setpoint = setpoint(&engine).manifest(&manifest).start();
     setpoint.wait_until_converged("web");
