@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use model::{
-    ClusterId,
+    ClusterId, Millis,
     collect::{Asked, Held, Inventory, Kind},
     container::{self, MountSource, Network},
     release::Release,
@@ -83,12 +83,24 @@ pub fn surplus(inventory: &Inventory, reachable: &Reachable, asked: Asked) -> Ve
     surplus
 }
 
-/// Beyond this part of its disk a node is cleaned up at once, instead of at the next time.
-pub const FULL_PERCENT: u64 = 85;
+/// When a node is cleaned up without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    pub every: Millis,
+    /// Beyond this part of its disk it is cleaned up at once, instead of at the next time.
+    pub full_percent: u8,
+}
 
-/// Whether a disk is so full that it is not waited any longer.
-pub fn is_full(used: u64, total: u64) -> bool {
-    total > 0 && used.saturating_mul(100) / total >= FULL_PERCENT
+impl Schedule {
+    /// Whether a disk is so full that it is not waited any longer.
+    pub fn is_full(&self, used: u64, total: u64) -> bool {
+        total > 0 && used.saturating_mul(100) / total >= u64::from(self.full_percent)
+    }
+
+    /// At each time, and when the disk has become full: one that stays full is not cleaned without pause.
+    pub fn is_due(&self, since: Millis, was_full: bool, is_full: bool) -> bool {
+        since >= self.every || (is_full && !was_full)
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +142,15 @@ mod tests {
 
     #[test]
     fn a_disk_is_full_from_its_threshold_on() {
-        assert!(!is_full(84, 100) && is_full(85, 100) && !is_full(0, 0));
+        let schedule = Schedule { every: Millis::secs(10), full_percent: 85 };
+        assert!(!schedule.is_full(84, 100) && schedule.is_full(85, 100) && !schedule.is_full(0, 0));
+    }
+
+    #[test]
+    fn it_is_cleaned_up_at_each_time_and_once_when_the_disk_becomes_full() {
+        let schedule = Schedule { every: Millis::secs(10), full_percent: 85 };
+        let due = |secs, was, is| schedule.is_due(Millis::secs(secs), was, is);
+        assert!(!due(9, false, false) && due(10, false, false));
+        assert!(due(1, false, true) && !due(1, true, true) && due(10, true, true));
     }
 }

@@ -243,7 +243,7 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
             let attempts = if forgets { Attempts::default() } else { attempts };
             match retry::after_end(&assigned.restart, &attempts, *started, exit.at, now) {
                 Verdict::Now(attempts) => Step::act(Operation::Restart { attempts }, State::Starting),
-                verdict => not_yet(verdict, format!("it ended with {}", exit.status)),
+                verdict => not_yet(verdict, format!("it ended with {exit}")),
             }
         }
         Run::Alive { health } if !health.live => unhealthy(assigned, &attempts, health, now),

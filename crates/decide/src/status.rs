@@ -115,6 +115,7 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
     use ServiceState::{Converged, Degraded, Failed, Progressing, Stopped, Unknown};
     let failed = failed_release(world, service);
     let going = counts.others > 0;
+    let lost = world.lost().next().map(|lost| lost.to_string());
     if service.deleted.is_some() {
         return (Progressing, "it is being deleted".into());
     }
@@ -122,11 +123,11 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
         return (Unknown, format!("{} instances have not been heard of", counts.unknown));
     }
     if service.stopped {
-        let message = "it was stopped; `setpoint start` brings it back".into();
+        let message = "it was stopped; `setpoint start` brings it back";
         return if world.plan.placements.values().any(|p| !matches!(p.stage, Stage::Kept)) {
             (Progressing, "it is being stopped".into())
         } else {
-            (Stopped, message)
+            (Stopped, lost.map_or_else(|| message.into(), |lost| format!("{message}; {lost}")))
         };
     }
     if let Some(open) = world.open_deployment() {
@@ -144,11 +145,16 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
         };
     }
     if counts.wanted == 0 {
-        return if going {
-            (Progressing, "it is being scaled to 0".into())
-        } else {
-            (Converged, String::new())
+        return match lost {
+            _ if going => (Progressing, "it is being scaled to 0".into()),
+            Some(lost) => (Degraded, lost),
+            None => (Converged, String::new()),
         };
+    }
+    if counts.ready < counts.wanted
+        && let Some(lost) = &lost
+    {
+        return (if counts.ready == 0 { Failed } else { Degraded }, lost.clone());
     }
     // Of what keeps dying, how often and why says more than what it does in this moment.
     let trouble = counts.troubled.first().map(|(instance, trouble)| {
@@ -192,8 +198,8 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
     if let Some(alert) = alerts.first() {
         return (Degraded, alert.to_string());
     }
-    if let Some(drift) = monitor::first_drift(world) {
-        return (Degraded, drift.to_string());
+    if let Some(reason) = lost.or_else(|| monitor::first_drift(world).map(|drift| drift.to_string())) {
+        return (Degraded, reason);
     }
     (Converged, monitor::withouts(world).into_iter().next().unwrap_or_default())
 }

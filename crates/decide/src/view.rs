@@ -204,6 +204,9 @@ impl View {
                 if before.accepted != observation.accepted {
                     keys.extend(self.removing(&observation.node));
                 }
+                if before.lost_volumes != observation.lost_volumes {
+                    keys.extend(self.snapshot.worlds.keys().cloned());
+                }
                 keys
             }
             Some(_) | None => self.snapshot.worlds.keys().cloned().collect(),
@@ -262,8 +265,11 @@ impl View {
             let seen = world.seen_in(&fresh);
             let edges = world.heard_from(self.edges.values(), self.snapshot.now);
             let refused = world.refused_in(&self.refusals);
-            if (&seen, &edges, &refused) != (&world.seen, &world.edges, &world.refused) {
-                let world = World { seen, edges, refused, ..(**world).clone() };
+            let lost_volumes = world.lost_volumes_in(&fresh);
+            if (&seen, &edges, &refused, &lost_volumes)
+                != (&world.seen, &world.edges, &world.refused, &world.lost_volumes)
+            {
+                let world = World { seen, edges, refused, lost_volumes, ..(**world).clone() };
                 self.replace(world);
             }
         }

@@ -8,12 +8,13 @@ use model::{
     deployment::Deployment,
     instance::{Placement, Stage},
     node::Node,
-    observation::{InstanceReport, Observation},
+    observation::{InstanceReport, LostVolume, Observation},
     plan::{Decision, Parent, ServicePlan},
     reason::Waiting,
     release::Release,
     route::EdgeReport,
     service::Service,
+    spec::Workload,
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,9 @@ pub struct World {
     /// Nodes that have something of this service and do not take what they are assigned, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<NodeId, String>,
+    /// Volumes that it declares and that somebody removed, by the node that held them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost_volumes: BTreeMap<NodeId, Vec<LostVolume>>,
 }
 
 /// An edge as one service needs it. Clamped, so that another service's traffic changes nothing here.
@@ -85,6 +89,7 @@ impl World {
             seen: BTreeMap::new(),
             edges: BTreeMap::new(),
             refused: BTreeMap::new(),
+            lost_volumes: BTreeMap::new(),
         }
     }
 
@@ -164,6 +169,27 @@ impl World {
     /// Takes over what the nodes see of this service's placements.
     pub fn see(&mut self, observations: &BTreeMap<NodeId, Arc<Observation>>) {
         self.seen = self.seen_in(observations);
+        self.lost_volumes = self.lost_volumes_in(observations);
+    }
+
+    pub(crate) fn lost_volumes_in(
+        &self,
+        observations: &BTreeMap<NodeId, Arc<Observation>>,
+    ) -> BTreeMap<NodeId, Vec<LostVolume>> {
+        let Some(Workload::Container(container)) = self.service.known().map(|service| &service.spec.workload)
+        else {
+            return BTreeMap::new();
+        };
+        let mounts = |lost: &&LostVolume| container.mounts(&self.key.project, &lost.name);
+        let of = |told: &Observation| told.lost_volumes.iter().filter(mounts).cloned().collect::<Vec<_>>();
+        let all = observations.iter().map(|(node, told)| (node.clone(), of(told)));
+        all.filter(|(_, lost)| !lost.is_empty()).collect()
+    }
+
+    /// The volumes that it declares and that somebody removed, in the planner's words.
+    pub fn lost(&self) -> impl Iterator<Item = Waiting> {
+        let each = self.lost_volumes.iter().flat_map(|(node, lost)| lost.iter().map(move |one| (node, one)));
+        each.map(|(node, volume)| Waiting::VolumeLost { node: node.clone(), volume: volume.clone() })
     }
 
     pub(crate) fn seen_in(

@@ -71,6 +71,16 @@ impl Container {
         }
     }
 
+    /// Whether a volume that an engine calls so is one of a project's that this mounts.
+    pub fn mounts(&self, project: &ProjectName, engines: &str) -> bool {
+        self.volumes.iter().any(|mount| match &mount.source {
+            MountSource::Volume(name) => engines
+                .strip_prefix(&format!("{project}.{name}."))
+                .is_some_and(|mark| !mark.is_empty() && !mark.contains('.')),
+            MountSource::Bind(_) => false,
+        })
+    }
+
     /// What an engine finds the image by: no tag, so that a tag that moves changes nothing.
     pub fn pinned_name(&self) -> Option<String> {
         match self.pin? {
@@ -308,6 +318,21 @@ mod tests {
         for bad in ["ALL", "", "NET ADMIN", "FLY"] {
             assert!(bad.parse::<Capability>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_volume_is_known_by_its_engines_name_of_it() {
+        let mut container = Container::new("acme/web:1".parse().unwrap());
+        let mount = |source| Mount { source, target: "/data".into(), read_only: false };
+        container.volumes.push(mount(MountSource::Volume("data".parse().unwrap())));
+        container.volumes.push(mount(MountSource::Bind("/srv".into())));
+        let (cluster, project) = ("5f1c2a9988".parse().unwrap(), "demo".parse().unwrap());
+        let named = |name: &str| volume_name(&cluster, &project, &name.parse().unwrap());
+        assert!(container.mounts(&project, &named("data")));
+        for other in ["data.old", "dat", "other"] {
+            assert!(!container.mounts(&project, &named(other)), "{other}");
+        }
+        assert!(!container.mounts(&"demo2".parse().unwrap(), &named("data")));
     }
 
     #[test]

@@ -71,6 +71,9 @@ kinds! {
     DriftCorrected = "drift.corrected",
     RestartAlert = "alert.restarts",
     StrangerFound = "stranger.found",
+    /// A volume with data was removed by somebody.
+    VolumeLost = "volume.lost",
+    VolumeBack = "volume.back",
     /// A container engine does not answer.
     EngineAway = "engine.away",
     EngineBack = "engine.back",

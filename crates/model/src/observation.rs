@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BootId, InstanceId, NodeId, ReleaseDigest, Timestamp, assignment::Stamp, drift::Drift, instance::Attempts,
+    BootId, InstanceId, NodeId, ReleaseDigest, ServiceKey, Timestamp, assignment::Stamp, drift::Drift,
+    instance::Attempts,
 };
 
 /// A node's complete observation.
@@ -21,6 +22,9 @@ pub struct Observation {
     pub instances: BTreeMap<InstanceId, Arc<InstanceReport>>,
     /// What bears our marks and is in no ledger: reported, never removed.
     pub strangers: Vec<Stranger>,
+    /// Volumes that held data of ours and are gone: told until they are back, and never made anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_volumes: Vec<LostVolume>,
     /// Whether the node's container engine answers; `None` where no container is or was held, and no engine is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_answers: Option<bool>,
@@ -117,6 +121,20 @@ impl State {
 pub struct Exit {
     pub at: Timestamp,
     pub status: ExitStatus,
+    /// What ended it, where somebody told: `engine: stop`, or the kernel for want of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// As it is said after "it ended with".
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.status.fmt(f)?;
+        match &self.why {
+            Some(why) => write!(f, " ({why})"),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,4 +161,33 @@ impl fmt::Display for ExitStatus {
 pub struct Stranger {
     pub what: String,
     pub message: String,
+    /// Whose it says to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceKey>,
+}
+
+/// A volume that somebody removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostVolume {
+    /// As its engine called it.
+    pub name: String,
+    pub since: Timestamp,
+    /// What did it, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// The one sentence about it, wherever it is told.
+impl fmt::Display for LostVolume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, since, by } = self;
+        write!(f, "the volume {name} is gone since {since}")?;
+        if let Some(by) = by {
+            write!(f, " by {by}")?;
+        }
+        write!(
+            f,
+            ", and is not made anew empty: restore it, or, if its data may be lost, `docker volume create {name}`"
+        )
+    }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DeploymentId, EdgeId, InstanceId, Millis, NodeId, ReleaseDigest, RouteRevision, Timestamp,
-    deployment::Phase, instance::RetireReason,
+    deployment::Phase, instance::RetireReason, observation::LostVolume,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,6 +204,11 @@ pub enum Waiting {
         instance: InstanceId,
         cause: String,
     },
+    /// Nothing that needs it is started.
+    VolumeLost {
+        node: NodeId,
+        volume: LostVolume,
+    },
     /// It was decided and could not be recorded, so that it has not happened.
     NotCommitted {
         cause: String,
@@ -390,6 +395,7 @@ impl fmt::Display for Waiting {
             Self::Drift { instance, path, corrected: false } => {
                 write!(f, "{path} of {instance} differs; its drift mode only warns")
             }
+            Self::VolumeLost { node, volume } => write!(f, "at {node} {volume}"),
             Self::Confirmation { removals, running } => write!(
                 f,
                 "{removals} of {running} instances would go without an intent that names them: confirm with `setpoint reconcile --confirm`"

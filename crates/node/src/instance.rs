@@ -17,9 +17,13 @@ use model::{
 use tokio::sync::Notify;
 
 use crate::{
-    container::{Record, look::Judged},
+    container::{
+        Record,
+        deeds::{Deeds, RUNNING_PATH},
+        look::Judged,
+    },
     ledger::{Folder, State},
-    life::Life,
+    life::{Ending, Life},
     process::{Live, start::Prepared},
     site::{self, Site},
 };
@@ -97,6 +101,10 @@ pub struct Held {
     pub image_missing: bool,
     /// What could not be put right.
     pub rests: Rests,
+    /// What the engine told that was done to it.
+    pub deeds: Deeds,
+    /// The run that we asked the engine to end.
+    pub ended_by_us: Option<u64>,
     /// What the engine's own probing said last.
     pub judged: Option<Judged>,
     /// Instead of the declared probes, where the image has its own.
@@ -258,6 +266,16 @@ impl Instance {
         }
     }
 
+    /// What is needed to end what lives, which is ended by us from here on.
+    pub fn ending(&mut self) -> Option<Ending> {
+        let life = self.life()?;
+        let (run, ending) = (life.run(), life.ending());
+        if let Some(held) = &mut self.held {
+            held.ended_by_us = Some(run);
+        }
+        Some(ending)
+    }
+
     pub fn life(&self) -> Option<&Life> {
         match &self.run {
             Run::Alive { life, .. } => Some(life),
@@ -268,7 +286,9 @@ impl Instance {
     /// Of a container: drifted paths that the policy lets us put back, and that do not rest.
     pub fn to_repair(&self, now: Timestamp) -> Vec<String> {
         let Some(held) = &self.held else { return Vec::new() };
-        let paths = self.drift.keys().filter(|path| site::corrects(&self.assigned.drift, path));
+        // What does not run is started, not repaired.
+        let paths = self.drift.keys().filter(|path| *path != RUNNING_PATH);
+        let paths = paths.filter(|path| site::corrects(&self.assigned.drift, path));
         paths.filter(|path| !held.rests.holds(path, now)).cloned().collect()
     }
 

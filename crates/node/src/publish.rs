@@ -10,7 +10,7 @@ use std::{
 use model::{
     BootId, InstanceId, NodeId, Timestamp,
     assignment::Stamp,
-    observation::{InstanceReport, Observation, Stranger},
+    observation::{InstanceReport, LostVolume, Observation, Stranger},
 };
 use tokio::sync::watch;
 
@@ -41,6 +41,7 @@ impl Publisher {
             at: now,
             accepted: None,
             instances: BTreeMap::new(),
+            lost_volumes: Vec::new(),
             strangers: Vec::new(),
             engine_answers: None,
             complete: false,
@@ -79,6 +80,11 @@ impl Publisher {
     pub fn strangers(&mut self, strangers: Vec<Stranger>) {
         self.dirty |= self.next.strangers != strangers;
         self.next.strangers = strangers;
+    }
+
+    pub fn lost_volumes(&mut self, lost: Vec<LostVolume>) {
+        self.dirty |= self.next.lost_volumes != lost;
+        self.next.lost_volumes = lost;
     }
 
     pub fn engine_answers(&mut self, answers: bool) {

@@ -100,6 +100,7 @@ fn world_of(row: ServiceRow) -> World {
         seen: BTreeMap::new(),
         edges: BTreeMap::new(),
         refused: BTreeMap::new(),
+        lost_volumes: BTreeMap::new(),
     }
 }
 

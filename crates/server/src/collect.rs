@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use decide::collect::{self, Reachable};
+use decide::collect::{self, Reachable, Schedule};
 use futures_util::future::BoxFuture;
 use model::{
     Millis, Timestamp,
@@ -37,20 +37,16 @@ pub(crate) struct Leftovers {
     held: Vec<Held>,
 }
 
-/// Without a full disk.
-const EVERY: Duration = Duration::from_secs(3600);
 /// Asked for oftener, leftovers are told as they were.
 const FRESH: Millis = Millis::secs(30);
 /// With an engine that may hang.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between looks at the disk.
-const LOOK: Duration = Duration::from_secs(60);
 
 impl Control {
     /// Who holds the things of this machine's node.
-    pub fn collects_by(&self, collector: impl Collect + 'static) {
+    pub fn collects_by(&self, collector: impl Collect + 'static, schedule: Schedule, look_every: Duration) {
         if self.0.collector.set(Arc::new(collector)).is_ok() {
-            tokio::spawn(on_schedule(self.clone()));
+            tokio::spawn(on_schedule(self.clone(), schedule, look_every));
         }
     }
 
@@ -132,17 +128,15 @@ impl Control {
     }
 }
 
-/// At once when the disk is nearly full; otherwise every hour. A disk that stays full is not cleaned without pause.
-async fn on_schedule(control: Control) {
-    let mut since = Duration::ZERO;
+async fn on_schedule(control: Control, schedule: Schedule, look_every: Duration) {
+    let mut last = control.now();
     let mut was_full = false;
     loop {
-        tokio::time::sleep(LOOK).await;
-        since += LOOK;
+        tokio::time::sleep(look_every).await;
         let Some(collector) = control.0.collector.get() else { return };
-        let full = collector.disk().await.is_some_and(|(used, total)| collect::is_full(used, total));
-        if since >= EVERY || (full && !was_full) {
-            since = Duration::ZERO;
+        let full = collector.disk().await.is_some_and(|(used, total)| schedule.is_full(used, total));
+        if schedule.is_due(control.now().since(last), was_full, full) {
+            last = control.now();
             if let Err(error) = control.collect(Asked::default()).await {
                 tracing::info!(%error, "nothing was collected");
             }

@@ -53,7 +53,7 @@ pub struct Checkup {
 pub fn check(world: &World, now: Timestamp) -> Checkup {
     let summary = status::summary(world, now);
     let (alerts, stuck) = (alerts(world, now), stuck(world, now));
-    let drift = first_drift(world);
+    let drift = world.lost().next().or_else(|| first_drift(world));
     let troubled = stuck.is_some() || !alerts.is_empty() || drift.is_some();
     let by_state = by_state(world, &summary);
     let health = if troubled { by_state.max(ServiceHealth::Degraded) } else { by_state };
@@ -132,7 +132,7 @@ fn why_it_ends(seen: &InstanceReport) -> String {
     let between = matches!(seen.state, State::BackingOff { .. } | State::Failed { .. });
     match &seen.last_exit {
         _ if between && !seen.message.is_empty() => seen.message.clone(),
-        Some(exit) => format!("it ended with {}", exit.status),
+        Some(exit) => format!("it ended with {exit}"),
         None if seen.message.is_empty() => "it gives no reason".into(),
         None => seen.message.clone(),
     }
@@ -404,6 +404,7 @@ pub fn is_issue(kind: Kind) -> bool {
         | Kind::DriftFound
         | Kind::RestartAlert
         | Kind::StrangerFound
+        | Kind::VolumeLost
         | Kind::EngineAway
         | Kind::PassPaused => true,
         Kind::ServiceApplied
@@ -427,6 +428,7 @@ pub fn is_issue(kind: Kind) -> bool {
         | Kind::InstanceStopped
         | Kind::InstanceGone
         | Kind::DriftCorrected
+        | Kind::VolumeBack
         | Kind::EngineBack
         | Kind::Collected
         | Kind::NodeDraining

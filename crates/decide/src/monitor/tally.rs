@@ -61,6 +61,8 @@ impl Tally {
             | Kind::InstanceStopped
             | Kind::RestartAlert
             | Kind::StrangerFound
+            | Kind::VolumeLost
+            | Kind::VolumeBack
             | Kind::EngineAway
             | Kind::EngineBack
             | Kind::Collected

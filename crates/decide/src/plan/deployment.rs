@@ -116,7 +116,7 @@ fn what_stands_still(work: &Work<'_>) -> Option<String> {
         .iter()
         .find_map(|(p, _)| seen(p).and_then(|told| told.last_exit.as_ref().map(|exit| (told, exit))))?;
     let restarts = told.attempts.total;
-    Some(format!("{} was restarted {restarts} times; the last time it ended with {}", told.id, exit.status))
+    Some(format!("{} was restarted {restarts} times; the last time it ended with {exit}", told.id))
 }
 
 /// All of the target, ready, served by every edge, nothing else in the routes, and held long enough.

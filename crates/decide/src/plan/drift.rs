@@ -1,5 +1,5 @@
-//! Step 3: what the nodes found different, and what they cannot give. Their nodes put the first back, by the mode that the
-//! assignment carries; here both are told.
+//! Step 3: what the nodes found different, what of it cannot be put back, and what they cannot give. Their nodes put the rest back,
+//! by the mode that the assignment carries; here all of it is told.
 
 use model::{plan::StepReport, reason::Waiting, spec::DriftMode};
 
@@ -9,7 +9,9 @@ use super::work::Work;
 const TOLD: usize = 20;
 
 pub fn step(work: &mut Work<'_>) -> StepReport {
-    let mut waiting = without(work);
+    // Whatever the mode: nobody puts it back, and what needs it is not started.
+    let mut waiting: Vec<Waiting> = work.world.lost().collect();
+    waiting.extend(without(work));
     waiting.extend(drifts(work));
     StepReport { changed: Vec::new(), waiting }
 }

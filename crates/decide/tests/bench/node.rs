@@ -157,6 +157,7 @@ impl Fake {
                 .filter_map(|(id, i)| Some((id.clone(), Arc::new(i.report(id)?))))
                 .collect(),
             strangers: Vec::new(),
+            lost_volumes: Vec::new(),
             engine_answers: None,
             complete: true,
         });
@@ -229,7 +230,7 @@ impl Instance {
             Run::Alive { health } => Some(health.began),
             Run::NotStarted | Run::Ended { .. } | Run::Unknown { .. } => None,
         };
-        let exit = Exit { at: now, status };
+        let exit = Exit { at: now, status, why: None };
         self.last_exit = Some(exit.clone());
         self.local.run = Run::Ended { started, exit };
     }

@@ -112,6 +112,7 @@ impl Agent {
             .map(|path| Stranger {
                 what: path.display().to_string(),
                 message: "it lies among the instances' folders and has no instance's name".into(),
+                service: None,
             })
             .collect();
         for (id, folder) in folders {
@@ -119,6 +120,7 @@ impl Agent {
         }
         self.find_orphans();
         self.tell_strangers();
+        self.remember_lost_volumes();
         let ids: Vec<_> = self.instances.keys().cloned().collect();
         for id in &ids {
             self.watch_site(id);
@@ -147,7 +149,8 @@ impl Agent {
     }
 
     fn report_unclaimed(&mut self, id: InstanceId, message: String) {
-        let stranger = Stranger { what: format!("instance {id}"), message };
+        let stranger =
+            Stranger { what: format!("instance {id}"), message, service: Some(id.service.clone()) };
         self.unclaimed.insert(id, stranger);
     }
 
@@ -193,6 +196,7 @@ impl Agent {
             message: format!(
                 "it runs as instance {id}, which no assignment names; end it if it is not wanted"
             ),
+            service: Some(id.service.clone()),
         });
         let strangers: Vec<_> = self
             .strange
@@ -206,7 +210,7 @@ impl Agent {
             if !self.publisher.knows_stranger(stranger) {
                 self.cx.outside.event(model::event::Event {
                     kind: Kind::StrangerFound,
-                    service: None,
+                    service: stranger.service.clone(),
                     instance: None,
                     deployment: None,
                     message: format!("{}: {}; it is left alone", stranger.what, stranger.message),
@@ -404,7 +408,7 @@ fn ended(cx: &Context, instance: &mut Instance, run: Option<u64>, now: Timestamp
     }
     let exit = seen.unwrap_or_else(|| {
         cx.say(instance, Kind::InstanceExited, format!("{} ended while nobody watched", instance.id));
-        Exit { at: now, status: ExitStatus::Unknown }
+        Exit { at: now, status: ExitStatus::Unknown, why: None }
     });
     instance.state.last_exit = Some(exit.clone());
     instance.state.ended_run = run;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use content::place::Depth;
-use model::{InstanceId, artifact::RelPath, drift::Drift, event::Kind};
+use model::{InstanceId, Timestamp, artifact::RelPath, drift::Drift, event::Kind};
 
 use super::{Agent, Context, Event};
 use crate::{
@@ -101,30 +101,31 @@ impl Agent {
         instance.drift.clear();
         for found in found {
             let known = before.remove(&found.path);
+            let (since, by) = origin(instance, &found.path, known, now);
+            let drift = drift_of(found, since, by);
             if known.is_none() {
-                let message = describe(&found);
-                self.cx.say(instance, Kind::DriftFound, message);
+                self.cx.say(instance, Kind::DriftFound, describe(&drift));
             }
-            let since = known.unwrap_or(now);
-            let drift = Drift {
-                path: found.path.clone(),
-                declared: found.declared,
-                observed: found.observed,
-                since,
-                by: None,
-            };
-            instance.drift.insert(found.path, drift);
+            instance.drift.insert(drift.path.clone(), drift);
         }
         for path in before.keys() {
             self.cx.say(instance, Kind::DriftCorrected, format!("{path} of {id} is as declared again"));
         }
         instance.correctable = correctable;
+        Self::note_drift(instance);
+    }
+
+    /// Writes down since when what differs, so that it is not told again after a restart of the node.
+    pub(super) fn note_drift(instance: &mut Instance) {
         let since: BTreeMap<_, _> = instance.drift.values().map(|d| (d.path.clone(), d.since)).collect();
-        if since != instance.state.drift_since {
-            instance.state.drift_since = since;
-            if instance.busy.is_none() {
-                Self::remember(instance);
-            }
+        let by = instance.drift.values().filter_map(|d| Some((d.path.clone(), d.by.clone()?))).collect();
+        if (&since, &by) == (&instance.state.drift_since, &instance.state.drift_by) {
+            return;
+        }
+        instance.state.drift_since = since;
+        instance.state.drift_by = by;
+        if instance.busy.is_none() {
+            Self::remember(instance);
         }
     }
 
@@ -182,7 +183,7 @@ fn changed_looks(looks: &Looks, targets: Vec<(InstanceId, PathBuf, Vec<RelPath>)
 }
 
 /// Ignored, or not yet switched to: then its absence is work to do and no drift.
-fn is_excused(instance: &Instance, found: &site::Difference) -> bool {
+pub(super) fn is_excused(instance: &Instance, found: &site::Difference) -> bool {
     let link = found.path == "site/current" || found.path.starts_with("webroot/");
     site::is_left(&instance.assigned.drift, found)
         || (link && !(instance.assigned.current && instance.state.switched))
@@ -193,10 +194,36 @@ fn lacks_links(view: &View) -> bool {
     view.differences.iter().any(|found| found.ours && found.path.starts_with("webroot/"))
 }
 
-fn describe(found: &site::Difference) -> String {
-    let observed = found.observed.as_deref().unwrap_or("missing");
-    let declared = found.declared.as_deref().unwrap_or("nothing");
-    format!("{} is {observed}, declared is {declared}", found.path)
+/// Since when a path differs, and what did it: as the engine told, or else since it was found.
+fn origin(
+    instance: &Instance,
+    path: &str,
+    known: Option<Timestamp>,
+    now: Timestamp,
+) -> (Timestamp, Option<String>) {
+    let before = instance.state.drift_by.get(path).cloned().filter(|_| known.is_some());
+    // What was done after it was found is not where it comes from.
+    let deed = instance.held.as_ref().and_then(|held| held.deeds.about(path));
+    let deed = deed.filter(|deed| before.is_none() && known.is_none_or(|since| deed.at <= since));
+    match deed {
+        Some(deed) => (deed.at.min(now), Some(deed.by())),
+        None => (known.unwrap_or(now), before),
+    }
+}
+
+pub(super) fn drift_of(found: site::Difference, since: Timestamp, by: Option<String>) -> Drift {
+    Drift { path: found.path, declared: found.declared, observed: found.observed, since, by }
+}
+
+pub(super) fn describe(drift: &Drift) -> String {
+    let Drift { path, declared, observed, since, by } = drift;
+    let observed = observed.as_deref().unwrap_or("missing");
+    let declared = declared.as_deref().unwrap_or("nothing");
+    let found = format!("{path} is {observed}, declared is {declared}");
+    match by {
+        Some(by) => format!("{found}, since {since} by {by}"),
+        None => found,
+    }
 }
 
 fn look_at_site(

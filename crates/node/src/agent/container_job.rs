@@ -308,6 +308,7 @@ pub(super) fn compare(
     let wanted = Wanted {
         name: &record.name,
         network: network.as_deref(),
+        aliases: &names::aliases(&assigned.id),
         limits: record.limits.as_ref(),
         resources: &assigned.content.resources,
         machine,

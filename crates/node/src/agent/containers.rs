@@ -20,13 +20,13 @@ use super::{
 };
 use crate::{
     container::{
-        Record, Seen,
+        Record, Seen, deeds,
         engine::Error as EngineError,
         look::{self, Judged, State},
         names,
         probe::Inside,
         registry,
-        watch::Watched,
+        watch::{End, Watched},
     },
     instance::{Instance, Run},
     life::Life,
@@ -192,6 +192,7 @@ impl Agent {
         let image_missing = held.image_missing;
         let differences = self.differences(id, look, image_missing);
         self.see(id, site::View { differences, current: false });
+        self.deeds_seen(id);
     }
 
     fn differences(&self, id: &InstanceId, look: &Look, image_missing: bool) -> Vec<site::Difference> {
@@ -202,6 +203,9 @@ impl Agent {
         if image_missing {
             let declared = pinned(&instance.assigned);
             differences.push(site::Difference { path: "image".into(), declared, observed: None, ours: true });
+        }
+        if !look.seen.state.lives() && instance.drift.contains_key(deeds::RUNNING_PATH) {
+            differences.push(deeds::not_running());
         }
         differences.extend(look.files.iter().map(|difference| site::Difference {
             path: format!("files/{}", difference.file),
@@ -232,21 +236,21 @@ impl Agent {
                     instance.run = Run::NotStarted;
                 }
             }
-            State::Ended { exit, why } => {
-                let exit = Exit { at: now, status: *exit };
-                let why = why.clone();
+            State::Ended { exit, error, .. } => {
+                let exit = Exit { at: now, status: *exit, why: seen.why_ended() };
+                let error = error.clone();
                 match &instance.run {
                     // Looked at before it was started anew.
                     Run::Alive { .. } if !of_this_run => return,
                     Run::Alive { life, .. } => {
                         let run = life.run();
-                        self.ended(id, run, exit.status);
+                        self.ended(id, run, exit.status, exit.why);
                     }
                     Run::Unknown { .. } => self.ended_unseen(id, Some(exit)),
                     Run::NotStarted | Run::Ended { .. } => {}
                 }
                 if let Some(instance) = self.instances.get_mut(id) {
-                    instance.trouble = why;
+                    instance.trouble = error;
                 }
             }
             State::Dead => self.ended_unseen(id, None),
@@ -285,6 +289,7 @@ impl Agent {
         };
         instance.state.ready = health.ready;
         self.watch_container(id, seen, run, health);
+        self.runs_again(id);
         if let Some(instance) = self.instances.get(id) {
             let message =
                 if same { format!("{id} runs on") } else { format!("{id} was started by somebody") };
@@ -319,14 +324,14 @@ impl Agent {
         self.containers.insert(seen.id.clone(), id.clone());
         let first = super::job::down(&self.cx, instance);
         let (events, of) = (self.cx.events.clone(), id.clone());
-        let then = move |ended: Result<ExitStatus, EngineError>| async move {
+        let then = move |ended: Result<End, EngineError>| async move {
             let event = match ended {
-                Ok(status) => Event::Ended { id: of, run, status },
+                Ok(End { status, why }) => Event::Ended { id: of, run, status, why },
                 Err(error) => Event::Lost { id: of, run, cause: error.to_string() },
             };
             let _ = events.send(event).await;
         };
-        let watched = Watched::watch(self.cx.engine.clone(), seen.id.clone(), run, seen.pid, first, then);
+        let watched = Watched::watch(self.cx.engine.clone(), run, seen, first, then);
         instance.stop_probing();
         instance.run = Run::Alive { life: Life::Container { watched, pid: seen.pid }, health };
         if let Some(held) = &mut instance.held {
@@ -370,14 +375,15 @@ impl Agent {
         let run = instance.record().map(|record| record.run);
         let seen =
             instance.state.last_exit.clone().filter(|_| run.is_some() && instance.state.ended_run == run);
-        let exit = seen.or(exit).unwrap_or(Exit { at: now, status: ExitStatus::Unknown });
+        let exit = seen.or(exit).unwrap_or(Exit { at: now, status: ExitStatus::Unknown, why: None });
         if instance.state.ended_run != run {
-            self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {}", exit.status));
+            self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {exit}"));
         }
         instance.state.last_exit = Some(exit.clone());
         instance.state.ended_run = run;
         instance.run = Run::Ended { started: instance.state.started_at, exit };
         Self::remember(instance);
+        self.lay_end_to_deed(id);
     }
 
     /// Somebody removed it. What was in it alone is gone; another is made in its place.
@@ -491,6 +497,7 @@ impl Agent {
             let short = seen.id.get(..12).unwrap_or(&seen.id);
             self.cx.say(instance, Kind::InstanceStarted, format!("{id} {again} as container {short}"));
         }
+        self.runs_again(id);
         // It may be over already.
         self.take_state(id, seen);
         self.look_again(id);

@@ -7,7 +7,6 @@ use tokio::sync::oneshot;
 use super::{Agent, Event, Outcome, Workloads, job::end};
 use crate::{
     instance::{Instance, Run},
-    life::Life,
     process::cgroup,
 };
 
@@ -34,7 +33,7 @@ impl Agent {
         };
         instance.state.ended_by_us = true;
         Self::remember(instance);
-        let Some(living) = instance.life().map(Life::ending) else { return };
+        let Some(living) = instance.ending() else { return };
         self.cx.say_endpoint(instance, EndpointHealth::Down);
         instance.busy = Some(Busy::Stopping { since: now });
         let policy = instance.assigned.content.stop.clone();

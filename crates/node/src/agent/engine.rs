@@ -8,9 +8,10 @@ use model::{
     observation::Stranger,
 };
 
-use super::{Agent, Event};
+use super::{Agent, Event, volumes::Volumes};
 use crate::{
     container::{
+        deeds::Deed,
         engine::Error as EngineError,
         look::Machine,
         networks::ProjectNetwork,
@@ -38,6 +39,7 @@ pub(crate) struct View {
     list_again: bool,
     /// People know that it is away.
     told_away: bool,
+    pub volumes: Volumes,
 }
 
 impl View {
@@ -92,14 +94,14 @@ impl Agent {
         match news {
             News::Away { cause } => self.engine_away(cause),
             News::Back => self.engine_back(),
-            News::Container { id, what } => self.container_news(&id, what),
-            News::Images => {
+            News::Container { id, what, deed } => self.container_news(&id, what, deed),
+            News::Images { deed } => {
                 for id in self.held_ids() {
+                    self.note_deed(&id, deed.clone());
                     self.look_at_container(&id, true);
                 }
             }
-            // One in use cannot be removed; one that is needed is missed, and named, when its container is made.
-            News::Volume { name } => tracing::info!(%name, "a volume was removed"),
+            News::Volume { name, removed } => self.volume_news(&name, removed),
         }
     }
 
@@ -118,6 +120,7 @@ impl Agent {
         }
         self.engine.away = Some((since, cause));
         self.publisher.engine_answers(false);
+        self.doubt_deeds();
         self.tell_engine();
     }
 
@@ -158,7 +161,7 @@ impl Agent {
         self.instances.values().filter(|instance| instance.held.is_some()).map(|i| i.id.clone()).collect()
     }
 
-    fn container_news(&mut self, container: &str, what: What) {
+    fn container_news(&mut self, container: &str, what: What, deed: Option<Deed>) {
         let Some(id) = self.containers.get(container).cloned() else {
             if let What::Made { cluster, instance } = &what
                 && cluster == self.cx.config.cluster.as_str()
@@ -168,7 +171,9 @@ impl Agent {
             }
             return;
         };
+        self.note_deed(&id, deed);
         match what {
+            What::Asked => {}
             // Where the kernel tells its end, the engine's word for it comes with that.
             What::Ended if self.instances.get(&id).and_then(Instance::life).is_some_and(Life::is_seen) => {}
             What::Ended | What::Changed | What::Made { .. } => self.look_at_container(&id, false),
@@ -226,6 +231,7 @@ impl Agent {
             self.glance(&id, &by_id);
         }
         self.note_strangers(&listed);
+        self.look_at_volumes();
     }
 
     /// What looks as it did needs no closer look.
@@ -264,6 +270,7 @@ impl Agent {
                 Some(id) => format!("it bears the labels of instance {id} and is not its container"),
                 None => "it bears our labels and names no instance".into(),
             },
+            service: found.instance.as_ref().map(|id| id.service.clone()),
         });
         self.strange_containers = strangers.collect();
         self.tell_strangers();

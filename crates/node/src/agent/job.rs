@@ -36,7 +36,7 @@ pub(super) fn watch(
     let first = down(cx, instance);
     let (events, id) = (cx.events.clone(), instance.id.clone());
     Live::watch(pidfd, identity, run, origin, first, move |status| async move {
-        let _ = events.send(Event::Ended { id, run, status }).await;
+        let _ = events.send(Event::Ended { id, run, status, why: None }).await;
     })
 }
 

@@ -6,6 +6,7 @@ mod apply;
 mod compare;
 mod container_job;
 mod containers;
+mod deeds;
 mod ending;
 mod engine;
 mod hints;
@@ -16,8 +17,14 @@ mod outcome;
 mod probing;
 mod sessions;
 mod tell;
+mod volumes;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use content::Blobs;
 use decide::health::Purpose;
@@ -92,6 +99,7 @@ pub(crate) enum Event {
         id: InstanceId,
         run: u64,
         status: ExitStatus,
+        why: Option<String>,
     },
     Probed {
         id: InstanceId,
@@ -148,6 +156,8 @@ pub(crate) enum Event {
         run: u64,
         cause: String,
     },
+    /// The volumes with data of ours that are not there.
+    VolumesLooked(Result<BTreeSet<String>, String>),
     LogsLooked,
     /// What a container said last before this run ended.
     LastLines {
@@ -262,7 +272,7 @@ pub(crate) struct Agent {
     publisher: Publisher,
     watching: Watching,
     /// Which sites a watched folder belongs to.
-    places: BTreeMap<PathBuf, std::collections::BTreeSet<InstanceId>>,
+    places: BTreeMap<PathBuf, BTreeSet<InstanceId>>,
     log_cuts: BTreeMap<InstanceId, u64>,
     looking_at_files: bool,
     /// Some process may have rendered files to be looked at.
@@ -272,7 +282,7 @@ pub(crate) struct Agent {
     /// Some output grew by a multiple of its limit between two looks.
     writes_fast: bool,
     /// Instance folders whose claim was written and may not be on the disk yet.
-    unsynced: std::collections::BTreeSet<PathBuf>,
+    unsynced: BTreeSet<PathBuf>,
     syncing: Arc<std::sync::atomic::AtomicBool>,
     events: mpsc::Receiver<Event>,
     commands: mpsc::Receiver<Command>,
@@ -348,7 +358,7 @@ impl Agent {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Ended { id, run, status } => self.ended(&id, run, status),
+            Event::Ended { id, run, status, why } => self.ended(&id, run, status, why),
             Event::Probed { id, run, check, purposes, result, at } => {
                 self.probed(&id, run, &check, &purposes, result, at);
             }
@@ -361,6 +371,7 @@ impl Agent {
                 *self.log_cuts.entry(id).or_default() += bytes;
             }
             Event::FilesLooked { changed } => self.files_looked(&changed),
+            Event::VolumesLooked(missing) => self.volumes_looked(missing),
             Event::LogsLooked => self.looking_at_logs = false,
             Event::Pulled { id, copied, progress } => self.pulled(&id, copied, &progress),
             Event::Engine(news) => self.engine_news(news),

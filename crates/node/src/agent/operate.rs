@@ -9,7 +9,6 @@ use super::{
 };
 use crate::{
     instance::{Instance, Run},
-    life::Life,
     logs::Went,
     process::ports,
 };
@@ -50,7 +49,7 @@ impl Agent {
 
     fn restart(&mut self, id: &InstanceId, attempts: Attempts, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
-        let before = instance.life().map(Life::ending);
+        let before = instance.ending();
         if before.is_some() {
             self.cx.say_endpoint(instance, EndpointHealth::Down);
         }
@@ -104,7 +103,7 @@ impl Agent {
             self.cx.say_endpoint(instance, EndpointHealth::Down);
         }
         instance.busy = Some(Busy::Stopping { since: now });
-        let living = instance.life().map(Life::ending);
+        let living = instance.ending();
         let failures = instance.failures;
         let hurry = instance.hurry.clone();
         let failed = instance.state.attempts.total > 0 || !instance.state.ready;

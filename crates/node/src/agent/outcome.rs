@@ -121,7 +121,7 @@ impl Agent {
     }
 
     /// The kernel has said that a process ended.
-    pub(super) fn ended(&mut self, id: &InstanceId, run: u64, status: ExitStatus) {
+    pub(super) fn ended(&mut self, id: &InstanceId, run: u64, status: ExitStatus, why: Option<String>) {
         let now = self.cx.now();
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Run::Alive { life, health } = &instance.run else { return };
@@ -129,7 +129,8 @@ impl Agent {
             return;
         }
         let was_ready = health.ready;
-        let exit = Exit { at: now, status };
+        let exit = Exit { at: now, status, why };
+        let message = format!("{id} ended with {exit}");
         instance.stop_probing();
         instance.state.ready = false;
         instance.state.ended_run = Some(run);
@@ -140,11 +141,12 @@ impl Agent {
         }
         let asked = matches!(instance.busy, Some(Busy::Starting | Busy::Stopping { .. }));
         if !asked {
-            self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {status}"));
+            self.cx.say(instance, Kind::InstanceExited, message);
             if !was_ready && instance.held.is_none() {
                 self.move_port(id);
             }
         }
+        self.lay_end_to_deed(id);
         self.touch(id);
         self.remember_end(id);
     }

@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptions,
+use bollard::{
+    models::ImageInspect,
+    query_parameters::{
+        ListContainersOptionsBuilder, ListVolumesOptions, ListVolumesOptionsBuilder,
+        RemoveImageOptionsBuilder, RemoveVolumeOptions,
+    },
 };
 use model::{
     ClusterId,
@@ -35,8 +39,12 @@ async fn images(engine: &Engine, data: &Path) -> Result<Vec<Held>, Failure> {
     let containers = engine.within(QUESTION, client.list_containers(Some(all))).await?;
     let used: BTreeSet<String> = containers.into_iter().filter_map(|container| container.image_id).collect();
     let mut held = Vec::new();
-    for name in notes::pulled(data)? {
-        let Some(image) = registry::inspect(engine, &name).await? else {
+    for (name, id) in notes::pulled(data)? {
+        let image = match registry::inspect(engine, &name).await? {
+            Some(image) => Some(image),
+            None => nameless(engine, id.as_deref()).await?,
+        };
+        let Some(image) = image else {
             notes::forget_pulled(data, &name)?;
             continue;
         };
@@ -45,6 +53,14 @@ async fn images(engine: &Engine, data: &Path) -> Result<Vec<Held>, Failure> {
         held.push(Held { kind: Kind::Image, name, bytes, used });
     }
     Ok(held)
+}
+
+/// Whose name somebody took away. One that has another name is somebody's own.
+async fn nameless(engine: &Engine, id: Option<&str>) -> Result<Option<ImageInspect>, Error> {
+    let Some(id) = id else { return Ok(None) };
+    let named = |names: &Option<Vec<String>>| names.as_ref().is_some_and(|names| !names.is_empty());
+    let image = registry::inspect(engine, id).await?;
+    Ok(image.filter(|image| !named(&image.repo_tags) && !named(&image.repo_digests)))
 }
 
 /// One that bears our labels and was never ours is not among them.
@@ -100,16 +116,45 @@ fn folder_bytes(folder: &Path) -> u64 {
     bytes
 }
 
+/// Of the volumes that hold data of ours, those that are not there.
+pub async fn missing_volumes(engine: &Engine, data: &Path) -> Result<BTreeSet<String>, Failure> {
+    let before = notes::known_volumes(data)?;
+    if before.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let client = engine.client().await?;
+    let all = engine.within(QUESTION, client.list_volumes(None::<ListVolumesOptions>)).await?;
+    let there: BTreeSet<String> = all.volumes.unwrap_or_default().into_iter().map(|v| v.name).collect();
+    // One that was made or collected meanwhile is noted before or after alone.
+    let after = notes::known_volumes(data)?;
+    let noted = before.into_keys().filter(|name| after.contains_key(name));
+    Ok(noted.filter(|name| !there.contains(name)).collect())
+}
+
 /// Removes one thing; what somebody has begun to use meanwhile stays.
 pub async fn remove(engine: &Engine, data: &Path, held: &Held) -> Collected {
+    // Before: one that is noted and gone counts as lost.
+    let users = match held.kind {
+        Kind::Volume => notes::volume_users(data, &held.name).unwrap_or_default(),
+        Kind::Image | Kind::Network => BTreeSet::new(),
+    };
+    if held.kind == Kind::Volume
+        && let Err(error) = notes::forget_volume(data, &held.name)
+    {
+        let kept_because = Some(error.to_string());
+        return Collected { kind: held.kind, name: held.name.clone(), bytes: held.bytes, kept_because };
+    }
     let removed = match held.kind {
-        Kind::Image => remove_image(engine, &held.name).await,
+        Kind::Image => remove_image(engine, data, &held.name).await,
         Kind::Network => remove_network(engine, &held.name).await,
         Kind::Volume => remove_volume(engine, &held.name).await,
     };
     let forgotten = match (&removed, held.kind) {
         (Ok(()), Kind::Image) => notes::forget_pulled(data, &held.name),
-        (Ok(()), Kind::Volume) => notes::forget_volume(data, &held.name),
+        (Err(_), Kind::Volume) => {
+            users.iter().try_for_each(|user| notes::note_volume(data, &held.name, user))
+        }
+        (Ok(()), Kind::Volume) => Ok(()),
         (Ok(()), Kind::Network) => notes::forget_network(data, &held.name),
         (Err(_), _) => Ok(()),
     };
@@ -118,10 +163,16 @@ pub async fn remove(engine: &Engine, data: &Path, held: &Held) -> Collected {
     Collected { kind: held.kind, name: held.name.clone(), bytes: held.bytes, kept_because: error }
 }
 
-async fn remove_image(engine: &Engine, name: &str) -> Result<(), Error> {
+async fn remove_image(engine: &Engine, data: &Path, name: &str) -> Result<(), Error> {
     let client = engine.client().await?;
-    let options = RemoveImageOptionsBuilder::default().build();
-    absent_is_fine(engine.within(WORK, client.remove_image(name, Some(options), None)).await.map(drop))
+    let options = || Some(RemoveImageOptionsBuilder::default().build());
+    match engine.within(WORK, client.remove_image(name, options(), None)).await {
+        Err(error) if error.is_not_found() => {}
+        other => return other.map(drop),
+    }
+    let id = notes::pulled(data).ok().and_then(|mut pulled| pulled.remove(name)?);
+    let Some(id) = nameless(engine, id.as_deref()).await?.and_then(|image| image.id) else { return Ok(()) };
+    absent_is_fine(engine.within(WORK, client.remove_image(&id, options(), None)).await.map(drop))
 }
 
 async fn remove_network(engine: &Engine, name: &str) -> Result<(), Error> {

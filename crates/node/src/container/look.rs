@@ -1,12 +1,13 @@
 //! What an engine says of a container, reduced to what we ask for; and how that differs from what it was told. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerUpdateBody, HealthStatusEnum,
     HostConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 use model::{
+    Bytes,
     container::{Container, Network},
     observation::ExitStatus,
     spec::Resources,
@@ -28,6 +29,8 @@ pub struct Seen {
     pub health: Option<Judged>,
     /// Its networks by name, with its address in each.
     pub networks: BTreeMap<String, String>,
+    /// In each, the names by which others find it.
+    pub aliases: BTreeMap<String, BTreeSet<String>>,
     pub limits: Limits,
     /// The machine's port that leads to it: published for it, or told to it where it has the machine's network.
     pub port: Option<u16>,
@@ -43,7 +46,10 @@ pub enum State {
     /// Its end, with what the engine said of it.
     Ended {
         exit: ExitStatus,
-        why: Option<String>,
+        /// The kernel ended it, or something in it, for want of memory.
+        memory: bool,
+        /// Why it could not be started.
+        error: Option<String>,
     },
     /// On its way out, or half of it is gone.
     Dead,
@@ -82,6 +88,16 @@ pub struct Limits {
 }
 
 impl Seen {
+    /// Why its run ended, if the engine tells.
+    pub fn why_ended(&self) -> Option<String> {
+        let State::Ended { memory: true, .. } = self.state else { return None };
+        let limit = u64::try_from(self.limits.memory).ok().filter(|limit| *limit > 0);
+        Some(match limit {
+            Some(limit) => format!("out of memory: its limit is {}", Bytes(limit)),
+            None => "out of memory: the machine has no more".into(),
+        })
+    }
+
     pub fn of(inspected: &ContainerInspectResponse) -> Option<Self> {
         let state = inspected.state.as_ref()?;
         let host = inspected.host_config.as_ref();
@@ -97,6 +113,11 @@ impl Seen {
                 .into_iter()
                 .flatten()
                 .map(|(name, end)| (name.clone(), end.ip_address.clone().unwrap_or_default()))
+                .collect(),
+            aliases: networks
+                .into_iter()
+                .flatten()
+                .map(|(name, end)| (name.clone(), end.aliases.iter().flatten().cloned().collect()))
                 .collect(),
             limits: host.map(Limits::of).unwrap_or_default(),
             port: host.and_then(|host| port_of(host, inspected.config.as_ref()?.env.as_deref())),
@@ -120,13 +141,11 @@ fn state_of(state: &bollard::models::ContainerState) -> State {
         Some(Status::REMOVING | Status::DEAD) => State::Dead,
         Some(Status::EXITED | Status::STOPPING | Status::EMPTY) | None => {
             let exit = state.exit_code.and_then(|code| i32::try_from(code).ok());
-            let oom = state.oom_killed == Some(true);
             let error = state.error.as_ref().filter(|error| !error.is_empty());
             State::Ended {
                 exit: exit.map_or(ExitStatus::Unknown, exit_status),
-                why: oom
-                    .then(|| "it had reached its memory limit".to_owned())
-                    .or_else(|| error.map(|error| one_line(error))),
+                memory: state.oom_killed == Some(true),
+                error: error.map(|error| one_line(error)),
             }
         }
     }
@@ -294,6 +313,8 @@ pub struct Wanted<'a> {
     pub name: &'a str,
     /// The project's network, where it has one.
     pub network: Option<&'a str>,
+    /// By which it is found there.
+    pub aliases: &'a [String],
     /// As the engine took them at its creation; without that memory, what is declared stands for them.
     pub limits: Option<&'a Limits>,
     pub resources: &'a Resources,
@@ -320,6 +341,13 @@ pub fn compare(wanted: &Wanted<'_>, seen: &Seen) -> Vec<Difference> {
     if let Some(network) = wanted.network {
         let observed = if seen.networks.contains_key(network) { network } else { "disconnected" };
         differ("container/network".into(), network, observed);
+        // An engine adds names of its own, and keeps those of ours only if whoever connects it names them.
+        if let Some(known) = seen.aliases.get(network) {
+            let declared = wanted.aliases.join(", ");
+            let there: Vec<_> = wanted.aliases.iter().filter(|name| known.contains(*name)).cloned().collect();
+            let observed = if there.is_empty() { "none".into() } else { there.join(", ") };
+            differ("container/aliases".into(), &declared, &observed);
+        }
     }
     let declared = wanted.limits.cloned().unwrap_or_else(|| declared(wanted.resources, &seen.limits));
     let (declared, observed) = (declared.normal(wanted.machine), seen.limits.normal(wanted.machine));
@@ -362,9 +390,14 @@ mod tests {
             started: Some("2026-01-01T00:00:00Z".into()),
             health: None,
             networks: [("demo".to_owned(), "172.18.0.2".to_owned())].into(),
+            aliases: [("demo".to_owned(), names(&["web", "web-0", "c1"]))].into(),
             limits: Limits { restart: "no".into(), ..Limits::default() },
             port: None,
         }
+    }
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     fn machine(unified: bool) -> Machine {
@@ -377,6 +410,7 @@ mod tests {
         let wanted = Wanted {
             name: "web",
             network: Some("demo"),
+            aliases: &["web".to_owned(), "web-0".to_owned()],
             limits: Some(&told),
             resources: &resources,
             machine: &machine(true),
@@ -391,7 +425,12 @@ mod tests {
         assert!(paths(|_| {}).is_empty());
         assert_eq!(paths(|s| s.name = "other".into()), ["container/name"]);
         assert_eq!(paths(|s| s.state = State::Paused), ["container/paused"]);
-        assert_eq!(paths(|s| s.networks.clear()), ["container/network"]);
+        let disconnected = |s: &mut Seen| (s.networks.clear(), s.aliases.clear());
+        assert_eq!(paths(|s| drop(disconnected(s))), ["container/network"]);
+        let nameless = |s: &mut Seen| s.aliases.insert("demo".into(), names(&["c1"]));
+        assert_eq!(paths(|s| drop(nameless(s))), ["container/aliases"]);
+        let more = |s: &mut Seen| s.aliases.insert("demo".into(), names(&["web-0", "web", "by-hand"]));
+        assert!(paths(|s| drop(more(s))).is_empty());
         assert_eq!(paths(|s| s.limits.memory = 1 << 26), ["container/memory"]);
         assert_eq!(paths(|s| s.limits.restart = "always".into()), ["container/restart_policy"]);
         assert_eq!(paths(|s| s.limits.pids = 9), ["container/pids"]);

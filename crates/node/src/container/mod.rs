@@ -8,6 +8,7 @@
 //! knows is unknown, never absent.
 
 pub mod collect;
+pub mod deeds;
 pub mod engine;
 pub mod exec;
 pub mod look;

@@ -21,6 +21,12 @@ pub fn container(cluster: &ClusterId, id: &InstanceId, taken: u32) -> String {
     if taken == 0 { name } else { format!("{name}-{taken}") }
 }
 
+/// By which others of its project find a container.
+pub fn aliases(id: &InstanceId) -> Vec<String> {
+    let name = &id.service.name;
+    vec![name.to_string(), format!("{name}-{}", id.slot.0)]
+}
+
 pub use model::container::{network_name as network, volume_name as volume};
 
 /// What one instance keeps where its image declares a volume and its service does not, the `nth` of these.

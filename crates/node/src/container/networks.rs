@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bollard::{
-    models::{EndpointSettings, NetworkConnectRequest, NetworkCreateRequest},
+    models::{EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest},
     query_parameters::ListNetworksOptionsBuilder,
 };
 use model::{ClusterId, ProjectName, collect::Held, collect::Kind};
@@ -111,6 +111,15 @@ impl ProjectNetwork<'_> {
         let request =
             NetworkConnectRequest { container: container.to_owned(), endpoint_config: Some(endpoint) };
         ignore_conflict(self.engine.within(QUESTION, client.connect_network(&self.name(), request)).await)
+    }
+
+    pub async fn disconnect(&self, container: &str) -> Result<(), Failure> {
+        let client = self.engine.client().await?;
+        let request = NetworkDisconnectRequest { container: container.to_owned(), force: Some(false) };
+        match self.engine.within(QUESTION, client.disconnect_network(&self.name(), request)).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Of a project that has no container here any more. One that somebody uses, or that is not ours, stays.

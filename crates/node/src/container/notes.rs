@@ -1,28 +1,64 @@
 //! What this node has made or fetched of an engine's things beside containers. Only what is noted here is ours, whatever
 //! labels anything bears.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use serde::{Serialize, de::DeserializeOwned};
+use model::{ServiceKey, observation::LostVolume};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::ledger::{self, files};
 
 const VOLUMES: &str = "volumes.json";
 const IMAGES: &str = "images.json";
 const NETWORKS: &str = "networks.json";
+const USERS: &str = "volume-users.json";
+const LOST: &str = "lost-volumes.json";
 
 /// Volumes that we have made or used: one that is gone is not made anew, because what was in it is gone with it.
 pub fn known_volumes(data: &Path) -> Result<BTreeMap<String, bool>, ledger::Error> {
     Ok(files::read(&data.join(VOLUMES))?.unwrap_or_default())
 }
 
-pub fn note_volume(data: &Path, name: &str) -> Result<(), ledger::Error> {
+pub fn note_volume(data: &Path, name: &str, user: &ServiceKey) -> Result<(), ledger::Error> {
+    change_all(&data.join(USERS), |users: &mut Users| {
+        users.entry(name.to_owned()).or_default().insert(user.clone())
+    })?;
     note(&data.join(VOLUMES), name)
 }
 
-/// Images that were not here before we fetched them: only these are ours to collect.
-pub fn note_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
-    note(&data.join(IMAGES), name)
+type Users = BTreeMap<String, BTreeSet<ServiceKey>>;
+
+/// Which services have used a volume.
+pub fn volume_users(data: &Path, name: &str) -> Result<BTreeSet<ServiceKey>, ledger::Error> {
+    Ok(files::read::<Users>(&data.join(USERS))?.unwrap_or_default().remove(name).unwrap_or_default())
+}
+
+/// Volumes that were gone when it was looked last.
+pub fn lost_volumes(data: &Path) -> Result<Vec<LostVolume>, ledger::Error> {
+    Ok(files::read(&data.join(LOST))?.unwrap_or_default())
+}
+
+pub fn note_lost_volumes(data: &Path, lost: &[LostVolume]) -> Result<(), ledger::Error> {
+    files::write(&data.join(LOST), &lost, files::Durable::Yes)
+}
+
+/// Images that were not here before we fetched them: only these are ours to collect. `id`, once it is here, is what is
+/// left of one when somebody takes its name away.
+pub fn note_pulled(data: &Path, name: &str, id: Option<&str>) -> Result<(), ledger::Error> {
+    change_all(&data.join(IMAGES), |known: &mut BTreeMap<String, Pulled>| {
+        let pulled = id.map_or(Pulled::Asked(true), |id| Pulled::Here(id.to_owned()));
+        known.insert(name.to_owned(), pulled.clone()) != Some(pulled)
+    })
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Pulled {
+    Asked(bool),
+    Here(String),
 }
 
 /// Whether an engine has ever held anything for this node.
@@ -30,17 +66,23 @@ pub fn has_held(data: &Path) -> bool {
     [IMAGES, VOLUMES].iter().any(|file| data.join(file).exists())
 }
 
-pub fn pulled(data: &Path) -> Result<Vec<String>, ledger::Error> {
-    let known: BTreeMap<String, bool> = files::read(&data.join(IMAGES))?.unwrap_or_default();
-    Ok(known.into_keys().collect())
+/// By name, with the id of those that have come.
+pub fn pulled(data: &Path) -> Result<BTreeMap<String, Option<String>>, ledger::Error> {
+    let known: BTreeMap<String, Pulled> = files::read(&data.join(IMAGES))?.unwrap_or_default();
+    let id = |pulled| match pulled {
+        Pulled::Asked(_) => None,
+        Pulled::Here(id) => Some(id),
+    };
+    Ok(known.into_iter().map(|(name, pulled)| (name, id(pulled))).collect())
 }
 
 pub fn forget_pulled(data: &Path, name: &str) -> Result<(), ledger::Error> {
-    change(&data.join(IMAGES), |known| known.remove(name).is_some())
+    change_all(&data.join(IMAGES), |known: &mut BTreeMap<String, Pulled>| known.remove(name).is_some())
 }
 
 /// Removed because somebody asked: one of that name is made anew when it is needed.
 pub fn forget_volume(data: &Path, name: &str) -> Result<(), ledger::Error> {
+    change_all(&data.join(USERS), |users: &mut Users| users.remove(name).is_some())?;
     change(&data.join(VOLUMES), |known| known.remove(name).is_some())
 }
 

@@ -114,9 +114,7 @@ impl Order<'_> {
 
     /// The names under which others of the project find it.
     pub fn endpoint(&self) -> EndpointSettings {
-        let name = &self.id.service.name;
-        let aliases = vec![name.to_string(), format!("{name}-{}", self.id.slot.0)];
-        EndpointSettings { aliases: Some(aliases), ..EndpointSettings::default() }
+        EndpointSettings { aliases: Some(names::aliases(self.id)), ..EndpointSettings::default() }
     }
 
     fn host_config(&self, inside: Option<String>, network: &str) -> HostConfig {

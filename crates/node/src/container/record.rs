@@ -81,6 +81,7 @@ mod tests {
             started: Some(started.into()),
             health: None,
             networks: BTreeMap::new(),
+            aliases: BTreeMap::new(),
             limits: Limits::default(),
             port: None,
         }

@@ -9,7 +9,7 @@ use bollard::{
     query_parameters::{EventsOptionsBuilder, WaitContainerOptionsBuilder},
 };
 use futures_util::StreamExt;
-use model::observation::ExitStatus;
+use model::{Timestamp, observation::ExitStatus};
 use sys::PidFd;
 use tokio::{
     sync::{Notify, mpsc},
@@ -17,9 +17,10 @@ use tokio::{
 };
 
 use super::{
+    deeds::{Deed, Of},
     engine::{Engine, Error},
-    look::exit_status,
-    names,
+    look::{Seen, exit_status},
+    names, work,
 };
 
 /// Between looks whether an engine that is away is back; doubled up to the second.
@@ -38,12 +39,16 @@ pub enum News {
     Container {
         id: String,
         what: What,
+        deed: Option<Deed>,
     },
     /// An image was removed or lost its name.
-    Images,
-    /// A volume was removed.
+    Images {
+        deed: Option<Deed>,
+    },
+    /// A volume was made, or removed at this time.
     Volume {
         name: String,
+        removed: Option<Timestamp>,
     },
 }
 
@@ -53,15 +58,17 @@ pub enum What {
     Ended,
     /// Something about it is to be looked at.
     Changed,
+    /// Nothing is to be looked at: what comes of it is told by itself.
+    Asked,
     /// Somebody made one with labels like ours: of which installation and for which instance, it says.
     Made { cluster: String, instance: String },
 }
 
 /// Tells news of the engine for as long as somebody listens. `doubt` asks it to make sure at once.
 pub async fn run(engine: Arc<Engine>, doubt: Arc<Notify>, tell: mpsc::Sender<News>) {
-    let mut pause = RETRY;
+    let (mut pause, mut last) = (RETRY, None);
     loop {
-        if let Err(error) = follow(&engine, &doubt, &tell, &mut pause).await {
+        if let Err(error) = follow(&engine, &doubt, &tell, &mut pause, &mut last).await {
             engine.forget();
             let cause = error.to_string();
             if tell.send(News::Away { cause }).await.is_err() {
@@ -81,9 +88,15 @@ async fn follow(
     doubt: &Notify,
     tell: &mpsc::Sender<News>,
     pause: &mut Duration,
+    last: &mut Option<i64>,
 ) -> Result<(), Error> {
     let client = engine.client().await?;
-    let options = EventsOptionsBuilder::default().filters(&filters()).build();
+    let mut options = EventsOptionsBuilder::default().filters(&filters());
+    if let Some(last) = *last {
+        // An engine remembers its newest events: they say when what was done meanwhile was done.
+        options = options.since(&after(last));
+    }
+    let options = options.build();
     let mut events = Box::pin(client.events(Some(options)));
     // The stream is open before anything is listed, so that nothing falls between. It answers nothing before the first
     // event, so it is polled while the ping is under way.
@@ -93,6 +106,7 @@ async fn follow(
         pong = engine.ping() => pong?,
     }
     *pause = RETRY;
+    last.get_or_insert_with(now);
     if tell.send(News::Back).await.is_err() {
         return Ok(());
     }
@@ -106,13 +120,25 @@ async fn follow(
             },
         };
         let event = next.ok_or_else(|| engine.away("it ended its stream of events"))?;
-        let news = news(&event.map_err(|error| engine.error(error))?);
-        if let Some(news) = news
+        let event = event.map_err(|error| engine.error(error))?;
+        *last = event.time_nano.or(*last);
+        if let Some(news) = news(&event)
             && tell.send(news).await.is_err()
         {
             return Ok(());
         }
     }
+}
+
+fn now() -> i64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or_default()
+}
+
+/// As an engine takes a time: the nanosecond after this one.
+fn after(nanos: i64) -> String {
+    let next = nanos + 1;
+    format!("{}.{:09}", next / 1_000_000_000, next % 1_000_000_000)
 }
 
 /// Somebody doubted it, and it answers: what was given up meanwhile is looked at again.
@@ -129,6 +155,9 @@ fn filters() -> HashMap<&'static str, Vec<&'static str>> {
         "destroy",
         "pause",
         "unpause",
+        "kill",
+        "stop",
+        "restart",
         "rename",
         "update",
         "health_status",
@@ -143,11 +172,17 @@ fn filters() -> HashMap<&'static str, Vec<&'static str>> {
 fn news(event: &EventMessage) -> Option<News> {
     let actor = event.actor.as_ref()?;
     let attribute = |name: &str| actor.attributes.as_ref().and_then(|all| all.get(name)).map(String::as_str);
-    let action = event.action.as_deref()?;
-    let container = |id: &str, what| Some(News::Container { id: id.to_owned(), what });
-    match event.typ? {
+    let (typ, action) = (event.typ?, event.action.as_deref()?);
+    let of = Of::of_event(typ, action, attribute("signal"));
+    let deed = of.zip(time(event)).map(|(of, at)| Deed { action: action.to_owned(), at, of });
+    if typ == Type::IMAGE {
+        return matches!(action, "delete" | "untag").then_some(News::Images { deed });
+    }
+    let container = |id: &str, what| Some(News::Container { id: id.to_owned(), what, deed });
+    match typ {
         Type::CONTAINER => match action {
             "die" => container(actor.id.as_deref()?, What::Ended),
+            "kill" | "stop" | "restart" => container(actor.id.as_deref()?, What::Asked),
             "create" => {
                 let cluster = attribute(names::CLUSTER)?.to_owned();
                 let instance = attribute(names::INSTANCE).unwrap_or_default().to_owned();
@@ -156,12 +191,18 @@ fn news(event: &EventMessage) -> Option<News> {
             _ => container(actor.id.as_deref()?, What::Changed),
         },
         Type::NETWORK => container(attribute("container")?, What::Changed),
-        Type::IMAGE => matches!(action, "delete" | "untag").then_some(News::Images),
         Type::VOLUME => {
-            (action == "destroy").then(|| News::Volume { name: actor.id.clone().unwrap_or_default() })
+            let name = actor.id.clone().unwrap_or_default();
+            let removed = time(event).filter(|_| action == "destroy");
+            matches!(action, "create" | "destroy").then_some(News::Volume { name, removed })
         }
         _ => None,
     }
+}
+
+fn time(event: &EventMessage) -> Option<Timestamp> {
+    let millis = event.time_nano.map(|nanos| nanos / 1_000_000).or(event.time.map(|secs| secs * 1000))?;
+    u64::try_from(millis).ok().map(Timestamp)
 }
 
 /// A container that runs. Dropped, it is watched no longer; it lives on.
@@ -177,13 +218,14 @@ impl Watched {
     /// that it does not answer.
     pub fn watch<Then: Future<Output = ()> + Send + 'static>(
         engine: Arc<Engine>,
-        container: String,
         run: u64,
-        pid: Option<u32>,
+        seen: &Seen,
         first: impl FnOnce() + Send + 'static,
-        then: impl FnOnce(Result<ExitStatus, Error>) -> Then + Send + 'static,
+        then: impl FnOnce(Result<End, Error>) -> Then + Send + 'static,
     ) -> Self {
-        let process = pid.and_then(|pid| open(pid, &container));
+        let container = seen.id.clone();
+        let process = seen.pid.and_then(|pid| open(pid, &container));
+        let limited = seen.limits.memory > 0;
         let watcher = process.map(|pidfd| {
             let id = container.clone();
             let watching = tokio::spawn(async move {
@@ -192,7 +234,7 @@ impl Watched {
                 }
                 first();
                 // For as long as it lives, what asks about its end takes no room.
-                let ended = Box::pin(ended(&engine, &id)).await;
+                let ended = Box::pin(ended(&engine, &id, limited)).await;
                 then(ended).await;
             });
             watching.abort_handle()
@@ -227,8 +269,23 @@ fn open(pid: u32, container: &str) -> Option<tokio::io::unix::AsyncFd<Arc<PidFd>
     sys::ready::pidfd(Arc::new(of_container(pid, container)?)).ok()
 }
 
-/// Waits for the engine to have noticed.
-async fn ended(engine: &Engine, container: &str) -> Result<ExitStatus, Error> {
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    pub status: ExitStatus,
+    pub why: Option<String>,
+}
+
+/// Waits for the engine to have noticed. What had a limit of memory is asked whether that ended it: the next start makes
+/// an engine forget.
+async fn ended(engine: &Engine, container: &str, limited: bool) -> Result<End, Error> {
+    let status = exit(engine, container).await?;
+    let asked = limited && !matches!(status, ExitStatus::Code(0) | ExitStatus::Unknown);
+    let seen = if asked { work::inspect(engine, container).await.ok().flatten() } else { None };
+    Ok(End { status, why: seen.and_then(|seen| seen.why_ended()) })
+}
+
+async fn exit(engine: &Engine, container: &str) -> Result<ExitStatus, Error> {
     const NOTICED: Duration = Duration::from_secs(30);
     let client = engine.client().await?;
     let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
@@ -268,7 +325,7 @@ mod tests {
 
     #[test]
     fn each_event_says_where_to_look() {
-        let container = |what| Some(News::Container { id: "c".into(), what });
+        let container = |what| Some(News::Container { id: "c".into(), what, deed: None });
         for (event, expected) in [
             (event(Type::CONTAINER, "die", "c", &[("exitCode", "137")]), container(What::Ended)),
             (event(Type::CONTAINER, "health_status: healthy", "c", &[]), container(What::Changed)),
@@ -283,8 +340,11 @@ mod tests {
             ),
             (event(Type::CONTAINER, "create", "c", &[]), None),
             (event(Type::NETWORK, "disconnect", "n", &[("container", "c")]), container(What::Changed)),
-            (event(Type::IMAGE, "untag", "i", &[]), Some(News::Images)),
-            (event(Type::VOLUME, "destroy", "v", &[]), Some(News::Volume { name: "v".into() })),
+            (event(Type::IMAGE, "untag", "i", &[]), Some(News::Images { deed: None })),
+            (
+                event(Type::VOLUME, "destroy", "v", &[]),
+                Some(News::Volume { name: "v".into(), removed: None }),
+            ),
             (event(Type::VOLUME, "mount", "v", &[]), None),
         ] {
             assert_eq!(news(&event), expected);

@@ -8,7 +8,9 @@ use std::{
 };
 
 use bollard::{
-    models::{ContainerSummary, SystemInfo, SystemInfoCgroupVersionEnum, VolumeCreateRequest},
+    models::{
+        ContainerSummary, EndpointSettings, SystemInfo, SystemInfoCgroupVersionEnum, VolumeCreateRequest,
+    },
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
         RenameContainerOptionsBuilder, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
@@ -205,7 +207,7 @@ impl Work<'_> {
             Some(ImagePin::Registry(digest)) => {
                 // Before, so that one that is fetched while we die is known to be ours; and after, since who collects forgets
                 // what is noted and not there.
-                notes::note_pulled(self.data, &name)?;
+                notes::note_pulled(self.data, &name, None)?;
                 let pulled = tokio::select! {
                     pulled = registry::pull(self.engine, &container.image, digest, progress) => pulled,
                     () = self.unwanted.notified() => return Err(failed("nobody wants it any more".into())),
@@ -217,8 +219,8 @@ impl Work<'_> {
             Some(ImagePin::Local(_)) => return Err(Failure::LocalImageGone(container.image.to_string())),
             None => return Err(failed("it has not been resolved".into())),
         }
-        notes::note_pulled(self.data, &name)?;
         let image = registry::inspect(self.engine, &name).await?;
+        notes::note_pulled(self.data, &name, image.as_ref().and_then(|image| image.id.as_deref()))?;
         image.map(|image| Image::of(&image)).ok_or_else(|| failed("it was pulled and is not there".into()))
     }
 
@@ -283,7 +285,7 @@ impl Work<'_> {
     async fn volume(&self, name: String, labels: HashMap<String, String>) -> Result<(), Failure> {
         let client = self.engine.client().await?;
         match self.engine.within(QUESTION, client.inspect_volume(&name)).await {
-            Ok(_) => return Ok(notes::note_volume(self.data, &name)?),
+            Ok(_) => return Ok(notes::note_volume(self.data, &name, &self.order.id.service)?),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
@@ -296,7 +298,7 @@ impl Work<'_> {
             ..VolumeCreateRequest::default()
         };
         self.engine.within(QUESTION, client.create_volume(request)).await?;
-        Ok(notes::note_volume(self.data, &name)?)
+        Ok(notes::note_volume(self.data, &name, &self.order.id.service)?)
     }
 
     /// The nonce is on the disk before the engine is asked, so that a container that was made and not answered for is
@@ -418,6 +420,11 @@ impl Work<'_> {
                 Ok(self.engine.within(QUESTION, client.rename_container(id, options)).await?)
             }
             "container/network" => self.network().connect(id, self.order.endpoint()).await,
+            "container/aliases" => {
+                // An engine changes no end of a network: it makes another.
+                self.network().disconnect(id).await?;
+                self.network().connect(id, self.order.endpoint()).await
+            }
             "image" => self.image(&mut |_| {}).await.map(drop),
             _ => Ok(()),
         }
@@ -442,7 +449,8 @@ impl Work<'_> {
 }
 
 fn is_limit(path: &str) -> bool {
-    path.strip_prefix("container/").is_some_and(|field| !["paused", "network", "name"].contains(&field))
+    path.strip_prefix("container/")
+        .is_some_and(|field| !["paused", "network", "aliases", "name"].contains(&field))
 }
 
 pub(super) fn ignore_conflict(result: Result<(), Error>) -> Result<(), Failure> {
@@ -574,7 +582,9 @@ pub async fn ours(engine: &Engine, cluster: &ClusterId) -> Result<Vec<Listed>, E
 fn listed(summary: &ContainerSummary) -> Option<Listed> {
     let label = |name: &str| summary.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
     let networks = summary.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
-    let mut networks: Vec<_> = networks.map(|all| all.keys().cloned().collect()).unwrap_or_default();
+    // With each end: off a network and on it again it is another.
+    let end = |(name, end): (&String, &EndpointSettings)| (name.clone(), end.endpoint_id.clone());
+    let mut networks: Vec<_> = networks.map(|all| all.iter().map(end).collect()).unwrap_or_default();
     networks.sort();
     let name = summary.names.as_ref().and_then(|names| names.first()).cloned().unwrap_or_default();
     let state = summary.state.map(|state| state.to_string()).unwrap_or_default();

@@ -38,6 +38,8 @@ pub struct State {
     pub switched: bool,
     /// Since when each drifted path differs.
     pub drift_since: BTreeMap<String, Timestamp>,
+    /// What did it, where that is known.
+    pub drift_by: BTreeMap<String, String>,
 }
 
 /// Who an instance's process is. Void in another boot.

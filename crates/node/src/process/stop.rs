@@ -27,7 +27,7 @@ pub async fn stop(mut process: Handle, policy: &StopPolicy) -> Result<(), Unkill
     killed.map_err(|_| Unkillable { pid: process.identity.pid })
 }
 
-fn number(signal: Signal) -> i32 {
+pub fn number(signal: Signal) -> i32 {
     match signal {
         Signal::Term => libc::SIGTERM,
         Signal::Int => libc::SIGINT,

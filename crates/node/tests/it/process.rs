@@ -242,16 +242,20 @@ async fn a_dynamic_port_that_somebody_takes_is_changed_without_an_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fixed_port_that_is_taken_is_named() {
+async fn a_fixed_port_that_is_taken_is_named_and_taken_when_it_is_free_at_no_attempt() {
     let mut world = World::new();
     let run = world.start().await;
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port();
     let mut api = with(server("default.api.0.1"), |release| release.port = Some(Port::Fixed(port)));
-    api.restart.attempts = 1;
+    api.restart.attempts = 0;
     run.node.assign(world.assignment(std::slice::from_ref(&api))).await.unwrap();
-    let report = run.until_report(&api.id, "it has failed", |r| r.state.is_failed()).await;
-    assert!(report.message.contains(&format!("port {port}")), "{}", report.message);
+    let named = format!("port {port} at 127.0.0.1 is taken by another program");
+    let report = run.until_report(&api.id, "it names its port", |r| r.message.contains(&named)).await;
+    assert!(!report.state.is_failed() && report.pid.is_none(), "{report:?}");
+    drop(holder);
+    let ready = run.until_ready(&api.id).await;
+    assert_eq!((ready.attempts.total, ready.address.clone()), (0, Some(format!("127.0.0.1:{port}"))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

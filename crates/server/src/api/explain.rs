@@ -306,6 +306,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::Without { instance, .. }
         | Waiting::Drift { instance, .. } => Some(instance),
         Waiting::ServiceUnknown { .. }
+        | Waiting::VolumeLost { .. }
         | Waiting::NodeUnknown { .. }
         | Waiting::NodeRefuses { .. }
         | Waiting::NoRelease

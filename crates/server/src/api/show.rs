@@ -167,7 +167,7 @@ pub fn instance(world: &World, placement: &Placement) -> views::Instance {
         current: is_site.then(|| report.is_some_and(|report| report.current)),
         folder: own(report.and_then(|report| report.folder.as_ref())),
         started_at: report.and_then(|report| report.started_at).map(Time),
-        last_exit: report.and_then(|report| report.last_exit.as_ref()).map(|exit| exit.status.to_string()),
+        last_exit: report.and_then(|report| report.last_exit.as_ref()).map(|exit| exit.to_string()),
     }
 }
 

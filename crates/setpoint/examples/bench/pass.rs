@@ -106,6 +106,7 @@ fn brain(services: u32) -> Brain {
         at: NOW,
         accepted: None,
         instances,
+        lost_volumes: Vec::new(),
         strangers: Vec::new(),
         engine_answers: None,
         complete: true,
@@ -161,6 +162,7 @@ fn world(n: u32, release: &Arc<Release>, digest: ReleaseDigest, node: &NodeId) -
         seen: BTreeMap::new(),
         edges: BTreeMap::new(),
         refused: BTreeMap::new(),
+        lost_volumes: BTreeMap::new(),
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Options {
     pub policy: Policy,
     /// What tokens may beyond their role.
     pub rules: Rules,
+    /// When what nothing needs is removed.
+    pub gc: settings::Gc,
 }
 
 impl Options {
@@ -51,6 +53,7 @@ impl Options {
             engine: settings.containers.engine(),
             policy: settings.containers.policy(),
             rules: Rules { processes: settings.tokens.processes },
+            gc: settings.gc.clone(),
         }
     }
 }
@@ -100,7 +103,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
     let mut wires = Wires::new();
     let node = start_node(&data, &store, &local, clock, &options).await?;
     control.images_are_resolved_by(NodeImages::new(node.clone()));
-    control.collects_by(NodeThings::new(node.clone()));
+    control.collects_by(NodeThings::new(node.clone()), options.gc.schedule(), options.gc.look.as_duration());
     let mut servers = Vec::new();
     let mut api_config =
         server::api::Config::new(token.clone(), options.allowed_hosts, NodeSessions::new(node.clone()));

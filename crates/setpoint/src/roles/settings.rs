@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use decide::policy::Policy;
+use decide::{collect::Schedule, policy::Policy};
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
@@ -35,6 +35,7 @@ pub struct Settings {
     pub log: Log,
     pub containers: Containers,
     pub tokens: Tokens,
+    pub gc: Gc,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +119,29 @@ impl Containers {
             host_network: self.host_network,
             capabilities: self.capabilities.clone(),
         }
+    }
+}
+
+/// When what nothing needs is removed without being asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gc {
+    pub every: Millis,
+    /// At once from so much of the engine's disk on.
+    pub full_percent: u8,
+    /// Between looks at the disk.
+    pub look: Millis,
+}
+
+impl Gc {
+    pub fn schedule(&self) -> Schedule {
+        Schedule { every: self.every, full_percent: self.full_percent }
+    }
+}
+
+impl Default for Gc {
+    fn default() -> Self {
+        Self { every: Millis::mins(60), full_percent: 85, look: Millis::secs(60) }
     }
 }
 

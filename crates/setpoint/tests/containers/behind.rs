@@ -25,21 +25,21 @@ impl Stage {
         container(&self.setpoint, &self.engine, 0)
     }
 
-    /// Meddles, and waits until the drift of this path was told and is over.
+    /// Meddles, and waits until the drift of this path was told, with the engine's word for what was done, and is over.
     #[track_caller]
-    fn drifts(&self, path: &str, meddle: impl FnOnce(&str)) {
+    fn drifts(&self, path: &str, action: &str, meddle: impl FnOnce(&str)) {
         let victim = self.victim();
         meddle(&victim);
-        self.setpoint.wait_for_event("drift.found", &[path]);
+        self.setpoint.wait_for_event("drift.found", &[path, &format!(" by engine: {action}")]);
         self.setpoint.wait_for_event("drift.corrected", &[path]);
         self.setpoint.wait_until_converged("web");
         assert_eq!(self.victim(), victim, "it was put right, not replaced");
         assert_eq!(self.restarts(), 0, "and nobody was disturbed");
     }
 
-    /// Meddles, and waits until it runs again, restarted once.
+    /// Meddles, and waits until it runs again, restarted once. That it did not run was drift, by one of these actions.
     #[track_caller]
-    fn restarts_once(&self, meddle: impl FnOnce(&str)) {
+    fn restarts_once(&self, actions: &[&str], meddle: impl FnOnce(&str)) {
         let before = self.setpoint.service("web");
         meddle(&self.victim());
         let again =
@@ -47,6 +47,13 @@ impl Stage {
         let after = self.setpoint.wait_for_service("web", "it runs again, restarted once", again);
         assert_eq!(before["instances"][0]["id"], after["instances"][0]["id"]);
         assert_eq!(before["instances"][1], after["instances"][1], "the other was not touched");
+        let found =
+            self.setpoint.wait_for_event("drift.found", &["container/running is false, declared is true"]);
+        let told = found["message"].as_str().unwrap();
+        assert!(actions.iter().any(|action| told.ends_with(&format!(" by engine: {action}"))), "{told}");
+        self.setpoint.wait_for_event("drift.corrected", &["container/running"]);
+        let exit = self.setpoint.service("web")["instances"][0]["last_exit"].to_string();
+        assert!(exit.contains("(engine: "), "{exit}");
     }
 
     fn restarts(&self) -> u64 {
@@ -73,30 +80,46 @@ macro_rules! rows {
 }
 
 rows! {
-    a_killed_container_is_started_again, lost at most 2 => |stage| stage.restarts_once(|id| drop(stage.engine.docker(&["kill", id])));
+    a_killed_container_is_started_again, lost at most 2 => |stage| stage.restarts_once(&["kill"], |id| drop(stage.engine.docker(&["kill", id])));
     a_stopped_container_is_started_again, lost at most 2 => |stage| {
-        stage.restarts_once(|id| drop(stage.engine.docker(&["stop", "-t", "1", id])))
+        stage.restarts_once(&["stop"], |id| drop(stage.engine.docker(&["stop", "-t", "1", id])))
     };
     a_removed_container_is_made_anew, lost at most 2 => |stage| {
-        stage.restarts_once(|id| drop(stage.engine.docker(&["rm", "-f", id])))
+        stage.restarts_once(&["kill", "destroy"], |id| drop(stage.engine.docker(&["rm", "-f", id])))
     };
     a_container_that_somebody_restarted_is_held_on, lost at most 2 => |stage| {
-        stage.restarts_once(|id| drop(stage.engine.docker(&["restart", "-t", "1", id])))
+        stage.restarts_once(&["stop", "restart"], |id| drop(stage.engine.docker(&["restart", "-t", "1", id])))
     };
     a_paused_container_goes_on, lost at most 2 => |stage| {
-        stage.drifts("container/paused", |id| drop(stage.engine.docker(&["pause", id])))
+        stage.drifts("container/paused", "pause", |id| drop(stage.engine.docker(&["pause", id])))
     };
     a_renamed_container_gets_its_name_back, lost at most 0 => |stage| {
-        stage.drifts("container/name", |id| drop(stage.engine.docker(&["rename", id, &format!("x{}", &id[..12])])))
+        stage.drifts("container/name", "rename", |id| drop(stage.engine.docker(&["rename", id, &format!("x{}", &id[..12])])))
     };
     a_container_off_its_network_is_put_back, lost at most 2 => |stage| {
-        stage.drifts("container/network", |id| {
+        stage.drifts("container/network", "disconnect", |id| {
             let networks = stage.engine.inspect(id, "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}");
             stage.engine.docker(&["network", "disconnect", &networks, id]);
         })
     };
+    a_container_that_came_back_without_its_names_gets_them, lost at most 2 => |stage| {
+        stage.drifts("container/aliases", "connect", |id| {
+            let networks = stage.engine.inspect(id, "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}");
+            // Both before anybody looks.
+            testkit::proc::stop(stage.setpoint.pid());
+            stage.engine.docker(&["network", "disconnect", &networks, id]);
+            stage.engine.docker(&["network", "connect", &networks, id]);
+            testkit::proc::go_on(stage.setpoint.pid());
+        });
+        // An engine names it by its host name, and knows no other.
+        stage.setpoint.wait_for_event("drift.found", &["container/aliases is web-0, declared is web, web-0"]);
+        let found = || stage.setpoint.get("web.localhost", "/resolve?web").text();
+        testkit::until("both are found by the service's name", testkit::setpoint::SOON, || {
+            (found().split(' ').count() == 2).then_some(())
+        })
+    };
     changed_limits_are_put_back, lost at most 0 => |stage| {
-        stage.drifts("container/memory", |id| {
+        stage.drifts("container/memory", "update", |id| {
             stage.engine.docker(&["update", "--memory", "100m", "--memory-swap", "200m", id]);
         });
         assert_eq!(stage.engine.inspect(&stage.victim(), "{{.HostConfig.Memory}}"), "67108864")
@@ -110,10 +133,10 @@ rows! {
             ("--memory-reservation", "10m", "container/memory_reservation"),
             ("--pids-limit", "50", "container/pids"),
         ] {
-            stage.drifts(path, |id| drop(stage.engine.docker(&["update", flag, value, id])));
+            stage.drifts(path, "update", |id| drop(stage.engine.docker(&["update", flag, value, id])));
         }
         // After all of them, and at rest.
-        stage.drifts("container/memory", |id| {
+        stage.drifts("container/memory", "update", |id| {
             stage.engine.docker(&["update", "--memory", "100m", "--memory-swap", "200m", id]);
         });
         let found = |event: &&serde_json::Value| event["kind"] == "drift.found";
@@ -122,11 +145,70 @@ rows! {
         assert_eq!(found.len(), 8, "each was put right at once and for good: {found:#?}");
     };
     the_engines_own_restart_policy_stays_off, lost at most 0 => |stage| {
-        stage.drifts("container/restart_policy", |id| {
+        stage.drifts("container/restart_policy", "update", |id| {
             stage.engine.docker(&["update", "--restart", "always", id]);
         });
         assert_eq!(stage.engine.inspect(&stage.victim(), "{{.HostConfig.RestartPolicy.Name}}"), "no")
     };
+}
+
+#[test]
+fn drift_says_since_when_and_by_what_as_the_engine_tells() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let manifest = web(&app, 1, "resources: { memory: 64MiB }\ndrift: warn");
+    let mut setpoint = setpoint(&engine).manifest(&manifest).start();
+    setpoint.wait_until_converged("web");
+    let id = container(&setpoint, &engine, 0);
+    let mut events = engine.api().events(&serde_json::json!({ "event": ["rename", "update", "disconnect"] }));
+    let network = engine.inspect(&id, "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}");
+    let mut expected = Vec::new();
+    for (path, action, args) in [
+        ("container/name", "rename", vec!["rename", &id, "by-hand"]),
+        ("container/memory", "update", vec!["update", "--memory", "100m", "--memory-swap", "200m", &id]),
+        ("container/memory_swap", "update", vec![]),
+        ("container/network", "disconnect", vec!["network", "disconnect", &network, &id]),
+    ] {
+        if !args.is_empty() {
+            engine.docker(&args);
+            let about_it = |event: &serde_json::Value| {
+                [&event["Actor"]["ID"], &event["Actor"]["Attributes"]["container"]]
+                    .iter()
+                    .any(|of| **of == id.as_str())
+            };
+            let event = std::iter::repeat_with(|| events.until(action)).find(about_it).unwrap();
+            expected.push((path, action, event["timeNano"].as_u64().unwrap() / 1_000_000));
+        } else {
+            let (_, _, at) = *expected.last().unwrap();
+            expected.push((path, action, at));
+        }
+    }
+    expected.sort();
+    let rows = |setpoint: &Setpoint| setpoint.json(&["drift", "web"])["drift"].as_array().unwrap().clone();
+    let all = testkit::until("all four differ", testkit::setpoint::SOON, || {
+        let rows = rows(&setpoint);
+        (rows.len() == expected.len()).then_some(rows)
+    });
+    for (row, (path, action, at)) in all.iter().zip(&expected) {
+        assert_eq!(row["path"], *path);
+        assert_eq!(row["by"], format!("engine: {action}"), "{row:#}");
+        assert_eq!(row["since"], model::Timestamp(*at).to_string(), "{row:#}");
+    }
+    let table = setpoint.ok(&["drift"]);
+    assert!(table.contains("engine: rename"), "{table}");
+    // The same after a restart of Setpoint, and what was done meanwhile is known by its discovery alone.
+    setpoint.kill9();
+    engine.docker(&["pause", &id]);
+    setpoint.restart();
+    let later = testkit::until("it is paused too", testkit::setpoint::SOON, || {
+        let rows = rows(&setpoint);
+        (rows.len() == expected.len() + 1).then_some(rows)
+    });
+    let (paused, others): (Vec<_>, Vec<_>) =
+        later.into_iter().partition(|row| row["path"] == "container/paused");
+    assert_eq!(others, all);
+    assert_eq!(paused[0]["by"], serde_json::Value::Null, "nobody was told who did it");
+    engine.docker(&["unpause", &id]);
 }
 
 #[test]
@@ -217,6 +299,11 @@ fn somebody_elses_container_with_our_labels_is_told_and_never_touched() {
     setpoint.wait_for_event("stranger.found", &["bears the labels of instance"]);
     let stats = setpoint.ask("GET", "/api/monitoring/stats", None).json();
     assert_eq!(stats["zombieContainers"], 1, "{stats}");
+    let of_service = setpoint.ok(&["events", "--service", "web"]);
+    assert!(of_service.contains("it bears the labels of instance"), "{of_service}");
+    let nodes = setpoint.json(&["node", "list"]);
+    let name = engine.inspect(&foreign, "{{.Name}}").trim_start_matches('/').to_owned();
+    assert_eq!(nodes["nodes"][0]["strangers"][0]["what"], format!("container {name}"), "{nodes:#}");
     setpoint.ok(&["scale", "web", "0", "--wait"]);
     setpoint.ok(&["delete", "web", "--wait"]);
     assert_eq!(engine.inspect(&foreign, "{{.State.Running}}"), "true");
@@ -306,6 +393,66 @@ fn a_container_made_anew_by_hand_without_labels_stands_in_nobodys_way() {
     assert_ne!(stage.victim(), by_hand);
     assert_eq!(engine.inspect(&by_hand, "{{.State.Status}}"), "created", "it was left alone ({taken:?})");
     engine.docker(&["rm", "-f", &by_hand]);
+}
+
+#[test]
+fn a_lost_volume_is_told_until_it_is_back_and_what_needs_it_starts_then() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    // Longer than anybody here waits: it starts because the volume is back.
+    let restart = "restart: { attempts: 50, backoff: 10m, max_backoff: 10m }";
+    let manifest = web(&app, 1, &format!("volumes: [\"data:/data\"]\n{restart}"));
+    let mut setpoint = setpoint(&engine).manifest(&manifest).start();
+    setpoint.wait_until_converged("web");
+    let id = container(&setpoint, &engine, 0);
+    let volume = engine.inspect(&id, "{{range .Mounts}}{{.Name}}{{end}}");
+    setpoint.ok(&["stop", "web", "--wait"]);
+    engine.docker(&["volume", "rm", &volume]);
+    // Told while nobody needs it yet, by what the engine did.
+    let lost = setpoint.wait_for_event("volume.lost", &[&volume, "by engine: destroy"]);
+    assert_eq!(lost["service"], "web", "{lost:#}");
+    let gone = format!("the volume {volume} is gone since");
+    let is_told = |web: &serde_json::Value| web["message"].as_str().unwrap().contains(&gone);
+    let stopped = setpoint.wait_for_service("web", "the loss is told", is_told);
+    assert_eq!(stopped["state"], "stopped");
+    let explained = setpoint.ok(&["explain", "web"]);
+    assert!(explained.contains(&gone), "{explained}");
+    let health = setpoint.ask("GET", "/api/monitoring/health", None).json();
+    let checkup = &health["services"][0];
+    assert_eq!(checkup["health"], "degraded", "{health:#}");
+    for told in ["message", "lastIssue"] {
+        assert!(checkup[told].as_str().unwrap().contains(&gone), "{told}: {health:#}");
+    }
+    setpoint.kill9();
+    setpoint.restart();
+    setpoint.wait_for_service("web", "the loss is told after a restart of Setpoint", is_told);
+    let events = || setpoint.events().iter().filter(|event| event["kind"] == "volume.lost").count();
+    assert_eq!(events(), 1, "once");
+    setpoint.ok(&["start", "web"]);
+    let failed = |web: &serde_json::Value| web["state"] == "failed" && is_told(web);
+    setpoint.wait_for_service("web", "it cannot start, for want of it", failed);
+    assert!(engine.try_docker(&["volume", "inspect", &volume]).is_err(), "it is not made anew");
+    // Somebody brings it back.
+    engine.docker(&["volume", "create", &volume]);
+    setpoint.wait_for_event("volume.back", &[&volume]);
+    let web = setpoint.wait_until_converged("web");
+    assert_eq!(web["message"], "", "nothing is told of it any more: {web:#}");
+    assert_eq!(events(), 1);
+}
+
+#[test]
+fn a_volume_that_is_collected_because_somebody_asked_is_not_lost() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let manifest = web(&app, 1, "volumes: [\"data:/data\"]");
+    let setpoint = setpoint(&engine).manifest(&manifest).start();
+    setpoint.wait_until_converged("web");
+    setpoint.ok(&["delete", "web", "--wait"]);
+    let gone = setpoint.json(&["gc", "--volumes"]);
+    assert!(gone["things"].as_array().unwrap().iter().any(|thing| thing["kind"] == "volume"), "{gone:#}");
+    // One of the same name is made anew; by then every event of before was looked at.
+    setpoint.apply_ok(&manifest, &["--wait"]);
+    assert!(setpoint.events().iter().all(|event| event["kind"] != "volume.lost"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ fn what_is_declared_is_what_runs() {
     let Some(engine) = Engine::shared() else { return };
     let app = image(&engine, "v1");
     let more = "command: [told]\nuser: \"1234:55\"\nworkdir: /work\nenv: { LOG: info, SELF: \"${SETPOINT_INSTANCE}\" }\n\
-                files: { conf/app.yaml: \"port ${PORT}\" }\ntmpfs: [/scratch]\nread_only: true\n\
+                files: { conf/app.yaml: \"port ${PORT}\" }\ntmpfs: [/scratch, \"/small:1MiB\"]\nread_only: true\n\
                 volumes: [\"data:/data\"]\nresources: { memory: 64MiB, cpus: 0.5, pids: 50 }\n\
                 capabilities: { drop: [CHOWN] }\nlogs: { max_size: 1MiB, max_files: 2 }";
     let setpoint = setpoint(&engine).manifest(&web(&app, 1, more)).start();
@@ -25,8 +25,14 @@ fn what_is_declared_is_what_runs() {
     assert!(status.contains("Uid:\t1234\t") && status.contains("Gid:\t55\t"), "{status}");
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
     assert!(status.contains("CapEff:\t0000000000000000"), "another user than root has none: {status}");
+    // What nearly every image needs but CHOWN: DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, NET_BIND_SERVICE.
+    let kept: u64 = [1, 3, 5, 6, 7, 10].into_iter().map(|bit| 1 << bit).sum();
+    assert!(status.contains(&format!("CapBnd:\t{kept:016x}")), "{status}");
     assert_eq!(says("/write?/scratch/a"), "written");
     assert_eq!(setpoint.get("web.localhost", "/write?/etc-a").status, 403, "nothing else can be written");
+    let mounts = says("/read?/proc/mounts");
+    let small = mounts.lines().find(|line| line.contains(" /small ")).unwrap_or_default();
+    assert!(small.starts_with("tmpfs ") && small.contains("size=1024k"), "{mounts}");
     let id = container(&setpoint, &engine, 0);
     let engine_says = |template: &str| engine.inspect(&id, template);
     assert_eq!(engine_says("{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}"), "67108864 67108864");
@@ -34,6 +40,92 @@ fn what_is_declared_is_what_runs() {
     assert_eq!(engine_says("{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.Privileged}}"), "no false");
     assert_eq!(engine_says("{{.HostConfig.LogConfig.Config}}"), "map[max-file:2 max-size:1048576]");
     assert_eq!(engine_says("{{.Config.StopSignal}}"), "SIGTERM");
+}
+
+#[test]
+fn as_root_it_has_what_is_kept_and_what_was_added_and_nothing_that_was_dropped() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let more = "capabilities: { add: [NET_RAW], drop: [CHOWN, KILL] }";
+    let setpoint = setpoint(&engine).manifest(&web(&app, 1, more)).start();
+    setpoint.wait_until_converged("web");
+    let has: u64 = [1, 3, 6, 7, 10, 13].into_iter().map(|bit| 1 << bit).sum();
+    let status = setpoint.get("web.localhost", "/status").text();
+    assert!(status.contains(&format!("CapEff:\t{has:016x}")), "{has:016x}: {status}");
+}
+
+#[test]
+fn without_a_network_it_has_its_own_machine_alone() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let manifest = format!("services:\n  web:\n    image: {app}\n    network: none\n");
+    let setpoint = setpoint(&engine).manifest(&manifest).start();
+    let web = setpoint.wait_until_converged("web");
+    let pid = web["instances"][0]["pid"].as_u64().unwrap();
+    let devices = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+    let names: Vec<&str> =
+        devices.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).collect();
+    assert_eq!(names, ["lo"], "{devices}");
+    assert!(web["instances"][0]["address"].is_null(), "{web:#}");
+    let project = format!("default.{}", &setpoint.cluster()[..6]);
+    assert!(
+        engine.try_docker(&["network", "inspect", &project]).is_err(),
+        "nobody needs the project's network"
+    );
+}
+
+#[test]
+fn with_the_machines_network_it_listens_on_the_port_that_it_is_given() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let fixed = testkit::setpoint::free_port().port();
+    let service = |name: &str, port: &str| {
+        format!(
+            "  {name}:\n    image: {app}\n    network: host\n    port: {port}\n    health: /healthz\n    domains: [{name}.localhost]\n"
+        )
+    };
+    let manifest =
+        format!("services:\n{}{}", service("given", "dynamic"), service("fixed", &fixed.to_string()));
+    let builder = setpoint(&engine).env("SETPOINT__CONTAINERS__HOST_NETWORK", "true");
+    let setpoint = builder.manifest(&manifest).start();
+    let address = |name: &str| {
+        let service = setpoint.wait_until_converged(name);
+        service["instances"][0]["address"].as_str().unwrap().parse::<std::net::SocketAddr>().unwrap()
+    };
+    assert!((31000..=32767).contains(&address("given").port()));
+    assert_eq!(address("fixed").port(), fixed);
+    for name in ["given", "fixed"] {
+        let host = format!("{name}.localhost");
+        assert_eq!(setpoint.get(&host, "/").text(), "v1");
+        assert_eq!(setpoint.get(&host, "/env?PORT").text(), address(name).port().to_string());
+    }
+}
+
+#[test]
+fn what_the_kernel_ends_for_want_of_memory_says_so_with_its_limit() {
+    const WHY: &str = "out of memory: its limit is 64MiB";
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let more = "resources: { memory: 64MiB }\nrestart: { attempts: 20, backoff: 100ms, max_backoff: 100ms }";
+    let setpoint = setpoint(&engine).manifest(&web(&app, 1, more)).start();
+    let mut web = setpoint.wait_until_converged("web");
+    for times in 1..=4 {
+        let address = web["instances"][0]["address"].as_str().unwrap().to_owned();
+        let ask = testkit::http::Request::new("GET", &address, "/allocate?200");
+        assert!(testkit::http::send(address.parse().unwrap(), ask).is_err(), "it did not survive that");
+        let again = |web: &serde_json::Value| {
+            web["instances"][0]["restarts"] == times && web["replicas"]["ready"] == 1
+        };
+        web = setpoint.wait_for_service("web", "it runs again", again);
+        assert_eq!(web["instances"][0]["last_exit"], format!("signal 9 ({WHY})"));
+    }
+    setpoint.wait_for_event("instance.exited", &[WHY]);
+    let instance = web["instances"][0]["id"].as_str().unwrap();
+    let explained = setpoint.ok(&["explain", instance]);
+    assert!(explained.contains(WHY), "{explained}");
+    let often =
+        |web: &serde_json::Value| web["state"] == "degraded" && web["message"].to_string().contains(WHY);
+    setpoint.wait_for_service("web", "what ends it too often is told", often);
 }
 
 /// As an engine does it: an `entrypoint` takes the place of the image's and of its CMD; a `command` that of its CMD alone.

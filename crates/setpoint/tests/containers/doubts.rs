@@ -60,6 +60,31 @@ fn what_was_done_without_an_answer_is_found_and_not_done_again() {
     assert_eq!(setpoint.get("web.localhost", "/").text(), "v1");
 }
 
+/// An engine remembers its newest events.
+#[test]
+fn what_was_done_while_nobody_listened_is_told_with_its_time() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).manifest(&web(&app, 1, "drift: warn")).start();
+    setpoint.wait_until_converged("web");
+    let id = crate::container(&setpoint, &engine, 0);
+    let mut events = engine.api().events(&serde_json::json!({ "event": ["pause"], "container": [id] }));
+    wire.refuse("/");
+    wire.drop_connections();
+    setpoint.wait_for_event("engine.away", &[]);
+    engine.docker(&["pause", &id]);
+    let at = events.until("pause")["timeNano"].as_u64().unwrap() / 1_000_000;
+    wire.refuse_no_more();
+    let row = until("it is told that it is paused, and by what", SOON, || {
+        let rows = setpoint.json(&["drift", "web"])["drift"].as_array().unwrap().clone();
+        rows.into_iter().find(|row| row["by"] == "engine: pause")
+    });
+    assert_eq!(row["path"], "container/paused");
+    assert_eq!(row["since"], model::Timestamp(at).to_string());
+    engine.docker(&["unpause", &id]);
+}
+
 #[test]
 fn what_was_made_without_an_answer_goes_with_its_service() {
     let Some(engine) = Engine::shared() else { return };

@@ -45,6 +45,65 @@ fn images_go_once_no_release_needs_them_and_others_stay() {
 }
 
 #[test]
+fn images_go_on_schedule_also_those_whose_name_was_taken_away_and_nobody_elses() {
+    let Some(engine) = Engine::shared() else { return };
+    let Some(registry) = Registry::start() else { return };
+    let tags = ["1", "2", "3"].map(|n| registry.image(&format!("timed:{n}")));
+    let ids = tags.clone().map(|tag| Image::new(&tag, "timed").label("of", &tag).push(&registry).id);
+    // Somebody's, without a name: another took it.
+    let foreign = Image::new("setpoint-test/foreign:1", "before").label("of", &tags[0]).build(&engine);
+    Image::new("setpoint-test/foreign:1", "after").label("of", &tags[0]).build(&engine);
+    let has = |id: &str| engine.try_docker(&["image", "inspect", id]).is_ok();
+    assert_eq!(engine.inspect(&foreign, "{{len .RepoTags}}"), "0");
+    let manifest = |tag: &str| web(tag, 1, "retain: 1\ndrift: warn");
+    let builder = setpoint(&engine).env("SETPOINT__GC__EVERY", "500ms").env("SETPOINT__GC__LOOK", "100ms");
+    let setpoint = builder.manifest(&manifest(&tags[0])).start();
+    setpoint.wait_until_converged("web");
+    let name = engine.inspect(&ids[0], "{{index .RepoDigests 0}}");
+    engine.docker(&["rmi", "-f", &name]);
+    assert_eq!(engine.inspect(&ids[0], "{{len .RepoDigests}}"), "0", "what runs keeps it alone");
+    for tag in &tags[1..] {
+        setpoint.apply_ok(&manifest(tag), &["--wait"]);
+    }
+    setpoint.wait_for_event("gc.collected", &[&name]);
+    assert!(!has(&ids[0]), "it is gone");
+    assert!(has(&ids[1]) && has(&ids[2]), "what runs and what a rollback needs is here");
+    assert!(has(&foreign), "nobody's is left alone");
+    engine.docker(&["rmi", "-f", &foreign, "setpoint-test/foreign:1"]);
+}
+
+#[test]
+fn a_disk_that_becomes_full_is_cleaned_up_at_once() {
+    const MIB: u64 = 1 << 20;
+    let Some(engine) = Engine::options().disk(96 * MIB).start() else { return };
+    let Some(registry) = Registry::start() else { return };
+    let tags = ["1", "2", "3"].map(|n| registry.image(&format!("full:{n}")));
+    for tag in &tags {
+        Image::new(tag, "full").label("of", tag).push(&registry);
+    }
+    let manifest = |tag: &str| web(tag, 1, "retain: 1");
+    // The next time by the clock is an hour away.
+    let builder =
+        setpoint(&engine).env("SETPOINT__GC__LOOK", "100ms").env("SETPOINT__GC__FULL_PERCENT", "70");
+    let setpoint = builder.manifest(&manifest(&tags[0])).start();
+    setpoint.wait_until_converged("web");
+    for tag in &tags[1..] {
+        setpoint.apply_ok(&manifest(tag), &["--wait"]);
+    }
+    let would_go = || setpoint.json(&["gc", "--dry-run"])["things"].as_array().unwrap().len();
+    testkit::until("the first image is needed no more", testkit::setpoint::SOON, || {
+        (would_go() == 1).then_some(())
+    });
+    let kinds = || setpoint.events().iter().filter(|event| event["kind"] == "gc.collected").count();
+    assert_eq!(kinds(), 0, "there is room");
+    let mib = usize::try_from(MIB).unwrap();
+    std::fs::write(engine.data().join("ballast"), vec![b'x'; 68 * mib]).unwrap();
+    setpoint.wait_for_event("gc.collected", &["full@sha256:"]);
+    assert_eq!(would_go(), 0);
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "full");
+}
+
+#[test]
 fn volumes_with_data_go_only_when_asked_for() {
     let Some(engine) = Engine::shared() else { return };
     let app = image(&engine, "v1");

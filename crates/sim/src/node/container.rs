@@ -362,7 +362,7 @@ impl Agent {
             held.run = Known::NotStarted;
             return;
         }
-        let exit = Exit { at: around.now, status: status.unwrap_or(ExitStatus::Unknown) };
+        let exit = Exit { at: around.now, status: status.unwrap_or(ExitStatus::Unknown), why: None };
         entry.last_exit = Some(exit);
         held.run = Known::Ended;
     }

@@ -115,7 +115,7 @@ impl Agent {
             // It ended while nobody watched.
             entry.pid = None;
             entry.ready = false;
-            entry.last_exit = Some(Exit { at: around.now, status: ExitStatus::Unknown });
+            entry.last_exit = Some(Exit { at: around.now, status: ExitStatus::Unknown, why: None });
             memory.health.remove(id);
             return None;
         }
@@ -182,7 +182,7 @@ impl Agent {
         let Some((id, entry)) = found else { return };
         entry.pid = None;
         entry.ready = false;
-        entry.last_exit = Some(Exit { at: now, status });
+        entry.last_exit = Some(Exit { at: now, status, why: None });
         memory.health.remove(id);
         around.out.extend(endpoint(entry, EndpointHealth::Down));
         if let Some(doing) = memory.busy.get_mut(id).filter(|doing| doing.awaits_end) {

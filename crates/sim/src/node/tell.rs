@@ -43,6 +43,7 @@ impl Agent {
             at: now,
             accepted: self.ledger.accepted.as_ref().map(|accepted| accepted.stamp.clone()),
             instances: seen.collect(),
+            lost_volumes: Vec::new(),
             strangers: Vec::new(),
             engine_answers: None,
             complete,

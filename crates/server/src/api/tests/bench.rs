@@ -128,7 +128,8 @@ impl Bench {
 
     pub fn collects_by(&self, collector: impl crate::Collect + 'static) {
         let _entered = self.runtime.enter();
-        self.control.collects_by(collector);
+        let schedule = decide::collect::Schedule { every: model::Millis::MAX, full_percent: 85 };
+        self.control.collects_by(collector, schedule, std::time::Duration::from_secs(3600));
     }
 
     /// For the server, so much time passes at once.
@@ -329,7 +330,12 @@ fn observation(node: &NodeId, sequence: u64, assignment: &Assignment, now: Times
         at: now,
         accepted: Some(assignment.stamp.clone()),
         instances: reports.collect::<BTreeMap<_, _>>(),
-        strangers: vec![Stranger { what: "process 7".into(), message: "it bears our mark".into() }],
+        lost_volumes: Vec::new(),
+        strangers: vec![Stranger {
+            what: "process 7".into(),
+            message: "it bears our mark".into(),
+            service: None,
+        }],
         engine_answers: None,
         complete: true,
     }
@@ -368,8 +374,11 @@ fn report(assigned: &Assigned) -> InstanceReport {
         current: is_site && assigned.current,
         started_at: Some(Timestamp(1_795_253_400_000)),
         attempts: attempts(assigned),
-        last_exit: (assigned.id.service.name.as_str() == "restless")
-            .then_some(Exit { at: Timestamp(1_795_253_400_000), status: ExitStatus::Code(7) }),
+        last_exit: (assigned.id.service.name.as_str() == "restless").then_some(Exit {
+            at: Timestamp(1_795_253_400_000),
+            status: ExitStatus::Code(7),
+            why: None,
+        }),
         message: String::new(),
         without: None,
         last_lines: Vec::new(),
