@@ -425,8 +425,11 @@ mod tests {
         assert!(paths(|_| {}).is_empty());
         assert_eq!(paths(|s| s.name = "other".into()), ["container/name"]);
         assert_eq!(paths(|s| s.state = State::Paused), ["container/paused"]);
-        let disconnected = |s: &mut Seen| (s.networks.clear(), s.aliases.clear());
-        assert_eq!(paths(|s| drop(disconnected(s))), ["container/network"]);
+        let disconnected = |s: &mut Seen| {
+            s.networks.clear();
+            s.aliases.clear();
+        };
+        assert_eq!(paths(disconnected), ["container/network"]);
         let nameless = |s: &mut Seen| s.aliases.insert("demo".into(), names(&["c1"]));
         assert_eq!(paths(|s| drop(nameless(s))), ["container/aliases"]);
         let more = |s: &mut Seen| s.aliases.insert("demo".into(), names(&["web-0", "web", "by-hand"]));

@@ -103,7 +103,7 @@ fn held_for_long(_: &Setpoint) -> String {
 }
 
 fn process_in(phase: &str, next: fn(&Setpoint) -> String, command: Command) {
-    println!("── {command:?} in {phase}");
+    eprintln!("── {command:?} in {phase}");
     let first =
         demo(2, &[("VERSION", "v1")], "deploy: { min_healthy: 100ms, drain: 5s }\nstop: { grace: 2s }");
     let setpoint = setpoint().manifest(&first).start();
@@ -184,7 +184,7 @@ const SITE: &str = "services:\n  docs:\n    static: ./site\n    domains: [docs.l
 /// A site of the second release that is under way when this comes back: at once after the answer, or where the edge does
 /// not tell that it serves it.
 fn site_in(until_edge: bool, command: Command) {
-    println!("── {command:?} of a site, until the edge tells: {until_edge}");
+    eprintln!("── {command:?} of a site, until the edge tells: {until_edge}");
     let files = if until_edge { 5 } else { 300 };
     let builder = if until_edge { setpoint().edge_apart() } else { setpoint() };
     versioned_site(&builder.work().join("site"), "v1", files);
