@@ -1,11 +1,12 @@
 //! A service's state in one word and one sentence, read off its world.
 
 use model::{
-    InstanceId, Knowledge, Timestamp,
+    EdgeId, InstanceId, Knowledge, Timestamp,
     deployment::{Cause, Phase},
     instance::Stage,
     observation::State,
     release::Release,
+    route::Backend,
     service::Service,
     spec::Port,
     status::ServiceState,
@@ -111,6 +112,24 @@ impl Counts {
     }
 }
 
+/// What is ready and takes no request yet: its routes are to be made, or an edge that lives is to serve them.
+fn unrouted(world: &World, counts: &Counts) -> Option<String> {
+    let route = world.plan.route.as_ref().filter(|route| !route.domains.is_empty())?;
+    let routed = match &route.backend {
+        Backend::Proxy { endpoints } => Some(endpoints.len()),
+        Backend::Nothing => Some(0),
+        Backend::Files { .. } => None,
+    };
+    if let Some(routed) = routed.filter(|routed| *routed < counts.ready as usize) {
+        return Some(format!("{routed} of {} ready instances take requests", counts.ready));
+    }
+    let behind = |edge: &&EdgeId| {
+        world.edges.get(*edge).is_some_and(|seen| !seen.silent && seen.served < route.revision)
+    };
+    let edge = world.edges.keys().find(behind)?;
+    Some(format!("edge {edge} is to serve its routes (revision {})", route.revision))
+}
+
 fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) -> (ServiceState, String) {
     use ServiceState::{Converged, Degraded, Failed, Progressing, Stopped, Unknown};
     let failed = failed_release(world, service);
@@ -193,6 +212,9 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
     }
     if going {
         return (Progressing, format!("{} earlier instances are on their way out", counts.others));
+    }
+    if let Some(message) = unrouted(world, counts) {
+        return (Progressing, message);
     }
     // It is ready just now, as it was each time before it died.
     if let Some(alert) = alerts.first() {

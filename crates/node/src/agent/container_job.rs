@@ -1,6 +1,10 @@
 //! What operations on containers do, in tasks of their own: on a copy of what they need, since the agent goes on.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use model::{
@@ -209,11 +213,14 @@ impl Job {
         let look = looked.map_err(|error| failed(error.into()))?.ok_or_else(|| {
             StartFailure::ordinary("its container was removed while it was being put right".into())
         })?;
-        for difference in compare(cx, &self.assigned, &record, &look.seen, machine) {
-            if paths.contains(&difference.path) {
-                let unchanged = || "the engine agreed, and it is as it was".into();
-                left.entry(difference.path).or_insert_with(unchanged);
-            }
+        let differing: BTreeSet<String> = compare(cx, &self.assigned, &record, &look.seen, machine)
+            .into_iter()
+            .map(|difference| difference.path)
+            .collect();
+        // What was refused together with others may have been put back all the same.
+        left.retain(|path, _| !path.starts_with("container/") || differing.contains(path));
+        for path in differing.into_iter().filter(|path| paths.contains(path)) {
+            left.entry(path).or_insert_with(|| "the engine agreed, and it is as it was".into());
         }
         Ok((look, left))
     }

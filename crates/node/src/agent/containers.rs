@@ -152,7 +152,13 @@ impl Agent {
             Ok(Some(look)) => self.take_look(id, &look),
             Ok(None) => self.container_gone(id),
             Err(error) if error.is_away() => self.engine_away(error.to_string()),
-            Err(error) => tracing::warn!(instance = %id, %error, "its container cannot be looked at"),
+            Err(error) => {
+                tracing::warn!(instance = %id, %error, "its container cannot be looked at");
+                // At the next list.
+                if let Some(held) = &mut instance.held {
+                    held.glance.clear();
+                }
+            }
         }
         self.touch(id);
         self.look_again(id);

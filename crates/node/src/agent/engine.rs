@@ -1,6 +1,6 @@
 //! The container engine as a whole: whether it answers, what it says by itself, and the list that finds what it did not say.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use model::{
     InstanceId, Timestamp,
@@ -39,10 +39,26 @@ pub(crate) struct View {
     list_again: bool,
     /// People know that it is away.
     told_away: bool,
+    /// Up to here, in the order of their names, containers were looked at closely.
+    looked_to: usize,
+    /// Somebody asked for a look at all of them.
+    all_close: bool,
     pub volumes: Volumes,
 }
 
+/// So many lists look at everything closely: a list does not show limits, and an event about them may be lost.
+const ROUND: usize = 10;
+
 impl View {
+    /// The places, among so many, of those whose turn it is.
+    fn close_looks(&mut self, held: usize) -> Range<usize> {
+        let all = std::mem::take(&mut self.all_close);
+        let begin = if all || self.looked_to >= held { 0 } else { self.looked_to };
+        let end = if all { held } else { (begin + held.div_ceil(ROUND)).min(held) };
+        self.looked_to = end;
+        begin..end
+    }
+
     /// Tells an instance whether its engine answers.
     pub fn tell(&self, instance: &mut Instance) {
         if instance.held.is_some() {
@@ -118,6 +134,10 @@ impl Agent {
                 format!("{cause}; what runs there runs on, and nothing is changed"),
             );
         }
+        if self.engine.away.is_none() {
+            // It may have left one question alone unanswered: whoever listens to it makes sure.
+            self.cx.doubt.notify_one();
+        }
         self.engine.away = Some((since, cause));
         self.publisher.engine_answers(false);
         self.doubt_deeds();
@@ -186,6 +206,11 @@ impl Agent {
         instance.is_some_and(|instance| instance.busy.is_some())
     }
 
+    /// At the next list.
+    pub(super) fn look_closely(&mut self) {
+        self.engine.all_close = true;
+    }
+
     /// Asks for all containers with our marks: what events have missed shows in it.
     pub(super) fn list_containers(&mut self) {
         if !self.engine.listening {
@@ -227,22 +252,24 @@ impl Agent {
             }
         }
         let by_id: BTreeMap<&str, &Listed> = listed.iter().map(|found| (found.id.as_str(), found)).collect();
-        for id in self.held_ids() {
-            self.glance(&id, &by_id);
+        let held = self.held_ids();
+        let close = self.engine.close_looks(held.len());
+        for (nth, id) in held.iter().enumerate() {
+            self.glance(id, &by_id, close.contains(&nth));
         }
         self.note_strangers(&listed);
         self.look_at_volumes();
     }
 
-    /// What looks as it did needs no closer look.
-    fn glance(&mut self, id: &InstanceId, listed: &BTreeMap<&str, &Listed>) {
+    /// What looks as it did needs no closer look, unless it is its turn.
+    fn glance(&mut self, id: &InstanceId, listed: &BTreeMap<&str, &Listed>, close: bool) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Some(held) = &mut instance.held else { return };
         let of_record =
             held.record.as_ref().and_then(|record| record.id.as_deref()).and_then(|id| listed.get(id));
         let glance = of_record.map(|found| found.glance.clone()).unwrap_or_default();
         let unknown = matches!(instance.run, Run::Unknown { .. });
-        if unknown || glance != held.glance || glance.is_empty() {
+        if close || unknown || glance != held.glance || glance.is_empty() {
             held.glance = glance;
             self.look_at_container(id, true);
         } else {

@@ -390,6 +390,7 @@ impl Agent {
                 let _ = done.send(());
             }
             Command::Look(done) => {
+                self.look_closely();
                 self.full_pass();
                 let _ = done.send(());
             }

@@ -231,7 +231,11 @@ impl Limits {
         ContainerUpdateBody {
             // Of the two, an engine takes neither beyond the other.
             memory: memory.then_some(if told.memory == 0 { machine.memory } else { told.memory }),
-            memory_swap: memory.then_some(if told.memory_swap == 0 { -1 } else { told.memory_swap }),
+            memory_swap: memory.then_some(if told.memory_swap == 0 {
+                machine.swap()
+            } else {
+                told.memory_swap
+            }),
             memory_reservation: number(
                 told.memory_reservation,
                 now.memory_reservation,
@@ -260,7 +264,7 @@ impl Limits {
         let void_if = |value: &String, all: &str| if value == all { String::new() } else { value.clone() };
         Self {
             memory: none_if(self.memory, machine.memory),
-            memory_swap: none_if(self.memory_swap, -1),
+            memory_swap: none_if(none_if(self.memory_swap, -1), machine.swap()),
             memory_reservation: none_if(self.memory_reservation, machine.no_reservation()),
             nano_cpus: none_if(self.nano_cpus, machine.nano_cpus),
             cpu_shares: none_if(self.cpu_shares, SHARES),
@@ -298,6 +302,12 @@ impl Machine {
             0 | 1 => "0".into(),
             many => format!("0-{}", many - 1),
         }
+    }
+
+    /// Bytes of memory and swap together that are as good as no limit. An engine writes none down and tells its runtime nothing
+    /// of it, so that an earlier limit would stay, and stand in the way of the one on memory.
+    fn swap(&self) -> i64 {
+        self.memory.saturating_mul(2)
     }
 
     /// Bytes. The older control groups know "none"; in the newer -1 would reserve everything, and an engine takes no less

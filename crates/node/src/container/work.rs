@@ -9,7 +9,8 @@ use std::{
 
 use bollard::{
     models::{
-        ContainerSummary, EndpointSettings, SystemInfo, SystemInfoCgroupVersionEnum, VolumeCreateRequest,
+        ContainerSummary, ContainerUpdateBody, EndpointSettings, SystemInfo, SystemInfoCgroupVersionEnum,
+        VolumeCreateRequest,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -443,8 +444,23 @@ impl Work<'_> {
         let Some(told) = &record.limits else { return Ok(()) };
         let Some(seen) = inspect(self.engine, id).await? else { return Ok(()) };
         let client = self.engine.client().await?;
-        let body = told.restore(&seen.limits, machine);
-        Ok(self.engine.within(QUESTION, client.update_container(id, body)).await.map(drop)?)
+        let all = told.restore(&seen.limits, machine);
+        // What a kernel refuses of memory is in no way of the others.
+        let memory = ContainerUpdateBody {
+            memory: all.memory,
+            memory_swap: all.memory_swap,
+            memory_reservation: all.memory_reservation,
+            ..ContainerUpdateBody::default()
+        };
+        let others = ContainerUpdateBody { memory: None, memory_swap: None, memory_reservation: None, ..all };
+        let mut result = Ok(());
+        for body in [memory, others] {
+            if body != ContainerUpdateBody::default() {
+                let updated = self.engine.within(QUESTION, client.update_container(id, body)).await;
+                result = result.and(updated.map(drop));
+            }
+        }
+        Ok(result?)
     }
 }
 

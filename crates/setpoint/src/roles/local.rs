@@ -201,6 +201,7 @@ async fn start_node(
     let config = node::Config {
         engine: options.engine.clone(),
         policy: options.policy.clone(),
+        check_interval: options.pass_every,
         ..node::Config::new(data.path(), store.cluster_id().clone(), id.clone(), exe)
     };
     let content = std::sync::Arc::new(StoredContent::new(store.clone()));

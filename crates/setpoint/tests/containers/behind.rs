@@ -212,6 +212,62 @@ fn drift_says_since_when_and_by_what_as_the_engine_tells() {
 }
 
 #[test]
+fn limits_that_nobody_declared_are_taken_away_again() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let setpoint = setpoint(&engine).manifest(&web(&app, 1, "")).start();
+    let before = setpoint.wait_until_converged("web");
+    let id = container(&setpoint, &engine, 0);
+    engine.docker(&["update", "--memory", "100m", "--memory-swap", "200m", "--cpu-shares", "100", &id]);
+    setpoint.wait_for_event("drift.corrected", &["container/memory"]);
+    setpoint.wait_for_event("drift.corrected", &["container/cpu_shares"]);
+    let after = setpoint.wait_until_converged("web");
+    assert_eq!(after["instances"][0]["pid"], before["instances"][0]["pid"]);
+    let pid = u32::try_from(after["instances"][0]["pid"].as_u64().unwrap()).unwrap();
+    assert!(memory_limit(pid).is_none_or(|bytes| bytes > 1 << 30), "{:?}", memory_limit(pid));
+}
+
+/// As the kernel has it, of either version of control groups; `None`: there is none.
+fn memory_limit(pid: u32) -> Option<u64> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path =
+        |of: &str| groups.lines().find_map(|line| line.split_once(of).map(|(_, path)| path.to_owned()));
+    let file = match (path(":memory:"), path("0::")) {
+        (Some(path), _) => format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"),
+        (None, path) => format!("/sys/fs/cgroup{}/memory.max", path.unwrap()),
+    };
+    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}")).trim().parse().ok()
+}
+
+/// A list does not show limits: a change whose event was lost is found by looking closely.
+#[test]
+fn what_no_event_tells_and_no_list_shows_is_found_all_the_same() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = testkit::docker::Wire::to(engine.api());
+    let limits = "resources: { memory: 64MiB }";
+    let setpoint = Setpoint::with(env!("CARGO_BIN_EXE_setpoint"))
+        .env("DOCKER_HOST", wire.host())
+        .env("SETPOINT__RECONCILE__EVERY", "5s")
+        .manifest(&web(&app, 2, limits))
+        .start();
+    setpoint.wait_until_converged("web");
+    // From now on streams of events are silent.
+    wire.swallow("/events");
+    wire.drop_connections();
+    setpoint.wait_for_event("engine.back", &[]);
+    setpoint.wait_until_converged("web");
+    for slot in 0..2 {
+        let id = container(&setpoint, &engine, slot);
+        engine.docker(&["update", "--memory", "100m", "--memory-swap", "200m", &id]);
+        let bound = std::time::Duration::from_secs(60);
+        testkit::until("it is put back", bound, || {
+            (engine.inspect(&id, "{{.HostConfig.Memory}}") == "67108864").then_some(())
+        });
+    }
+}
+
+#[test]
 fn what_cannot_be_put_right_is_in_nobodys_way() {
     let Some(Stage { mut setpoint, engine }) = stage() else { return };
     let victim = container(&setpoint, &engine, 0);
