@@ -10,6 +10,7 @@ pub mod command;
 pub mod disk;
 pub mod docker;
 pub mod fixture;
+pub mod follow;
 pub mod http;
 pub mod load;
 pub mod page;
@@ -20,6 +21,7 @@ pub mod strace;
 pub mod wait;
 
 pub use command::Output;
+pub use follow::Followed;
 pub use http::Response;
 pub use load::{Load, Report};
 pub use setpoint::{Builder, Setpoint};

@@ -18,6 +18,8 @@ pub const MAX_DOMAINS: usize = 100;
 pub const MAX_RETAIN: u32 = 100;
 /// Of all rendered files of one service, before `${NAME}` is replaced.
 pub const MAX_FILES_BYTES: usize = 1 << 20;
+/// A name in the environment of each process.
+const INSTANCE: &str = "SETPOINT_INSTANCE";
 const MAX_ENTRIES: usize = 1000;
 /// Docker's own bound.
 const LEAST_MEMORY: Bytes = Bytes(6 << 20);
@@ -380,6 +382,10 @@ impl Found {
         if spec.env.len() > MAX_ENTRIES {
             let message = format!("`env` has at most {MAX_ENTRIES} variables");
             return self.error("out_of_range", FieldPath::of(&["env"]), message);
+        }
+        if spec.env.keys().any(|key| key.as_str() == INSTANCE) {
+            let message = format!("{INSTANCE} says which instance a process is, and is given by Setpoint; leave it out");
+            return self.error("invalid_value", FieldPath::of(&["env", INSTANCE]), message);
         }
         let own: BTreeSet<&str> = spec.env.keys().map(|key| key.as_str()).collect();
         for (field, template) in templates(spec) {

@@ -52,15 +52,16 @@ impl Names<'_> {
         process.command.iter().map(|word| self.render("command", word)).collect()
     }
 
-    /// What the child gets: ours first, then what every child gets, then what is declared.
+    /// What the child gets: what every child gets, what is ours, and what is declared. By its instance it is known again after a
+    /// ledger was lost, so that nothing takes the place of that.
     pub fn environment(&self, inherited: &[(String, String)]) -> Result<BTreeMap<String, String>, Error> {
         let mut env: BTreeMap<String, String> = inherited.iter().cloned().collect();
         env.insert("HOST".into(), self.host.to_owned());
-        env.insert("SETPOINT_INSTANCE".into(), self.id.to_string());
         env.extend(self.port.map(|port| ("PORT".into(), port.to_string())));
         for (key, template) in self.env {
             env.insert(key.to_string(), self.render(format!("env {key}"), template)?);
         }
+        env.insert("SETPOINT_INSTANCE".into(), self.id.to_string());
         Ok(env)
     }
 

@@ -170,27 +170,23 @@ impl Api {
 
     /// A place for one more edge that waits for routes.
     fn feed(&self) -> Result<OwnedSemaphorePermit, problem::Problem> {
-        let full = |_| {
-            problem::Problem::unavailable(
-                "too_many_feeds",
-                "too many edges wait for routes",
-                "ask again without `wait`, or run fewer edges",
-            )
-        };
-        self.feeds.clone().try_acquire_owned().map_err(full)
+        let full = ("too_many_feeds", "too many edges wait for routes");
+        place(&self.feeds, full, "ask again without `wait`, or run fewer edges")
     }
 
     /// A place for one more stream.
     fn stream(&self) -> Result<OwnedSemaphorePermit, problem::Problem> {
-        let full = |_| {
-            problem::Problem::unavailable(
-                "too_many_streams",
-                "too many streams are open",
-                "close one, or ask for a page instead",
-            )
-        };
-        self.streams.clone().try_acquire_owned().map_err(full)
+        let full = ("too_many_streams", "too many streams are open");
+        place(&self.streams, full, "close one, or ask for a page instead")
     }
+}
+
+fn place(
+    places: &Arc<Semaphore>,
+    (code, message): (&'static str, &str),
+    help: &'static str,
+) -> Result<OwnedSemaphorePermit, problem::Problem> {
+    places.clone().try_acquire_owned().map_err(|_| problem::Problem::unavailable(code, message, help))
 }
 
 /// The whole interface as one service.

@@ -256,20 +256,8 @@ fn output_is_followed_from_before_a_container_is_made_and_over_its_ends() {
     let app = image(&engine, "v1");
     let setpoint =
         setpoint(&engine).manifest(&web(&app, 1, "restart: { attempts: 20, backoff: 100ms }")).start();
-    let mut command = setpoint.asking(&["logs", "-f", "web"]);
-    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let (tell, lines) = std::sync::mpsc::channel();
-    let stdout = std::io::BufReader::new(child.stdout.take().unwrap());
-    std::thread::spawn(move || {
-        std::io::BufRead::lines(stdout).map_while(Result::ok).try_for_each(|line| tell.send(line))
-    });
-    let mut seen: Vec<String> = Vec::new();
-    let mut listens = |times: usize| {
-        testkit::until("it says that it listens", testkit::setpoint::SOON, || {
-            seen.extend(lines.try_iter());
-            (seen.iter().filter(|line| line.contains("v1 listens on")).count() == times).then_some(())
-        });
-    };
+    let mut followed = testkit::Followed::of(setpoint.asking(&["logs", "-f", "web"]));
+    let mut listens = |times| followed.wait_for_lines("v1 listens on", times);
     listens(1);
     setpoint.wait_until_converged("web");
     for (restarts, end) in [(1, "kill"), (2, "stop")] {
@@ -284,7 +272,7 @@ fn output_is_followed_from_before_a_container_is_made_and_over_its_ends() {
     engine.docker(&["rm", "-f", &crate::container(&setpoint, &engine, 0)]);
     listens(4);
     setpoint.ok(&["delete", "web", "--wait"]);
-    testkit::until("it has ended", testkit::setpoint::SOON, || child.try_wait().unwrap());
+    followed.wait_for_end();
 }
 
 #[test]

@@ -290,4 +290,7 @@ fn what_is_stopped_is_waited_for_no_longer_than_it_is_stopped() {
     setpoint.ok(&["start", "api", "--wait=30s"]);
     assert_eq!(setpoint.workloads().len(), 2);
     assert_eq!(setpoint.get("api.localhost", "/env?name=VERSION").text().trim(), "v2");
+    // What has no content yet waits for its first deployment, and nobody waits for that.
+    setpoint.apply_ok("services:\n  docs:\n    static: { spa: true }\n", &["--wait=15s"]);
+    assert_eq!(setpoint.service("docs")["state"], "stopped");
 }

@@ -1,16 +1,9 @@
 //! Output of workloads that write much: bounded on the disk, whole at its end, whoever is away.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    path::PathBuf,
-    process::Stdio,
-    sync::mpsc,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use testkit::{
-    Setpoint,
+    Followed, Setpoint,
     setpoint::{SOON, pids},
 };
 
@@ -51,45 +44,6 @@ fn assert_in_a_row(setpoint: &Setpoint, lines: &str) -> u64 {
     *numbers.last().unwrap()
 }
 
-/// What `logs -f` has printed so far.
-struct Followed {
-    child: std::process::Child,
-    lines: mpsc::Receiver<String>,
-    seen: Vec<String>,
-}
-
-impl Followed {
-    fn of(setpoint: &Setpoint, args: &[&str]) -> Self {
-        let mut command = setpoint.asking(&[&["logs", "-f"], args].concat());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let (tell, lines) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
-        Self { child, lines, seen: Vec::new() }
-    }
-
-    #[track_caller]
-    fn wait_for(&mut self, words: &str) {
-        testkit::until(words, SOON, || {
-            self.seen.extend(self.lines.try_iter());
-            self.seen.iter().any(|line| line.contains(words)).then_some(())
-        });
-    }
-
-    #[track_caller]
-    fn wait_for_end(&mut self) {
-        testkit::until("it has ended", SOON, || self.child.try_wait().unwrap());
-        self.seen.extend(self.lines.iter());
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn output_is_followed_over_restarts_and_releases_until_the_service_is_gone() {
     let says = |words: &str| {
@@ -100,7 +54,7 @@ fn output_is_followed_over_restarts_and_releases_until_the_service_is_gone() {
     };
     let setpoint = setpoint().manifest(&says("first")).start();
     let pid = pids(&setpoint.wait_until_converged("talker"))[0];
-    let mut followed = Followed::of(&setpoint, &["talker"]);
+    let mut followed = Followed::of(setpoint.asking(&["logs", "-f", "talker"]));
     followed.wait_for(&format!("first by {pid}"));
     testkit::proc::kill9(pid);
     let again = setpoint.wait_for_service("talker", "it is restarted", |talker| {
@@ -113,10 +67,10 @@ fn output_is_followed_over_restarts_and_releases_until_the_service_is_gone() {
     setpoint.ok(&["start", "talker", "--wait"]);
     setpoint.ok(&["delete", "talker", "--wait"]);
     followed.wait_for_end();
-    let mut once = followed.seen.clone();
+    let mut once = followed.seen().to_vec();
     once.sort();
     once.dedup();
-    assert_eq!(once.len(), followed.seen.len(), "nothing is told twice: {:#?}", followed.seen);
+    assert_eq!(once.len(), followed.seen().len(), "nothing is told twice: {:#?}", followed.seen());
 }
 
 #[test]

@@ -191,6 +191,7 @@ fn template_names_are_known() {
     line_refused("env: { B: x, A: «\"${B}\" }", "template", &["not known in env"]);
     line_refused("files: { c: «\"${LOG}\" }", "template", &["`${LOG}` is not known here", "$$ for a dollar"]);
     line_refused("env: { LOG: x }\n    files: { c: «\"${LGO}\" }", "template", &["did you mean `${LOG}`?"]);
+    line_refused("env: { SETPOINT_INSTANCE: «x }", "invalid_value", &["leave it out"]);
     line_refused("env: { A: «\"5$\" }", "template", &["write $$ for a dollar"]);
     line_refused("health: { liveness: { exec: [a, «\"${NOPE}\"] } }", "template", &["`${NOPE}`"]);
     refused("services: { a: { command: [a, «\"$HOME\"] } }", "template", &["write $$ for a dollar"]);
