@@ -384,7 +384,9 @@ impl Found {
             return self.error("out_of_range", FieldPath::of(&["env"]), message);
         }
         if spec.env.keys().any(|key| key.as_str() == INSTANCE) {
-            let message = format!("{INSTANCE} says which instance a process is, and is given by Setpoint; leave it out");
+            let message = format!(
+                "{INSTANCE} says which instance a process is, and is given by Setpoint; leave it out"
+            );
             return self.error("invalid_value", FieldPath::of(&["env", INSTANCE]), message);
         }
         let own: BTreeSet<&str> = spec.env.keys().map(|key| key.as_str()).collect();
