@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use model::{
-    ClusterId, Millis,
+    ClusterId, InstanceId, Millis,
     collect::{Asked, Held, Inventory, Kind},
     container::{self, MountSource, Network},
     release::Release,
@@ -17,6 +17,8 @@ use crate::world::World;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reachable {
     held: BTreeSet<(Kind, String)>,
+    /// Instances that are placed: what their images keep is theirs, also while no container has it.
+    placed: BTreeSet<InstanceId>,
     /// Why it is not known as a whole: then nothing is collected.
     pub unknown: Option<String>,
 }
@@ -35,6 +37,7 @@ impl Reachable {
                     reachable.unknown = Some(format!("{} cannot be read: {cause}", world.key));
                 }
             }
+            reachable.placed.extend(world.plan.placements.keys().cloned());
             for release in world.releases.values() {
                 reachable.add(cluster, world, release);
             }
@@ -62,7 +65,8 @@ impl Reachable {
     }
 
     fn reaches(&self, held: &Held) -> bool {
-        self.held.contains(&(held.kind, held.name.clone()))
+        let of_placed = || container::owner_of_volume(&held.name).is_some_and(|id| self.placed.contains(&id));
+        self.held.contains(&(held.kind, held.name.clone())) || (held.kind == Kind::Volume && of_placed())
     }
 }
 
@@ -126,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_reached_goes_and_volumes_only_when_asked_for() {
-        let reachable = Reachable { held: [(Kind::Image, "needed".into())].into(), unknown: None };
+        let reachable = Reachable { held: [(Kind::Image, "needed".into())].into(), ..Reachable::default() };
         assert_eq!(names(&reachable, Asked::default()), ["old", "old-net"]);
         assert_eq!(
             names(&reachable, Asked { volumes: true, dry_run: false }),
@@ -134,9 +138,25 @@ mod tests {
         );
     }
 
+    /// No container may have them just now.
+    #[test]
+    fn what_an_image_keeps_for_a_placed_instance_stays() {
+        let placed = Reachable { placed: ["demo.web.0.3".parse().unwrap()].into(), ..Reachable::default() };
+        let inventory = Inventory {
+            held: ["demo.web.0.3.v0.5f1c2a", "demo.web.0.2.v0.5f1c2a"]
+                .map(|name| held(Kind::Volume, name, false))
+                .into(),
+        };
+        let goes = surplus(&inventory, &placed, Asked { volumes: true, dry_run: false });
+        assert_eq!(
+            goes.iter().map(|held| held.name.as_str()).collect::<Vec<_>>(),
+            ["demo.web.0.2.v0.5f1c2a"]
+        );
+    }
+
     #[test]
     fn while_something_cannot_be_read_nothing_goes() {
-        let reachable = Reachable { held: BTreeSet::new(), unknown: Some("web cannot be read".into()) };
+        let reachable = Reachable { unknown: Some("web cannot be read".into()), ..Reachable::default() };
         assert!(names(&reachable, Asked { volumes: true, dry_run: false }).is_empty());
     }
 

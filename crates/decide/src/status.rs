@@ -216,14 +216,12 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
     if let Some(message) = unrouted(world, counts) {
         return (Progressing, message);
     }
-    // It is ready just now, as it was each time before it died.
-    if let Some(alert) = alerts.first() {
-        return (Degraded, alert.to_string());
-    }
     if let Some(reason) = lost.or_else(|| monitor::first_drift(world).map(|drift| drift.to_string())) {
         return (Degraded, reason);
     }
-    (Converged, monitor::withouts(world).into_iter().next().unwrap_or_default())
+    // It is as declared; how it got there, or what it lacks, is told all the same.
+    let alert = alerts.first().map(Alert::to_string);
+    (Converged, alert.or_else(|| monitor::withouts(world).into_iter().next()).unwrap_or_default())
 }
 
 /// What the first instance of the target that is not ready says of itself.

@@ -76,7 +76,7 @@ fn what_is_restarted_too_often_is_degraded_until_the_window_is_over() {
     assert_eq!((check(&bench).health, check(&bench).restarts.ten_minutes), (ServiceHealth::Healthy, 3));
     kill(&mut bench);
     let told = check(&bench);
-    assert_eq!((told.health, told.summary.state), (ServiceHealth::Degraded, ServiceState::Degraded));
+    assert_eq!((told.health, told.summary.state), (ServiceHealth::Degraded, ServiceState::Converged));
     assert_eq!((told.alerts.len(), told.alerts[0].restarts, told.restarts.ten_minutes), (1, 4, 4));
     assert!(told.reason.contains("restarted 4 times within 10m: it ended with signal 9"), "{}", told.reason);
     assert!(told.reason.contains("setpoint logs default/web --instance"), "{}", told.reason);

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bytes, ClusterId, ProjectName,
+    Bytes, ClusterId, InstanceId, ProjectName,
     id::InvalidId,
     image::{ImagePin, ImageRef},
     spec::Template,
@@ -301,11 +301,33 @@ pub fn volume_name(cluster: &ClusterId, project: &ProjectName, name: &VolumeName
     format!("{project}.{name}.{}", cluster_mark(cluster))
 }
 
+/// What one instance keeps where its image declares a volume and its service does not, the `nth` of these.
+pub fn own_volume_name(cluster: &ClusterId, id: &InstanceId, nth: usize) -> String {
+    format!("{id}.v{nth}.{}", cluster_mark(cluster))
+}
+
+/// Whose such a volume is; `None`: it is of another kind.
+pub fn owner_of_volume(name: &str) -> Option<InstanceId> {
+    let (rest, _mark) = name.rsplit_once('.')?;
+    let (id, nth) = rest.rsplit_once(".v")?;
+    nth.parse::<usize>().ok()?;
+    id.parse().ok()
+}
+
 crate::text::serde_as_text!(VolumeName, Capability);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_of_an_instances_own_says_whose_it_is() {
+        let cluster: ClusterId = "5f1c2a9988".parse().unwrap();
+        let id: InstanceId = "demo.web.0.3".parse().unwrap();
+        assert_eq!(owner_of_volume(&own_volume_name(&cluster, &id, 1)), Some(id));
+        assert_eq!(owner_of_volume("demo.data.5f1c2a"), None);
+        assert_eq!(owner_of_volume("demo.v1.5f1c2a"), None, "a declared one may be called so");
+    }
 
     #[test]
     fn few_powers_are_kept_and_others_are_asked_for() {

@@ -173,11 +173,16 @@ impl Node {
 
     /// Removes what was decided to be surplus.
     pub async fn collect(&self, surplus: &[Held]) -> Vec<Collected> {
-        let mut collected = Vec::new();
-        for held in surplus {
-            collected.push(collect::remove(&self.cx.engine, &self.cx.config.data, held).await);
-        }
-        collected
+        // A task of its own: a removal that was begun is brought to its end, whoever still waits for it.
+        let (cx, surplus) = (self.cx.clone(), surplus.to_vec());
+        let removing = tokio::spawn(async move {
+            let mut collected = Vec::new();
+            for held in &surplus {
+                collected.push(collect::remove(&cx.engine, &cx.config.data, held).await);
+            }
+            collected
+        });
+        removing.await.unwrap_or_default()
     }
 
     /// Whether anything of this node is, or was, held by an engine.
@@ -196,7 +201,7 @@ impl Node {
         let (tell, chunks) = mpsc::channel(CHUNKS);
         let node = self.clone();
         tokio::spawn(async move {
-            let (mut container, mut place) = (None, Place::default());
+            let (mut container, mut place, mut lines) = (None, Place::default(), lines);
             while let Ok(source) = node.log_source(&id).await
                 && source.open
             {
@@ -212,6 +217,8 @@ impl Node {
                         tracing::debug!(instance = %id, %error, "the output of a container cannot be followed just now");
                     }
                 }
+                // Of what comes later, all.
+                lines = output::ALL;
                 tokio::select! {
                     () = tokio::time::sleep(output::AGAIN) => {}
                     () = tell.closed() => return,

@@ -31,7 +31,7 @@ pub const DATABASE: &str = "setpoint.db";
 pub const CONTENTS: &str = "blobs";
 /// Files of the data folder that make the cluster itself: whoever had its token before has it again, and which volumes and
 /// networks it has made is known. A volume that is not there after a restore is missing, and none is made anew empty.
-pub const IDENTITY: &[&str] = &["token", "node/volumes.json", "node/networks.json"];
+pub const IDENTITY: &[&str] = &["token", "node/volumes.json", "node/volume-users.json", "node/networks.json"];
 
 /// What a backup is a backup of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

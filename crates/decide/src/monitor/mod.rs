@@ -300,6 +300,12 @@ pub(crate) fn first_drift(world: &World) -> Option<Waiting> {
     Some(Waiting::Drift { instance: report.id.clone(), path: drift.path.clone(), corrected })
 }
 
+/// What differs and is left so because that was declared, in the planner's own words.
+pub fn left_alone(world: &World) -> Option<String> {
+    let drift = first_drift(world)?;
+    matches!(drift, Waiting::Drift { corrected: false, .. }).then(|| drift.to_string())
+}
+
 /// What instances run without though it was declared, a sentence each, in the planner's own words.
 pub fn withouts(world: &World) -> Vec<String> {
     let lacks = reports(world).filter_map(|report| {

@@ -151,7 +151,8 @@ impl Agent {
             }
             Ok(Some(look)) => self.take_look(id, &look),
             Ok(None) => self.container_gone(id),
-            Err(error) if error.is_away() => self.engine_away(error.to_string()),
+            // It may have left one question alone unanswered: whoever listens to it makes sure.
+            Err(error) if error.is_away() => self.cx.doubt.notify_one(),
             Err(error) => {
                 tracing::warn!(instance = %id, %error, "its container cannot be looked at");
                 // At the next list.
@@ -210,7 +211,7 @@ impl Agent {
             let declared = pinned(&instance.assigned);
             differences.push(site::Difference { path: "image".into(), declared, observed: None, ours: true });
         }
-        if !look.seen.state.lives() && instance.drift.contains_key(deeds::RUNNING_PATH) {
+        if !look.seen.state.lives() && instance.state.drift_since.contains_key(deeds::RUNNING_PATH) {
             differences.push(deeds::not_running());
         }
         differences.extend(look.files.iter().map(|difference| site::Difference {

@@ -134,10 +134,6 @@ impl Agent {
                 format!("{cause}; what runs there runs on, and nothing is changed"),
             );
         }
-        if self.engine.away.is_none() {
-            // It may have left one question alone unanswered: whoever listens to it makes sure.
-            self.cx.doubt.notify_one();
-        }
         self.engine.away = Some((since, cause));
         self.publisher.engine_answers(false);
         self.doubt_deeds();

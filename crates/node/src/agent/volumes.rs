@@ -12,7 +12,7 @@ use model::{
 };
 
 use super::{Agent, Event};
-use crate::container::{collect, notes};
+use crate::container::{collect, names, notes};
 
 /// What is known of them.
 #[derive(Debug, Default)]
@@ -66,13 +66,30 @@ impl Agent {
     pub(super) fn volumes_looked(&mut self, missing: Result<BTreeSet<String>, String>) {
         self.engine.volumes.looking = false;
         match missing {
-            Ok(missing) => self.take_missing(&missing),
+            Ok(missing) => {
+                let missing = self.needed(missing);
+                self.take_missing(&missing);
+            }
             // Unknown is not gone: what was known stays.
             Err(error) => tracing::debug!(%error, "the volumes cannot be looked at"),
         }
         if self.engine.volumes.look_again {
             self.look_at_volumes();
         }
+    }
+
+    /// What an instance that is gone has left is nobody's loss.
+    fn needed(&self, mut missing: BTreeSet<String>) -> BTreeSet<String> {
+        missing.retain(|name| {
+            let left = names::owner_of_volume(name).filter(|id| !self.instances.contains_key(id));
+            if left.is_some()
+                && let Err(error) = notes::forget_volume(&self.cx.config.data, name)
+            {
+                tracing::warn!(%name, %error, "a volume that is gone stays noted");
+            }
+            left.is_none()
+        });
+        missing
     }
 
     fn take_missing(&mut self, missing: &BTreeSet<String>) {

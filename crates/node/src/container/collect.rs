@@ -151,9 +151,7 @@ pub async fn remove(engine: &Engine, data: &Path, held: &Held) -> Collected {
     };
     let forgotten = match (&removed, held.kind) {
         (Ok(()), Kind::Image) => notes::forget_pulled(data, &held.name),
-        (Err(_), Kind::Volume) => {
-            users.iter().try_for_each(|user| notes::note_volume(data, &held.name, user))
-        }
+        (Err(_), Kind::Volume) => notes::note_volume_again(data, &held.name, users),
         (Ok(()), Kind::Volume) => Ok(()),
         (Ok(()), Kind::Network) => notes::forget_network(data, &held.name),
         (Err(_), _) => Ok(()),

@@ -27,12 +27,9 @@ pub fn aliases(id: &InstanceId) -> Vec<String> {
     vec![name.to_string(), format!("{name}-{}", id.slot.0)]
 }
 
-pub use model::container::{network_name as network, volume_name as volume};
-
-/// What one instance keeps where its image declares a volume and its service does not, the `nth` of these.
-pub fn own_volume(cluster: &ClusterId, id: &InstanceId, nth: usize) -> String {
-    format!("{id}.v{nth}.{}", cluster_mark(cluster))
-}
+pub use model::container::{
+    network_name as network, own_volume_name as own_volume, owner_of_volume, volume_name as volume,
+};
 
 /// Of everything that belongs to a project as a whole.
 pub fn of_project(cluster: &ClusterId, project: &ProjectName) -> HashMap<String, String> {

@@ -29,6 +29,16 @@ pub fn note_volume(data: &Path, name: &str, user: &ServiceKey) -> Result<(), led
     note(&data.join(VOLUMES), name)
 }
 
+/// One that was to be removed and is there.
+pub fn note_volume_again(data: &Path, name: &str, users: BTreeSet<ServiceKey>) -> Result<(), ledger::Error> {
+    change_all(&data.join(USERS), |all: &mut Users| {
+        let known = all.entry(name.to_owned()).or_default();
+        known.extend(users);
+        true
+    })?;
+    note(&data.join(VOLUMES), name)
+}
+
 type Users = BTreeMap<String, BTreeSet<ServiceKey>>;
 
 /// Which services have used a volume.

@@ -8,6 +8,12 @@ use tokio::sync::mpsc;
 
 use super::engine::{Engine, Error, WORK};
 
+/// Between looks whether what ended goes on.
+pub const AGAIN: Duration = Duration::from_millis(500);
+
+/// More lines than an engine keeps.
+pub const ALL: usize = 1_000_000_000;
+
 /// The last lines of its output, both streams as they came; at most `bytes` of them.
 pub async fn last(engine: &Engine, id: &str, lines: usize, bytes: usize) -> Result<Vec<u8>, Error> {
     let client = engine.client().await?;
@@ -65,7 +71,9 @@ pub async fn follow(
             if told_before.as_deref().is_some_and(|before| time <= before) {
                 continue;
             }
-            place.newest = Some(time.to_owned());
+            if place.newest.as_deref().is_none_or(|newest| newest < time) {
+                place.newest = Some(time.to_owned());
+            }
         }
         if tell.send(text.to_vec()).await.is_err() {
             return Ok(());
@@ -83,9 +91,6 @@ fn stamped(chunk: &[u8]) -> (Option<&str>, &[u8]) {
         _ => (None, chunk),
     }
 }
-
-/// Between looks whether what ended goes on.
-pub const AGAIN: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

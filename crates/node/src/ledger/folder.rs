@@ -39,6 +39,7 @@ pub struct State {
     /// Since when each drifted path differs.
     pub drift_since: BTreeMap<String, Timestamp>,
     /// What did it, where that is known.
+    #[serde(default)]
     pub drift_by: BTreeMap<String, String>,
 }
 
@@ -211,5 +212,18 @@ fn remove_tree(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::at(path)(error)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node that was updated finds what the one before it wrote.
+    #[test]
+    fn a_state_of_an_earlier_version_is_read() {
+        let mut state = serde_json::to_value(State { runs: 3, ..State::default() }).unwrap();
+        state.as_object_mut().unwrap().remove("drift_by");
+        assert_eq!(serde_json::from_value::<State>(state).unwrap().runs, 3);
     }
 }

@@ -35,7 +35,7 @@ pub async fn routes(
     stopping: Stopping,
     Asked(RoutesAsked { after, wait }): Asked<RoutesAsked>,
 ) -> Result<Response, Problem> {
-    let _place = api.feed()?;
+    let _place = (wait > 0).then(|| api.feed()).transpose()?;
     let wait = Duration::from_secs(wait).min(MAX_WAIT);
     let newer = tokio::select! {
         newer = api.control.routes_after(after.map(RouteRevision), wait) => newer,

@@ -135,7 +135,13 @@ async fn followed(
 ) -> Result<Body, Problem> {
     let permit = api.stream()?;
     let (tell, told) = mpsc::channel(WAITING);
-    let mut followed = Followed { api: api.clone(), tell, known: BTreeSet::new(), all: JoinSet::new() };
+    // Of more than are shown the older ones are no news.
+    let there: BTreeSet<InstanceId> = match named {
+        true => standing(api, &key).iter().flat_map(|world| placed_now(world)).collect(),
+        false => BTreeSet::new(),
+    };
+    let known = there.into_iter().filter(|id| !ids.contains(id)).collect();
+    let mut followed = Followed { api: api.clone(), tell, known, all: JoinSet::new() };
     for id in ids {
         followed.add(id, lines, named).await?;
     }
@@ -160,7 +166,7 @@ struct Followed {
 
 impl Followed {
     async fn add(&mut self, id: InstanceId, lines: usize, named: bool) -> Result<(), Problem> {
-        if !self.known.insert(id.clone()) {
+        if self.all.len() >= MAX_INSTANCES || !self.known.insert(id.clone()) {
             return Ok(());
         }
         match self.api.sessions.follow(id.clone(), lines).await {
@@ -179,16 +185,15 @@ impl Followed {
                 self.known.remove(&id);
                 Ok(())
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                self.known.remove(&id);
+                Err(error.into())
+            }
         }
     }
 
     /// One instance until it is gone; a service for as long as it is declared, or whoever listens does.
     async fn go_on(mut self, service: Option<ServiceKey>) {
-        let Some(key) = service else {
-            while self.all.join_next().await.is_some() {}
-            return;
-        };
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
@@ -196,7 +201,13 @@ impl Followed {
                 _ = look.tick() => {}
                 Some(_) = self.all.join_next() => {}
             }
-            let placed: Vec<InstanceId> = match standing(&self.api, &key) {
+            let Some(key) = &service else {
+                if self.all.is_empty() {
+                    return;
+                }
+                continue;
+            };
+            let placed: Vec<InstanceId> = match standing(&self.api, key) {
                 Ok(world) => placed_now(&world).collect(),
                 Err(_) if self.all.is_empty() => return,
                 Err(_) => continue,

@@ -123,7 +123,8 @@ fn brief(deployment: &Deployment) -> views::DeploymentBrief {
 
 fn warnings(world: &World, now: Timestamp) -> Vec<String> {
     let alerts = monitor::alerts(world, now);
-    alerts.iter().map(ToString::to_string).chain(monitor::withouts(world)).collect()
+    let alerts = alerts.iter().map(ToString::to_string);
+    alerts.chain(monitor::left_alone(world)).chain(monitor::withouts(world)).collect()
 }
 
 /// Of the release that is the target: after a restoration the declared ones are those of the release that failed.

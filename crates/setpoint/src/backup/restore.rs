@@ -125,7 +125,8 @@ async fn prepare(staging: &Path, file: &Path, about: &About) -> Result<(), Error
     };
     store.put_ahead(by, now, audit).await?;
     store.close().await;
-    for folder in [staging.join("blobs"), staging.into()] {
+    let node = Some(staging.join("node")).filter(|folder| folder.is_dir());
+    for folder in [staging.join("blobs")].into_iter().chain(node).chain([staging.into()]) {
         File::open(&folder).and_then(|folder| folder.sync_all()).map_err(at(&folder))?;
     }
     // As a server makes its data folder.

@@ -335,7 +335,7 @@ fn is_stopped(service: &views::Service) -> bool {
     service.state == ServiceState::Stopped && nothing_wanted && service.instances.is_empty()
 }
 
-/// It is degraded for nothing but having been restarted often: that is told, and nothing that waiting could change.
+/// It is degraded for nothing but what its declaration leaves alone: that is told, and nothing that waiting could change.
 fn is_as_declared(service: &views::Service) -> bool {
     service.state == ServiceState::Degraded
         && service.replicas.ready == service.replicas.desired

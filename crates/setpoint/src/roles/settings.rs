@@ -207,7 +207,29 @@ pub fn of(role: &LongRunning, api: Option<SocketAddr>, edge: Option<SocketAddr>)
     if let Some(level) = &role.log_level {
         figment = figment.merge(Serialized::default("log.level", level));
     }
-    figment.extract().map_err(|error| told(&error))
+    let settings: Settings = figment.extract().map_err(|error| told(&error))?;
+    settings.check()?;
+    Ok(settings)
+}
+
+impl Settings {
+    /// What is well written and cannot be meant.
+    fn check(&self) -> Result<(), Error> {
+        let pauses = [
+            ("reconcile.every", self.reconcile.every),
+            ("gc.every", self.gc.every),
+            ("gc.look", self.gc.look),
+        ];
+        if let Some((name, pause)) = pauses.into_iter().find(|(_, pause)| *pause < Millis::secs(1)) {
+            return Err(format!("settings: `{name}` is {pause}; it is at least 1s").into());
+        }
+        if !(1..=100).contains(&self.gc.full_percent) {
+            return Err(
+                format!("settings: `gc.full_percent` is {}; it is 1 to 100", self.gc.full_percent).into()
+            );
+        }
+        Ok(())
+    }
 }
 
 fn told(error: &figment::Error) -> Error {
@@ -326,6 +348,17 @@ mod tests {
         assert!(!error.contains("did you mean"), "{error}");
         let error = extract("[api]\n\nlisten = 7400\n").unwrap_err().to_string();
         assert!(error.contains("s.toml, line 3"), "{error}");
+    }
+
+    #[test]
+    fn a_pause_of_nothing_is_refused_with_its_name() {
+        let mut settings = Settings::default();
+        assert!(settings.check().is_ok());
+        settings.reconcile.every = Millis(0);
+        assert!(settings.check().unwrap_err().to_string().contains("`reconcile.every` is 0s"));
+        settings = Settings::default();
+        settings.gc.full_percent = 0;
+        assert!(settings.check().unwrap_err().to_string().contains("`gc.full_percent`"));
     }
 
     #[test]

@@ -192,18 +192,18 @@ fn what_stays_degraded_ends_an_apply_badly() {
     assert!(ended.stderr.contains("it is degraded: deployment #2 failed"), "{}", ended.stderr);
 }
 
-/// That it was restarted often is told; nothing that is waited for would change it.
+/// What differs under `drift: warn` is told; nothing that is waited for would change it.
 #[test]
-fn what_is_degraded_only_because_it_was_restarted_often_is_as_declared() {
+fn what_is_degraded_only_by_what_is_left_alone_is_as_declared() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("app.yaml"), "services:\n  api:\n    command: [\"true\"]\n").unwrap();
     let _fake = Fake::start(|asked: &Asked| match asked.method.as_str() {
         "POST" => Reply::json(&applied(false, None)),
         _ => {
-            let mut restless = service("degraded", 1, Value::Null);
-            restless["message"] = "it was restarted 4 times".into();
-            restless["warnings"] = json!(["it was restarted 4 times"]);
-            Reply::json(&services(restless))
+            let mut drifted = service("degraded", 1, Value::Null);
+            drifted["message"] = "files/a differs".into();
+            drifted["warnings"] = json!(["files/a differs"]);
+            Reply::json(&services(drifted))
         }
     })
     .in_folder(dir.path());
