@@ -151,8 +151,7 @@ impl Agent {
             }
             Ok(Some(look)) => self.take_look(id, &look),
             Ok(None) => self.container_gone(id),
-            // It may have left one question alone unanswered: whoever listens to it makes sure.
-            Err(error) if error.is_away() => self.cx.doubt.notify_one(),
+            Err(error) if error.is_away() => self.engine_away(error.to_string()),
             Err(error) => {
                 tracing::warn!(instance = %id, %error, "its container cannot be looked at");
                 // At the next list.

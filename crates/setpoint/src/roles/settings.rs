@@ -220,8 +220,8 @@ impl Settings {
             ("gc.every", self.gc.every),
             ("gc.look", self.gc.look),
         ];
-        if let Some((name, pause)) = pauses.into_iter().find(|(_, pause)| *pause < Millis::secs(1)) {
-            return Err(format!("settings: `{name}` is {pause}; it is at least 1s").into());
+        if let Some((name, pause)) = pauses.into_iter().find(|(_, pause)| *pause < Millis(100)) {
+            return Err(format!("settings: `{name}` is {pause}; it is at least 100ms").into());
         }
         if !(1..=100).contains(&self.gc.full_percent) {
             return Err(
