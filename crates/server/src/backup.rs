@@ -29,8 +29,9 @@ use crate::{Control, views::Time};
 pub const DATABASE: &str = "setpoint.db";
 /// Contents inside a backup, each by its digest.
 pub const CONTENTS: &str = "blobs";
-/// Files of the data folder that make the cluster itself: whoever had its token before has it again, and which volumes and
-/// networks it has made is known. A volume that is not there after a restore is missing, and none is made anew empty.
+/// Files of the data folder that make the cluster itself: whoever had its token before has it again, and which
+/// volumes and networks it has made is known. A volume that is not there after a restore is missing, and none is made
+/// anew empty.
 pub const IDENTITY: &[&str] = &["token", "node/volumes.json", "node/volume-users.json", "node/networks.json"];
 
 /// What a backup is a backup of.

@@ -1,5 +1,5 @@
-//! Step 3: what the nodes found different, what of it cannot be put back, and what they cannot give. Their nodes put the rest back,
-//! by the mode that the assignment carries; here all of it is told.
+//! Step 3: what the nodes found different, what of it cannot be put back, and what they cannot give. Their nodes put
+//! the rest back, by the mode that the assignment carries; here all of it is told.
 
 use model::{plan::StepReport, reason::Waiting, spec::DriftMode};
 

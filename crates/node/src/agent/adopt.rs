@@ -22,8 +22,8 @@ use crate::{
     ledger::{self, Acceptor, Claim, Folder, Identity, State, files},
     life::Life,
     logs::Kept,
-    process::cgroup,
     process::{
+        cgroup,
         live::Origin,
         orphans::{self, Orphan},
         ports::Ports,

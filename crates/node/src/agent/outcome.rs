@@ -160,8 +160,8 @@ impl Agent {
         }
     }
 
-    /// It ended before it was ready, and somebody else holds its port: another port, or this one when it is free, and no
-    /// attempt.
+    /// It ended before it was ready, and somebody else holds its port: another port, or this one when it is free, and
+    /// no attempt.
     fn move_port(&mut self, id: &InstanceId) {
         let taken = self.instances.get(id).and_then(|instance| instance.state.port);
         if taken.is_some_and(|port| !ports::is_free(&self.cx.config.host, port)) {

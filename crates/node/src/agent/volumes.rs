@@ -1,5 +1,5 @@
-//! Volumes with data of ours that somebody removed: told until they are back. None is made anew empty, since nobody could
-//! tell that from its data being there.
+//! Volumes with data of ours that somebody removed: told until they are back. None is made anew empty, since nobody
+//! could tell that from its data being there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,20 +94,12 @@ impl Agent {
 
     fn take_missing(&mut self, missing: &BTreeSet<String>) {
         let now = self.cx.now();
-        let before = std::mem::take(&mut self.engine.volumes.lost);
-        let removed = self.engine.volumes.removed.clone();
-        if !self.engine.volumes.look_again {
-            self.engine.volumes.removed.clear();
+        let volumes = &mut self.engine.volumes;
+        let before = std::mem::take(&mut volumes.lost);
+        let after = lost_now(missing, &before, &volumes.removed, now);
+        if !volumes.look_again {
+            volumes.removed.clear();
         }
-        let lost = |name: &String| {
-            before.get(name).cloned().unwrap_or_else(|| {
-                let told = removed.get(name).map(|at| (*at).min(now));
-                let by = told.map(|_| "engine: destroy".to_owned());
-                LostVolume { name: name.clone(), since: told.unwrap_or(now), by }
-            })
-        };
-        let after: BTreeMap<String, LostVolume> =
-            missing.iter().map(|name| (name.clone(), lost(name))).collect();
         for volume in after.values().filter(|volume| !before.contains_key(&volume.name)) {
             self.say_of_volume(Kind::VolumeLost, &volume.name, &volume.to_string());
         }
@@ -152,5 +144,44 @@ impl Agent {
         for id in &ids {
             self.touch(id);
         }
+    }
+}
+
+/// What is missing: since it was found so first, or since the engine told of its removal.
+fn lost_now(
+    missing: &BTreeSet<String>,
+    before: &BTreeMap<String, LostVolume>,
+    removed: &BTreeMap<String, Timestamp>,
+    now: Timestamp,
+) -> BTreeMap<String, LostVolume> {
+    let lost = |name: &String| {
+        before.get(name).cloned().unwrap_or_else(|| {
+            let told = removed.get(name).map(|at| (*at).min(now));
+            let by = told.map(|_| "engine: destroy".to_owned());
+            LostVolume { name: name.clone(), since: told.unwrap_or(now), by }
+        })
+    };
+    missing.iter().map(|name| (name.clone(), lost(name))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_volume_keeps_since_when_and_by_what_it_is_gone() {
+        let missing = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let removed = [("told".to_owned(), Timestamp(5)), ("later".to_owned(), Timestamp(99))].into();
+        let first =
+            lost_now(&missing(&["told", "found", "later"]), &BTreeMap::new(), &removed, Timestamp(10));
+        let shown =
+            |lost: &BTreeMap<String, LostVolume>, name: &str| (lost[name].since.0, lost[name].by.clone());
+        let by_engine = Some("engine: destroy".to_owned());
+        assert_eq!(shown(&first, "told"), (5, by_engine.clone()));
+        assert_eq!(shown(&first, "found"), (10, None));
+        assert_eq!(shown(&first, "later"), (10, by_engine), "nothing is told from the future");
+        let second = lost_now(&missing(&["found"]), &first, &BTreeMap::new(), Timestamp(20));
+        assert_eq!(second.keys().collect::<Vec<_>>(), ["found"], "the others are back");
+        assert_eq!(shown(&second, "found"), (10, None));
     }
 }

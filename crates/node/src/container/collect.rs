@@ -133,54 +133,48 @@ pub async fn missing_volumes(engine: &Engine, data: &Path) -> Result<BTreeSet<St
 
 /// Removes one thing; what somebody has begun to use meanwhile stays.
 pub async fn remove(engine: &Engine, data: &Path, held: &Held) -> Collected {
-    // Before: one that is noted and gone counts as lost.
-    let users = match held.kind {
-        Kind::Volume => notes::volume_users(data, &held.name).unwrap_or_default(),
-        Kind::Image | Kind::Network => BTreeSet::new(),
-    };
-    if held.kind == Kind::Volume
-        && let Err(error) = notes::forget_volume(data, &held.name)
-    {
-        let kept_because = Some(error.to_string());
-        return Collected { kind: held.kind, name: held.name.clone(), bytes: held.bytes, kept_because };
-    }
+    let name = held.name.as_str();
     let removed = match held.kind {
-        Kind::Image => remove_image(engine, data, &held.name).await,
-        Kind::Network => remove_network(engine, &held.name).await,
-        Kind::Volume => remove_volume(engine, &held.name).await,
+        Kind::Image => remove_image(engine, data, name).await,
+        Kind::Network => remove_network(engine, data, name).await,
+        Kind::Volume => remove_volume(engine, data, name).await,
     };
-    let forgotten = match (&removed, held.kind) {
-        (Ok(()), Kind::Image) => notes::forget_pulled(data, &held.name),
-        (Err(_), Kind::Volume) => notes::note_volume_again(data, &held.name, users),
-        (Ok(()), Kind::Volume) => Ok(()),
-        (Ok(()), Kind::Network) => notes::forget_network(data, &held.name),
-        (Err(_), _) => Ok(()),
-    };
-    let error =
-        removed.err().map(|error| error.to_string()).or(forgotten.err().map(|error| error.to_string()));
-    Collected { kind: held.kind, name: held.name.clone(), bytes: held.bytes, kept_because: error }
+    let kept_because = removed.err().map(|failure| failure.to_string());
+    Collected { kind: held.kind, name: held.name.clone(), bytes: held.bytes, kept_because }
 }
 
-async fn remove_image(engine: &Engine, data: &Path, name: &str) -> Result<(), Error> {
+async fn remove_image(engine: &Engine, data: &Path, name: &str) -> Result<(), Failure> {
     let client = engine.client().await?;
     let options = || Some(RemoveImageOptionsBuilder::default().build());
-    match engine.within(WORK, client.remove_image(name, options(), None)).await {
-        Err(error) if error.is_not_found() => {}
-        other => return other.map(drop),
+    let removed = engine.within(WORK, client.remove_image(name, options(), None)).await;
+    if removed.as_ref().is_err_and(Error::is_not_found) {
+        let id = notes::pulled(data)?.remove(name).flatten();
+        if let Some(id) = nameless(engine, id.as_deref()).await?.and_then(|image| image.id) {
+            absent_is_fine(engine.within(WORK, client.remove_image(&id, options(), None)).await.map(drop))?;
+        }
+    } else {
+        removed?;
     }
-    let id = notes::pulled(data).ok().and_then(|mut pulled| pulled.remove(name)?);
-    let Some(id) = nameless(engine, id.as_deref()).await?.and_then(|image| image.id) else { return Ok(()) };
-    absent_is_fine(engine.within(WORK, client.remove_image(&id, options(), None)).await.map(drop))
+    Ok(notes::forget_pulled(data, name)?)
 }
 
-async fn remove_network(engine: &Engine, name: &str) -> Result<(), Error> {
+async fn remove_network(engine: &Engine, data: &Path, name: &str) -> Result<(), Failure> {
     let client = engine.client().await?;
-    absent_is_fine(engine.within(QUESTION, client.remove_network(name)).await)
+    absent_is_fine(engine.within(QUESTION, client.remove_network(name)).await)?;
+    Ok(notes::forget_network(data, name)?)
 }
 
-async fn remove_volume(engine: &Engine, name: &str) -> Result<(), Error> {
+/// Forgotten first, since one that is noted and gone counts as lost; and noted again where it stays.
+async fn remove_volume(engine: &Engine, data: &Path, name: &str) -> Result<(), Failure> {
     let client = engine.client().await?;
-    absent_is_fine(engine.within(WORK, client.remove_volume(name, None::<RemoveVolumeOptions>)).await)
+    let users = notes::volume_users(data, name)?;
+    notes::forget_volume(data, name)?;
+    let options = None::<RemoveVolumeOptions>;
+    let removed = absent_is_fine(engine.within(WORK, client.remove_volume(name, options)).await);
+    if removed.is_err() {
+        notes::note_volume_again(data, name, users)?;
+    }
+    Ok(removed?)
 }
 
 fn absent_is_fine(result: Result<(), Error>) -> Result<(), Error> {

@@ -91,8 +91,12 @@ struct End {
 }
 
 impl Deeds {
+    /// An engine may tell of one thing twice, milliseconds apart; it differs since the first.
     pub fn note(&mut self, deed: Deed) {
-        self.fields.insert(deed.of, deed);
+        let again = self.fields.get(&deed.of).is_some_and(|known| known.action == deed.action);
+        if !again {
+            self.fields.insert(deed.of, deed);
+        }
     }
 
     /// Of a path that differs.
@@ -144,8 +148,8 @@ impl Deeds {
 const KILL: i32 = 9;
 const TERM: i32 = 15;
 
-/// Whether a deed was done before a run began, by the engine's word for that. Both are RFC 3339 in UTC; an engine leaves
-/// out zeros at the end of a fraction.
+/// Whether a deed was done before a run began, by the engine's word for that. Both are RFC 3339 in UTC; an engine
+/// leaves out zeros at the end of a fraction.
 pub fn is_before(at: Timestamp, began: &str) -> bool {
     let at = at.to_string();
     let at = at.trim_end_matches('Z');
@@ -170,6 +174,7 @@ mod tests {
         deeds.note(deed(Of::Limits, "update", 1));
         deeds.note(deed(Of::Paused, "unpause", 2));
         deeds.note(deed(Of::Paused, "pause", 3));
+        deeds.note(deed(Of::Paused, "pause", 4));
         let told = |deeds: &Deeds, path: &str| deeds.about(path).map(|deed| (deed.by(), deed.at.0));
         assert_eq!(told(&deeds, "container/memory"), Some(("engine: update".into(), 1)));
         assert_eq!(told(&deeds, "container/paused"), Some(("engine: pause".into(), 3)));

@@ -92,7 +92,8 @@ impl Engine {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// What is asked for by DOCKER_HOST and is not spoken here, in words: anything else would be asked in clear, or taken for a file.
+    /// What is asked for by DOCKER_HOST and is not spoken here, in words: anything else would be asked in clear, or
+    /// taken for a file.
     fn unsupported(&self) -> Option<String> {
         let (scheme, _) = self.host.split_once("://")?;
         let known = ["unix", "tcp", "http"].contains(&scheme);

@@ -304,8 +304,8 @@ impl Machine {
         }
     }
 
-    /// Bytes of memory and swap together that are as good as no limit. An engine writes none down and tells its runtime nothing
-    /// of it, so that an earlier limit would stay, and stand in the way of the one on memory.
+    /// Bytes of memory and swap together that are as good as no limit. An engine writes none down and tells its
+    /// runtime nothing of it, so that an earlier limit would stay, and stand in the way of the one on memory.
     fn swap(&self) -> i64 {
         self.memory.saturating_mul(2)
     }

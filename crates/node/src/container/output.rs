@@ -31,8 +31,8 @@ pub async fn last(engine: &Engine, id: &str, lines: usize, bytes: usize) -> Resu
     engine.within(WORK, read).await
 }
 
-/// How far somebody who follows has come: a container that ends and is started again goes on in the same output, and nothing of
-/// it is told twice.
+/// How far somebody who follows has come: a container that ends and is started again goes on in the same output, and
+/// nothing of it is told twice.
 #[derive(Debug, Default)]
 pub struct Place {
     /// When the newest piece was written, in the engine's words, which sort by time.

@@ -276,8 +276,8 @@ pub struct End {
     pub why: Option<String>,
 }
 
-/// Waits for the engine to have noticed. What had a limit of memory is asked whether that ended it: the next start makes
-/// an engine forget.
+/// Waits for the engine to have noticed. What had a limit of memory is asked whether that ended it: the next start
+/// makes an engine forget.
 async fn ended(engine: &Engine, container: &str, limited: bool) -> Result<End, Error> {
     let status = exit(engine, container).await?;
     let asked = limited && !matches!(status, ExitStatus::Code(0) | ExitStatus::Unknown);

@@ -257,8 +257,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// What an image declares as a volume holds data, also where its service says nothing of it. One without a name would be
-    /// the engine's own, and be gone or nobody's once its container is gone: it gets a name, and stays until somebody asks.
+    /// What an image declares as a volume holds data, also where its service says nothing of it. One without a name
+    /// would be the engine's own, and be gone or nobody's once its container is gone: it gets a name, and stays until
+    /// somebody asks.
     async fn own_volumes(&self, declared: &[String]) -> Result<BTreeMap<String, String>, Failure> {
         let (cluster, id) = (self.order.cluster, self.order.id);
         let same = |path: &str, other: &str| path.trim_end_matches('/') == other.trim_end_matches('/');

@@ -47,8 +47,8 @@ pub fn last_lines(files: &[PathBuf], lines: usize, bytes: usize) -> Vec<String> 
     within(&tail(files, lines, u64::MAX).unwrap_or_default(), bytes)
 }
 
-/// Lines as text. Where all of them are more than so many bytes, the long ones are cut, so that each has its share: the last line
-/// of what died says most, and one that is long would hide all others.
+/// Lines as text. Where all of them are more than so many bytes, the long ones are cut, so that each has its share:
+/// the last line of what died says most, and one that is long would hide all others.
 pub fn within(output: &[u8], bytes: usize) -> Vec<String> {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().collect();

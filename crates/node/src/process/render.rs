@@ -52,8 +52,8 @@ impl Names<'_> {
         process.command.iter().map(|word| self.render("command", word)).collect()
     }
 
-    /// What the child gets: what every child gets, what is ours, and what is declared. By its instance it is known again after a
-    /// ledger was lost, so that nothing takes the place of that.
+    /// What the child gets: what every child gets, what is ours, and what is declared. By its instance it is known
+    /// again after a ledger was lost, so that nothing takes the place of that.
     pub fn environment(&self, inherited: &[(String, String)]) -> Result<BTreeMap<String, String>, Error> {
         let mut env: BTreeMap<String, String> = inherited.iter().cloned().collect();
         env.insert("HOST".into(), self.host.to_owned());

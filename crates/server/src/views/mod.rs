@@ -104,8 +104,8 @@ pub struct Service {
     /// Set while `scale` owns the number of replicas.
     #[serde(default)]
     pub scale: Option<u32>,
-    /// Instances that are restarted too often, what differs and is left so, and those that run without what was declared; a
-    /// sentence each.
+    /// Instances that are restarted too often, what differs and is left so, and those that run without what was
+    /// declared; a sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
 }

@@ -2,13 +2,19 @@
 //!
 //! Refuses to know: what the commands do.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::{
-    DeploymentId, InstanceId, Millis, NodeId, ProjectName, ServiceKey, TokenName, access::Role,
-    image::ImageRef,
+use model::{DeploymentId, InstanceId, Millis, ServiceKey, image::ImageRef};
+
+mod cluster;
+mod roles;
+
+pub use cluster::{
+    Backup, Node, NodeDrain, NodeList, NodeUndrain, Restore, Token, TokenCreate, TokenList, TokenRevoke,
+    TokenShow,
 };
+pub use roles::{Config, Edge, LogFormat, LongRunning, Server, Up};
 
 /// How long `--wait` waits when it is not told.
 const WAIT: &str = "15m";
@@ -193,77 +199,6 @@ pub struct Data {
     /// The data folder [default: ~/.local/share/setpoint]
     #[arg(long, value_name = "DIR", env = "SETPOINT_DATA", hide_env_values = true)]
     pub data: Option<PathBuf>,
-}
-
-/// What the long-running roles share.
-#[derive(Debug, Clone, Args)]
-pub struct LongRunning {
-    #[command(flatten)]
-    pub data: Data,
-    /// The settings file [default: setpoint.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// How the log on stderr is written
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub log_format: Option<LogFormat>,
-    /// What is logged: error, warn, info, debug, trace, or a filter such as `info,server=debug`
-    #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<String>,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Config {
-    /// The settings file [default: setpoint.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    #[command(flatten)]
-    pub output: Output,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Up {
-    /// A manifest to apply; may be repeated
-    #[arg(short, long = "file", value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-    /// The address that the API listens on [default: 127.0.0.1:7400]
-    #[arg(long, value_name = "ADDR")]
-    pub api: Option<SocketAddr>,
-    /// The address that the edge listens on [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDR")]
-    pub edge: Option<SocketAddr>,
-    /// At the end leave the workloads running, to be adopted at the next start
-    #[arg(long)]
-    pub keep: bool,
-    /// Delete what the files' projects have and the files do not
-    #[arg(long, requires = "files")]
-    pub prune: bool,
-    #[command(flatten)]
-    pub role: LongRunning,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Server {
-    /// The address that the API listens on [default: 127.0.0.1:7400]
-    #[arg(long, value_name = "ADDR")]
-    pub api: Option<SocketAddr>,
-    #[command(flatten)]
-    pub role: LongRunning,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Edge {
-    /// The address that the edge listens on [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDR")]
-    pub edge: Option<SocketAddr>,
-    #[command(flatten)]
-    pub role: LongRunning,
 }
 
 /// Where the API is and what to show it.
@@ -555,148 +490,6 @@ pub struct Reconcile {
     pub output: Output,
     #[command(flatten)]
     pub connection: Connection,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub enum Node {
-    /// Every node, what it runs and when it was heard of
-    #[command(after_help = "Example:\n  setpoint node list -o json")]
-    List(NodeList),
-    /// Let a node take nothing new, and move what it has as far as another node takes it
-    ///
-    /// What nothing can replace stays and serves on: a drain never stops it. With --wait the exit status is 0 once the
-    /// node runs nothing, and 1 as soon as only that is left which has nowhere to go.
-    #[command(after_help = "Examples:\n  setpoint node drain n1\n  setpoint node drain n1 --wait=10m")]
-    Drain(NodeDrain),
-    /// Let a node take new instances again
-    #[command(after_help = "Example:\n  setpoint node undrain n1")]
-    Undrain(NodeUndrain),
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct NodeDrain {
-    /// The node, as `setpoint node list` lists it
-    pub node: NodeId,
-    #[command(flatten)]
-    pub wait: Wait,
-    #[command(flatten)]
-    pub output: Output,
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct NodeUndrain {
-    /// The node, as `setpoint node list` lists it
-    pub node: NodeId,
-    #[command(flatten)]
-    pub output: Output,
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct NodeList {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub enum Token {
-    /// Print the token of the data folder
-    #[command(after_help = "Example:\n  setpoint token show --data /var/lib/setpoint")]
-    Show(TokenShow),
-    /// Give out a token of its own to somebody or something; it is shown this once
-    ///
-    /// Only its SHA-256 is stored. Whoever may deploy runs code; processes, which run on the machine itself, need the
-    /// data folder's own token unless the settings allow them (tokens.processes).
-    #[command(
-        after_help = "Examples:\n  setpoint token create dashboard\n  setpoint token create ci --role deployer --project demo --expires 90d"
-    )]
-    Create(TokenCreate),
-    /// The tokens that were given out: for whom, for what, until when
-    #[command(after_help = "Example:\n  setpoint token list -o json")]
-    List(TokenList),
-    /// Take a token back; it opens nothing from then on
-    #[command(after_help = "Example:\n  setpoint token revoke ci")]
-    Revoke(TokenRevoke),
-}
-
-fn some_time(text: &str) -> Result<Millis, String> {
-    match text.parse::<Millis>().map_err(|error| error.to_string())? {
-        Millis::ZERO => Err("a token that expires at once opens nothing".into()),
-        time => Ok(time),
-    }
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct TokenShow {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(flatten)]
-    pub data: Data,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct TokenCreate {
-    /// What the audit trail calls whoever shows it
-    pub name: TokenName,
-    /// viewer reads; deployer also declares and deploys; operator also deletes and drains; admin may everything
-    #[arg(long, default_value = "viewer", value_name = "ROLE")]
-    pub role: Role,
-    /// One project alone [default: the whole cluster]
-    #[arg(long, value_name = "P")]
-    pub project: Option<ProjectName>,
-    /// From when on it opens nothing, such as 90d [default: until it is revoked]
-    #[arg(long, value_name = "DUR", value_parser = some_time)]
-    pub expires: Option<Millis>,
-    #[command(flatten)]
-    pub output: Output,
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct TokenList {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct TokenRevoke {
-    /// The token, as `setpoint token list` lists it
-    pub name: TokenName,
-    #[command(flatten)]
-    pub output: Output,
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Backup {
-    /// The file to write; one that is there is replaced once the new one is whole
-    pub file: PathBuf,
-    #[command(flatten)]
-    pub output: Output,
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Restore {
-    /// A file that `setpoint backup` has written
-    pub file: PathBuf,
-    /// Move a data folder that is not empty aside; nothing is deleted
-    #[arg(long)]
-    pub force: bool,
-    #[command(flatten)]
-    pub output: Output,
-    #[command(flatten)]
-    pub data: Data,
 }
 
 #[derive(Debug, Clone, Copy, Args)]

@@ -327,15 +327,16 @@ fn is_reached(goal: &Goal, service: &views::Service) -> bool {
     }
 }
 
-/// Nothing of it shall run, and nothing does: a declaration that changes while a service is stopped is carried out when it is
-/// started, and one that has no release yet waits for a deployment.
+/// Nothing of it shall run, and nothing does: a declaration that changes while a service is stopped is carried out
+/// when it is started, and one that has no release yet waits for a deployment.
 fn is_stopped(service: &views::Service) -> bool {
     let no_release = service.deployment.as_ref().is_none_or(|last| last.phase == Phase::Cancelled);
     let nothing_wanted = service.replicas.desired == 0 || no_release;
     service.state == ServiceState::Stopped && nothing_wanted && service.instances.is_empty()
 }
 
-/// It is degraded for nothing but what its declaration leaves alone: that is told, and nothing that waiting could change.
+/// It is degraded for nothing but what its declaration leaves alone: that is told, and nothing that waiting could
+/// change.
 fn is_as_declared(service: &views::Service) -> bool {
     service.state == ServiceState::Degraded
         && service.replicas.ready == service.replicas.desired

@@ -1,5 +1,5 @@
-//! Setpoint killed at moments that chance gives, in the middle of whatever it does with its containers: it adopts them, makes
-//! none twice, and whoever asks through an edge apart does not notice. `SETPOINT_SEED` repeats a story.
+//! Setpoint killed at moments that chance gives, in the middle of whatever it does with its containers: it adopts
+//! them, makes none twice, and whoever asks through an edge apart does not notice. `SETPOINT_SEED` repeats a story.
 
 use std::time::{Duration, Instant};
 

@@ -8,11 +8,7 @@ use testkit::{
     until,
 };
 
-use crate::{image, web};
-
-fn setpoint_over(wire: &Wire) -> testkit::Builder {
-    Setpoint::with(env!("CARGO_BIN_EXE_setpoint")).env("DOCKER_HOST", wire.host())
-}
+use crate::{image, setpoint_over, web};
 
 /// The containers of this Setpoint, whatever they are called.
 fn containers(setpoint: &Setpoint, engine: &Engine) -> usize {

@@ -203,10 +203,7 @@ fn what_somebody_did_while_the_engine_was_out_of_reach_is_undone_when_it_is_not(
     let app = image(&engine, "v1");
     let wire = Wire::to(engine.api());
     let more = "resources: { memory: 64MiB }\nrestart: { attempts: 20 }";
-    let setpoint = Setpoint::with(env!("CARGO_BIN_EXE_setpoint"))
-        .env("DOCKER_HOST", wire.host())
-        .manifest(&web(&app, 2, more))
-        .start();
+    let setpoint = crate::setpoint_over(&wire).manifest(&web(&app, 2, more)).start();
     let before = setpoint.wait_until_converged("web");
     let [first, second] = [0, 1].map(|slot| container(&setpoint, &engine, slot));
     let name = engine.inspect(&second, "{{.Name}}");
@@ -232,10 +229,7 @@ fn a_container_that_was_removed_while_the_engine_was_out_of_reach_is_made_anew_i
     let Some(engine) = Engine::shared() else { return };
     let app = image(&engine, "v1");
     let wire = Wire::to(engine.api());
-    let setpoint = Setpoint::with(env!("CARGO_BIN_EXE_setpoint"))
-        .env("DOCKER_HOST", wire.host())
-        .manifest(&web(&app, 2, "restart: { attempts: 20 }"))
-        .start();
+    let setpoint = crate::setpoint_over(&wire).manifest(&web(&app, 2, "restart: { attempts: 20 }")).start();
     let before = setpoint.wait_until_converged("web");
     let load = setpoint.load("web.localhost", "/").rate(100).start();
     load.go_on_for(10);

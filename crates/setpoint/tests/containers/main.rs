@@ -18,12 +18,17 @@ mod updates;
 
 use testkit::{
     Builder, Setpoint,
-    docker::{Engine, Image},
+    docker::{Engine, Image, Wire},
 };
 
 /// A Setpoint that holds containers of this engine.
 fn setpoint(engine: &Engine) -> Builder {
     Setpoint::with(env!("CARGO_BIN_EXE_setpoint")).env("DOCKER_HOST", engine.host())
+}
+
+/// The same over a wire that the test holds.
+fn setpoint_over(wire: &Wire) -> Builder {
+    Setpoint::with(env!("CARGO_BIN_EXE_setpoint")).env("DOCKER_HOST", wire.host())
 }
 
 /// The image of this version, built where the engine is and in no registry.

@@ -1,5 +1,5 @@
-//! Commands in the middle of a deployment, in each phase that lasts: whatever is asked for, everything comes to rest, each
-//! deployment has one outcome, and nothing is left over.
+//! Commands in the middle of a deployment, in each phase that lasts: whatever is asked for, everything comes to rest,
+//! each deployment has one outcome, and nothing is left over.
 
 use std::{collections::BTreeMap, fs};
 
@@ -181,8 +181,8 @@ fn what_ends_it_while_a_release_is_held_comes_to_rest() {
 
 const SITE: &str = "services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n";
 
-/// A site of the second release that is under way when this comes back: at once after the answer, or where the edge does
-/// not tell that it serves it.
+/// A site of the second release that is under way when this comes back: at once after the answer, or where the edge
+/// does not tell that it serves it.
 fn site_in(until_edge: bool, command: Command) {
     eprintln!("── {command:?} of a site, until the edge tells: {until_edge}");
     let files = if until_edge { 5 } else { 300 };

@@ -40,8 +40,8 @@ fn loads(setpoint: &Setpoint) -> [Load; 2] {
     [kept, closing]
 }
 
-/// None failed, the first and the last answers are of these versions, and each version was read. Around a switch answers
-/// overtake each other, so that their order says nothing.
+/// None failed, the first and the last answers are of these versions, and each version was read. Around a switch
+/// answers overtake each other, so that their order says nothing.
 #[track_caller]
 fn assert_read(loads: [Load; 2], expected: &[&str]) {
     for load in loads {
