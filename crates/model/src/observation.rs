@@ -73,7 +73,7 @@ pub struct Copied {
     /// Of a container: layers.
     pub files: u64,
     pub total: u64,
-    /// Of an image that is being fetched.
+    /// Of an image that is being fetched: bytes fetched and bytes unpacked.
     #[serde(default)]
     pub bytes: u64,
 }

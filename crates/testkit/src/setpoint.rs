@@ -28,9 +28,9 @@ use crate::{
 /// From the start of the program to its `ready` line.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// From SIGTERM to the end: drains and grace times included.
-const END_WITHIN: Duration = Duration::from_secs(30);
+const END_WITHIN: Duration = Duration::from_secs(60);
 /// Most states come within a second or two; on a machine with other work, later.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 /// Outside of what the kernel gives to clients, so that a port is free again after a restart.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 

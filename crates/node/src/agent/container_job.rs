@@ -93,7 +93,7 @@ impl Job {
             if told.elapsed() > TOLD_EVERY || progress.layers_done == progress.layers {
                 told = std::time::Instant::now();
                 let copied =
-                    Copied { files: progress.layers_done, total: progress.layers, bytes: progress.bytes };
+                    Copied { files: progress.layers_done, total: progress.layers, bytes: progress.done() };
                 let _ = cx.events.try_send(Event::Pulled { id: self.id.clone(), copied, progress });
             }
         };

@@ -438,10 +438,7 @@ impl Agent {
     pub(super) fn pulled(&mut self, id: &InstanceId, copied: Copied, progress: &registry::Progress) {
         if let Some(instance) = self.instances.get_mut(id) {
             instance.copied = Some(copied);
-            let mib = |bytes: u64| bytes >> 20;
-            instance.trouble = (progress.bytes_total > 0).then(|| {
-                format!("fetching its image: {} of {} MiB", mib(progress.bytes), mib(progress.bytes_total))
-            });
+            instance.trouble = progress.told();
         }
         self.touch(id);
     }

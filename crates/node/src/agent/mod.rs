@@ -109,6 +109,12 @@ pub(crate) enum Event {
         result: Result<(), String>,
         at: Timestamp,
     },
+    /// A probe could not be made, and is tried again.
+    NotProbed {
+        id: InstanceId,
+        run: u64,
+        message: String,
+    },
     Copied {
         id: InstanceId,
         copied: Copied,
@@ -362,6 +368,7 @@ impl Agent {
             Event::Probed { id, run, check, purposes, result, at } => {
                 self.probed(&id, run, &check, &purposes, result, at);
             }
+            Event::NotProbed { id, run, message } => self.not_probed(&id, run, message),
             Event::Copied { id, copied } => self.copied(&id, copied),
             Event::Done { id, outcome } => self.done(&id, outcome),
             Event::Compared { id, view } => self.compared(&id, view),

@@ -41,7 +41,10 @@ impl Agent {
             let (cx, id) = (cx.clone(), instance.id.clone());
             let probing = tokio::spawn(async move {
                 let (result, began) = match prepared {
-                    Ok((target, command)) => verdict(&cx, &target, &due, command, Patience(patience)).await,
+                    Ok((target, command)) => {
+                        let told = |message| Event::NotProbed { id: id.clone(), run, message };
+                        verdict(&cx, &target, &due, command, Patience(patience), told).await
+                    }
                     Err(error) => (Err(error), now),
                 };
                 // Counted from its begin: the next is due an interval later, however long this one waited.
@@ -70,6 +73,7 @@ impl Agent {
             return;
         }
         instance.probing.retain(|(probing, _)| probing != check);
+        instance.not_probed = None;
         if !life.has_ended() {
             // What it says is true at its end, but a failure's time is its begin.
             let at = if result.is_ok() { self.cx.clock.now() } else { at };
@@ -83,6 +87,14 @@ impl Agent {
         }
         self.touch(id);
     }
+
+    pub(super) fn not_probed(&mut self, id: &InstanceId, run: u64, message: String) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if instance.life().is_some_and(|life| life.run() == run) {
+            instance.not_probed = Some(message);
+            self.touch(id);
+        }
+    }
 }
 
 /// Probes until the target has been asked: what we lack ourselves is no verdict on it.
@@ -92,6 +104,7 @@ async fn verdict(
     due: &Due,
     command: Vec<String>,
     patience: Patience,
+    told: impl Fn(String) -> Event,
 ) -> (Result<(), String>, Timestamp) {
     loop {
         let began = cx.now();
@@ -100,6 +113,7 @@ async fn verdict(
             Err(Failure::Unhealthy(message)) => return (Err(message), began),
             Err(Failure::NotMade(message)) => {
                 tracing::debug!(%message, "a probe could not be made, which says nothing about the workload");
+                let _ = cx.events.send(told(message)).await;
                 tokio::time::sleep(NOT_MADE).await;
             }
         }

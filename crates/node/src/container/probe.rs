@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 
 use super::{
     engine::{Engine, Error, QUESTION},
-    exec,
+    exec::{Asked, Seen},
 };
 use crate::probe::Failure;
 
@@ -44,51 +44,54 @@ fn has_listener(table: &str, port: u16) -> bool {
     })
 }
 
-/// Runs a command inside, within `timeout`, and says whether it ended with 0. An engine that does not answer is no verdict
-/// on the container.
+/// Runs a command inside, within `timeout`, and says whether it ended with 0. An engine that does not answer, or has not
+/// begun the command by then, is no verdict on the container.
 pub async fn exec(inside: &Inside, command: Vec<String>, timeout: Duration) -> Result<(), Failure> {
-    let Inside { engine, container, .. } = inside;
-    let mut id = None;
-    let message = match tokio::time::timeout(timeout, run(inside, command, &mut id)).await {
-        Ok(Ok(Some(0))) => return Ok(()),
-        Ok(Ok(Some(code))) => {
-            return Err(Failure::Unhealthy(format!("the health command ended with exit status {code}")));
-        }
-        Ok(Ok(None)) => "the engine does not tell how the health command ended".into(),
-        Ok(Err(error)) if error.is_away() => format!("the health command: {error}"),
-        Ok(Err(error)) => return Err(Failure::Unhealthy(format!("the health command: {error}"))),
-        Err(_) => format!("the health command did not end within {} ms", timeout.as_millis()),
+    let failed = |error: Error| {
+        let away = error.is_away();
+        let message = format!("the health command: {error}");
+        if away { Failure::NotMade(message) } else { Failure::Unhealthy(message) }
     };
-    if engine.ping().await.is_err() {
-        return Err(Failure::NotMade(message));
-    }
-    if let Some(id) = id {
-        exec::kill(engine, container, &id).await;
-    }
-    Err(Failure::Unhealthy(message))
-}
-
-/// To its end; its exit status. `id` is the engine's name for it, once it has one.
-async fn run(
-    Inside { engine, container, .. }: &Inside,
-    command: Vec<String>,
-    id: &mut Option<String>,
-) -> Result<Option<i32>, Error> {
-    let client = engine.client().await?;
     let options = CreateExecOptions {
         cmd: Some(command),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         ..CreateExecOptions::<String>::default()
     };
-    let made = engine.within(QUESTION, client.create_exec(container, options)).await?;
-    let id = id.insert(made.id);
-    let started = engine.within(QUESTION, client.start_exec(id, None::<StartExecOptions>)).await?;
+    let mut asked = Asked::create(inside, options).await.map_err(failed)?;
+    let within = timeout.as_millis();
+    let seen = match tokio::time::timeout(timeout, run(&inside.engine, &mut asked)).await {
+        Ok(Ok(Some(code))) => Seen::Ended(code.into()),
+        Ok(Ok(None)) => Seen::Untold,
+        Ok(Err(error)) => return Err(failed(error)),
+        Err(_) => asked.end().await,
+    };
+    match seen {
+        Seen::Ended(0) => Ok(()),
+        Seen::Ended(code) => {
+            Err(Failure::Unhealthy(format!("the health command ended with exit status {code}")))
+        }
+        Seen::Runs(_) => {
+            Err(Failure::Unhealthy(format!("the health command did not end within {within} ms")))
+        }
+        Seen::Gone => Err(Failure::Unhealthy("the health command went with its container".into())),
+        Seen::NotBegun => {
+            let message = format!("the engine did not begin the health command within {within} ms");
+            Err(Failure::NotMade(message))
+        }
+        Seen::Untold => Err(Failure::NotMade("the engine does not tell how the health command ended".into())),
+    }
+}
+
+/// To its end; its exit status.
+async fn run(engine: &Engine, asked: &mut Asked) -> Result<Option<i32>, Error> {
+    let client = engine.client().await?;
+    let started = engine.within(QUESTION, client.start_exec(asked.id(), None::<StartExecOptions>)).await?;
     if let StartExecResults::Attached { mut output, .. } = started {
         // Its end is the command's end; what it says is not kept.
         while output.next().await.is_some() {}
     }
-    exec::exit_status(engine, id).await
+    asked.exit_status().await
 }
 
 /// How long a connection through an engine's proxy must stay open before it counts, where nothing better can be had.

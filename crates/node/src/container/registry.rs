@@ -113,7 +113,27 @@ pub struct Progress {
     pub layers: u64,
     pub layers_done: u64,
     pub bytes: u64,
+    /// Of those, unpacked: with a large layer on a slow disk this takes longer than fetching it.
+    pub bytes_unpacked: u64,
     pub bytes_total: u64,
+}
+
+impl Progress {
+    /// Everything that was done, in bytes: each is fetched and unpacked.
+    pub fn done(&self) -> u64 {
+        self.bytes + self.bytes_unpacked
+    }
+
+    /// In words; `None` before the first byte.
+    pub fn told(&self) -> Option<String> {
+        let mib = |bytes: u64| bytes >> 20;
+        let (does, bytes) = match self.bytes == self.bytes_total {
+            true => ("unpacking", self.bytes_unpacked),
+            false => ("fetching", self.bytes),
+        };
+        (self.bytes_total > 0)
+            .then(|| format!("{does} its image: {} of {} MiB", mib(bytes), mib(self.bytes_total)))
+    }
 }
 
 /// Fetches `repository@digest`. It may take as long as it goes on.
@@ -153,6 +173,7 @@ struct Layer {
     known: bool,
     done: bool,
     bytes: u64,
+    unpacked: u64,
     total: u64,
 }
 
@@ -166,12 +187,18 @@ impl Layer {
                 self.bytes = number(current).unwrap_or(self.bytes);
                 self.total = number(total).unwrap_or(self.total);
             }
-            "Download complete" | "Verifying Checksum" | "Extracting" => {
+            "Download complete" | "Verifying Checksum" => {
                 self.known = true;
                 self.bytes = self.total;
             }
+            "Extracting" => {
+                self.known = true;
+                self.bytes = self.total;
+                self.unpacked = number(current).unwrap_or(self.unpacked).min(self.total);
+            }
             "Pull complete" | "Already exists" => {
-                (self.known, self.done, self.bytes) = (true, true, self.total);
+                (self.known, self.done) = (true, true);
+                (self.bytes, self.unpacked) = (self.total, self.total);
             }
             _ => return false,
         }
@@ -186,6 +213,7 @@ fn sum(layers: &BTreeMap<String, Layer>) -> Progress {
         layers: count(known.len()),
         layers_done: count(known.iter().filter(|layer| layer.done).count()),
         bytes: known.iter().map(|layer| layer.bytes).sum(),
+        bytes_unpacked: known.iter().map(|layer| layer.unpacked).sum(),
         bytes_total: known.iter().map(|layer| layer.total).sum(),
     }
 }
@@ -353,14 +381,24 @@ mod tests {
     #[test]
     fn a_pull_is_as_far_as_its_layers() {
         let mut layers: BTreeMap<String, Layer> = BTreeMap::new();
-        for (id, status, current, total) in [
-            ("a", "Pulling fs layer", None, None),
-            ("b", "Already exists", None, None),
-            ("a", "Downloading", Some(5), Some(10)),
-            ("latest", "Pulling from acme/web", None, None),
+        let (layers_done, bytes_total) = (1, 10);
+        for (id, status, current, bytes, bytes_unpacked) in [
+            ("b", "Already exists", None, 0, 0),
+            ("a", "Pulling fs layer", None, 0, 0),
+            ("a", "Downloading", Some(5), 5, 0),
+            ("latest", "Pulling from acme/web", None, 5, 0),
+            ("a", "Download complete", None, 10, 0),
+            ("a", "Extracting", Some(3), 10, 3),
+            // Blocks of its own, the last of them not full.
+            ("a", "Extracting", Some(12), 10, 10),
         ] {
-            layers.entry(id.into()).or_default().advance(status, current, total);
+            layers.entry(id.into()).or_default().advance(status, current, current.map(|_| 10));
+            let seen = sum(&layers);
+            assert_eq!((seen.bytes, seen.bytes_unpacked), (bytes, bytes_unpacked), "{id}: {status}");
         }
-        assert_eq!(sum(&layers), Progress { layers: 2, layers_done: 1, bytes: 5, bytes_total: 10 });
+        assert_eq!(
+            sum(&layers),
+            Progress { layers: 2, layers_done, bytes: 10, bytes_unpacked: 10, bytes_total }
+        );
     }
 }

@@ -17,7 +17,7 @@ use super::Error;
 use crate::{
     container::{
         engine::{Engine, QUESTION},
-        exec as ended,
+        exec::Asked,
         probe::Inside,
     },
     probe::Target,
@@ -141,13 +141,14 @@ async fn in_container(
         tty: Some(exec.tty.is_some()),
         ..CreateExecOptions::<String>::default()
     };
-    let made = client.create_exec(&inside.container, options);
-    let id = engine.within(QUESTION, made).await.map_err(failed)?.id;
+    let mut asked = Asked::create(inside, options).await.map_err(failed)?;
     let start = StartExecOptions { tty: exec.tty.is_some(), ..StartExecOptions::default() };
-    let started = engine.within(QUESTION, client.start_exec(&id, Some(start))).await.map_err(failed)?;
+    let started =
+        engine.within(QUESTION, client.start_exec(asked.id(), Some(start))).await.map_err(failed)?;
     let StartExecResults::Attached { output: mut said, input: into } = started else {
         return Err(Error::Failed("the engine runs it without us".into()));
     };
+    let id = asked.id().to_owned();
     let window = Window { engine, exec: &id };
     if let Some(size) = exec.tty {
         window.resize(size).await;
@@ -170,14 +171,7 @@ async fn in_container(
         () = feed(input, into, Some(&window)) => Err(Error::Left),
         () = output.closed() => Err(Error::Left),
     };
-    match ended {
-        Ok(()) => {
-            let late = || Error::Failed("the engine does not tell how the command ended".into());
-            ended::exit_status(engine, &id).await.map_err(failed)?.ok_or_else(late)
-        }
-        Err(error) => {
-            ended::kill(engine, &inside.container, &id).await;
-            Err(error)
-        }
-    }
+    ended?;
+    let late = || Error::Failed("the engine does not tell how the command ended".into());
+    asked.exit_status().await.map_err(failed)?.ok_or_else(late)
 }

@@ -6,7 +6,7 @@ use testkit::{
     docker::{Engine, Wire},
 };
 
-use crate::{container, image, setpoint, web};
+use crate::{container, image, setpoint, setpoint_over, web};
 
 /// Once each has been told that the engine is back.
 #[track_caller]
@@ -49,7 +49,7 @@ fn traffic_goes_on_while_the_engine_hangs_or_is_dead() {
 fn a_command_that_the_engine_cannot_run_is_no_verdict_on_the_container() {
     let Some(engine) = Engine::own() else { return };
     let app = image(&engine, "v1");
-    let probe = "exec: [/app, check], interval: 200ms, timeout: 500ms, fall: 2";
+    let probe = "exec: [/app, check], interval: 200ms, timeout: 1500ms, fall: 2";
     let health = format!("health: {{ readiness: {{ {probe} }}, liveness: {{ {probe} }} }}");
     let manifest = web(&app, 2, "restart: { attempts: 20 }").replace("health: /healthz", &health);
     let setpoint = setpoint(&engine).manifest(&manifest).start();
@@ -69,21 +69,44 @@ fn a_command_that_the_engine_cannot_run_is_no_verdict_on_the_container() {
 #[test]
 fn a_health_command_that_does_not_end_is_ended_and_counts() {
     let Some(engine) = Engine::shared() else { return };
-    let app = image(&engine, "v1");
-    let health = "health: { readiness: { exec: [/app, stay], interval: 200ms, timeout: 300ms } }";
-    let manifest = web(&app, 1, "").replace("health: /healthz", health);
-    let setpoint = setpoint(&engine).manifest(&manifest).start();
+    let setpoint = setpoint(&engine).manifest(&stays(&image(&engine, "v1"))).start();
+    setpoint.wait_for_service("web", "the command's time is over", is_over_its_time);
+    no_more_than_one_runs(&engine, &container(&setpoint, &engine, 0));
+}
+
+/// An engine under load begins what it was asked for long after, also what nobody waits for any more.
+#[test]
+fn a_health_command_that_the_engine_begins_late_is_ended_and_does_not_count() {
+    let Some(engine) = Engine::shared() else { return };
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).manifest(&stays(&image(&engine, "v1"))).start();
+    setpoint.wait_for_service("web", "the command is tried", is_over_its_time);
+    wire.delay("/start");
     let told = |web: &serde_json::Value| {
-        web["instances"][0]["message"].as_str().is_some_and(|message| message.contains("did not end within"))
+        let message = web["instances"][0]["message"].as_str().unwrap_or_default();
+        message.contains("the engine did not begin the health command")
     };
-    setpoint.wait_for_service("web", "the command's time is over", told);
-    let id = container(&setpoint, &engine, 0);
-    // The service itself, and at most the one that is being tried.
-    let bound = std::time::Duration::from_secs(20);
-    for _ in 0..20 {
-        testkit::wait::until("no more than one command runs", bound, || {
-            (engine.docker(&["top", &id]).lines().skip(1).count() <= 2).then_some(())
-        });
+    setpoint.wait_for_service("web", "it is told that the engine has not begun it", told);
+    wire.delay_no_more();
+    no_more_than_one_runs(&engine, &container(&setpoint, &engine, 0));
+}
+
+fn is_over_its_time(web: &serde_json::Value) -> bool {
+    web["instances"][0]["message"].as_str().is_some_and(|message| message.contains("did not end within"))
+}
+
+/// A service whose health command never ends.
+fn stays(app: &str) -> String {
+    let health = "health: { readiness: { exec: [/app, stay], interval: 200ms, timeout: 300ms } }";
+    web(app, 1, "").replace("health: /healthz", health)
+}
+
+/// Whenever one looks there is the service itself, and at most the command that is being tried.
+fn no_more_than_one_runs(engine: &Engine, id: &str) {
+    let running = || engine.docker(&["top", id]).lines().skip(1).count();
+    for _ in 0..5 {
+        testkit::until("one of them is seen", testkit::setpoint::SOON, || (running() == 2).then_some(()));
+        testkit::until("it is ended", testkit::setpoint::SOON, || (running() == 1).then_some(()));
     }
 }
 

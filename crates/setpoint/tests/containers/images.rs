@@ -80,7 +80,8 @@ fn a_registry_that_freezes_in_the_middle_of_a_pull_holds_up_one_release_and_no_s
     assert_eq!(after["instances"][0]["pid"], before["instances"][0]["pid"]);
     load.stop().assert_clean(50);
     registry.go_on();
-    setpoint.ok(&["deploy", "web", "--image", &tag, "--wait=60s"]);
+    setpoint.apply_ok(&web(&tag, 1, patience), &[]);
+    setpoint.ok(&["deploy", "web", "--wait=60s"]);
     assert_eq!(setpoint.get("web.localhost", "/").text(), "v2");
 }
 

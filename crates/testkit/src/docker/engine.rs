@@ -16,8 +16,8 @@ use crate::{Setpoint, proc, wait};
 
 /// From the start of the program until it answers: 0.4 s on an idle machine. Without live restore it first ends the
 /// containers that lived on while it was dead, which takes their whole grace when they ignore the signal.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
-const ENDS_WITHIN: Duration = Duration::from_secs(60);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
+const ENDS_WITHIN: Duration = Duration::from_secs(120);
 
 /// What an engine is started with.
 #[derive(Debug, Clone, Default)]

@@ -17,7 +17,7 @@ use crate::wait;
 /// Grounds at once on one machine; as many as there are ranges of addresses.
 const PLACES: u16 = 64;
 /// From the end of the owner until nothing is left.
-const GONE_WITHIN: Duration = Duration::from_secs(30);
+const GONE_WITHIN: Duration = Duration::from_secs(120);
 
 const REAPER: &str = include_str!("reaper.sh");
 

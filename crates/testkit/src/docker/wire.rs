@@ -38,6 +38,8 @@ struct State {
     kept_back: usize,
     /// Begins of request lines that never reach the engine.
     refused: Vec<String>,
+    /// Parts of request lines that wait on their way to the engine.
+    delayed: Vec<String>,
     open: Vec<UnixStream>,
 }
 
@@ -116,6 +118,16 @@ impl Wire {
         self.shared.lock().refused.clear();
     }
 
+    /// Requests whose line holds `what` reach the engine only once they are let go, also when who asked has left.
+    pub fn delay(&self, what: &str) {
+        self.shared.lock().delayed.push(what.into());
+    }
+
+    pub fn delay_no_more(&self) {
+        self.shared.lock().delayed.clear();
+        self.shared.changed.notify_all();
+    }
+
     /// How many requests have lost their answer.
     pub fn kept_back(&self) -> usize {
         self.shared.lock().kept_back
@@ -125,6 +137,7 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         self.unblock();
+        self.delay_no_more();
         self.drop_connections();
     }
 }
@@ -150,6 +163,7 @@ impl Shared {
                     let _ = answering.lock().unwrap().write_all(REFUSAL.as_bytes());
                     return false;
                 }
+                requests.delays(bytes);
                 *silent.lock().unwrap() |= requests.swallows(bytes);
                 true
             });
@@ -164,6 +178,13 @@ impl Shared {
         let swallows = state.swallowed.iter().any(|what| line.contains(what.as_str()));
         state.kept_back += usize::from(swallows);
         swallows
+    }
+
+    /// Returns once it may go on.
+    fn delays(&self, bytes: &[u8]) {
+        let line = line(bytes);
+        let waits = |state: &mut State| state.delayed.iter().any(|what| line.contains(what.as_str()));
+        drop(self.changed.wait_while(self.lock(), waits).unwrap());
     }
 
     fn refuses(&self, bytes: &[u8]) -> bool {
