@@ -200,7 +200,7 @@ pub async fn that_had_failed_is_counted_on_when_the_node_comes_back_without_it(g
     dies.restart = RestartPolicy {
         attempts: 1,
         backoff: Millis(5),
-        window: Millis::secs(4),
+        window: Millis::secs(8),
         ..RestartPolicy::default()
     };
     assigned(ground, &dies).await;

@@ -324,14 +324,16 @@ impl Default for RestartPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StopPolicy {
-    pub signal: Signal,
+    /// `None`: of a container, its image says which; else SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<Signal>,
     /// After it comes SIGKILL.
     pub grace: Millis,
 }
 
 impl Default for StopPolicy {
     fn default() -> Self {
-        Self { signal: Signal::Term, grace: Millis::secs(10) }
+        Self { signal: Some(Signal::Term), grace: Millis::secs(10) }
     }
 }
 

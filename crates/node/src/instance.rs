@@ -53,8 +53,8 @@ pub struct Instance {
     pub check: Checking,
     /// Probes under way, by what they check.
     pub probing: Vec<(Check, tokio::task::AbortHandle)>,
-    /// Why the last probe could not be made, until one is.
-    pub not_probed: Option<String>,
+    /// Checks that could not be made at last, and why.
+    pub not_probed: Vec<(Check, String)>,
     pub prepared: Option<Arc<Prepared>>,
     /// Operations in a row that failed: each pauses longer before the next.
     pub failures: u32,
@@ -186,7 +186,7 @@ impl Instance {
             prepared: None,
             failures: 0,
             trouble: None,
-            not_probed: None,
+            not_probed: Vec::new(),
             without: None,
             unstarted: None,
             hurry: Arc::default(),
@@ -204,7 +204,7 @@ impl Instance {
         for (_, probe) in self.probing.drain(..) {
             probe.abort();
         }
-        self.not_probed = None;
+        self.not_probed.clear();
     }
 
     pub fn process(&self) -> Option<&Process> {
@@ -354,7 +354,7 @@ impl Instance {
         if let Some((_, cause)) = &self.away {
             return cause.clone();
         }
-        match (&self.run, self.trouble.as_ref().or(self.not_probed.as_ref())) {
+        match (&self.run, self.trouble.as_ref().or(self.not_probed.first().map(|(_, why)| why))) {
             (Run::Unknown { cause, .. }, _) => format!("{}: {cause}", step.message),
             (_, Some(trouble)) if step.message.is_empty() => trouble.clone(),
             (_, Some(trouble)) => format!("{}; {trouble}", step.message),

@@ -15,6 +15,7 @@ pub struct DataLock {
     /// std: a child that inherited it would block the next start.
     file: File,
     path: PathBuf,
+    dir: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +53,10 @@ impl DataLock {
     }
 
     fn lock(dir: &Path, name: &str) -> Result<Self, LockError> {
-        let path = dir.join(name);
+        Self::at(dir.join(name), dir)
+    }
+
+    fn at(path: PathBuf, dir: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { path: path.clone(), source };
         let options =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
@@ -69,13 +73,16 @@ impl DataLock {
             return Err(LockError::Replaced { path });
         }
         write_pid(&mut file).map_err(io)?;
-        Ok(Self { file, path })
+        Ok(Self { file, path, dir: dir.into() })
     }
 
-    /// Whether the lock file is still at its path: false when someone has removed or replaced it, from when on a
-    /// second Setpoint could start.
-    pub fn is_intact(&self) -> bool {
-        same_file(&self.file, &self.path).unwrap_or(false)
+    /// Somebody may have removed or replaced the lock file, from when on a second Setpoint could start: it is put back,
+    /// unless that has happened. Asked for often, since nobody tells.
+    pub fn keep(&mut self) -> Result<(), LockError> {
+        if !same_file(&self.file, &self.path).unwrap_or(false) {
+            *self = Self::at(self.path.clone(), &self.dir)?;
+        }
+        Ok(())
     }
 }
 
@@ -113,12 +120,18 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_whose_file_was_renamed_knows_that_it_is_broken() {
+    fn a_lock_whose_file_is_gone_is_put_back_unless_another_was_faster() {
         let dir = tempfile::tempdir().unwrap();
-        let lock = DataLock::acquire(dir.path()).unwrap();
-        assert!(lock.is_intact());
-        std::fs::rename(dir.path().join("server.lock"), dir.path().join("moved")).unwrap();
-        assert!(!lock.is_intact());
+        let path = dir.path().join("server.lock");
+        let mut lock = DataLock::acquire(dir.path()).unwrap();
+        lock.keep().unwrap();
+        std::fs::rename(&path, dir.path().join("moved")).unwrap();
+        lock.keep().unwrap();
+        assert!(matches!(DataLock::acquire(dir.path()), Err(LockError::InUse { .. })), "it is held again");
+        std::fs::remove_file(&path).unwrap();
+        let other = DataLock::acquire(dir.path()).unwrap();
+        assert!(matches!(lock.keep(), Err(LockError::InUse { .. })), "another holds it");
+        drop(other);
     }
 
     #[test]

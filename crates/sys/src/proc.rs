@@ -1,6 +1,6 @@
 //! What /proc says about a process.
 
-use std::io;
+use std::{io, time::Duration};
 
 /// Tells a process from every other one of the same boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,12 @@ pub fn ignores(signal: i32) -> bool {
 /// How long a clock tick is, in seconds.
 pub fn tick() -> f64 {
     1.0 / f64::from(u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100))
+}
+
+/// From the boot to so many clock ticks after it, as a process's start is told.
+pub fn since_boot(ticks: u64) -> Duration {
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Duration::from_millis(ticks.saturating_mul(1000) / per_second)
 }
 
 /// How large a page is, in bytes.

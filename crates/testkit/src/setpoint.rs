@@ -574,8 +574,25 @@ impl Setpoint {
         });
         match found {
             Some(found) => found,
-            None => panic!("not within {bound:?}: {sentence}\n{last:#}\n{}", self.tail()),
+            None => {
+                panic!("not within {bound:?}: {sentence}\n{last:#}\n{}\n{}", self.why(&last), self.tail())
+            }
         }
+    }
+
+    /// What it says itself of every service and its instances, and what happened last.
+    fn why(&self, status: &Value) -> String {
+        let told = |args: &[&str]| self.cli(args).stdout;
+        let mut why = String::new();
+        for service in status["services"].as_array().into_iter().flatten() {
+            why += &told(&["explain", service["name"].as_str().unwrap_or_default()]);
+            for instance in service["instances"].as_array().into_iter().flatten() {
+                why += &told(&["explain", instance["id"].as_str().unwrap_or_default()]);
+            }
+        }
+        let events = told(&["events"]);
+        let lines: Vec<&str> = events.lines().collect();
+        format!("── explain ──\n{why}── events ──\n{}", lines[lines.len().saturating_sub(60)..].join("\n"))
     }
 
     /// Waits for a state of one service.

@@ -330,6 +330,7 @@ fn spec(workload: Workload, raw: raw::Service, cx: &mut Cx<'_>) -> ServiceSpec {
         Workload::Container(container) => container_port(container),
         Workload::Site(_) | Workload::Process(_) => None,
     };
+    let stop = stop(raw.stop, &workload);
     let mut spec = ServiceSpec {
         workload,
         replicas: raw.replicas.map_or(1, |count| count.0),
@@ -357,7 +358,7 @@ fn spec(workload: Workload, raw: raw::Service, cx: &mut Cx<'_>) -> ServiceSpec {
         },
         health: Health::default(),
         restart: raw.restart.map(restart).unwrap_or_default(),
-        stop: raw.stop.map(stop).unwrap_or_default(),
+        stop,
         deploy: raw.deploy.map(deploy).unwrap_or_default(),
         drift: raw.drift.map(drift).unwrap_or_default(),
         resources: raw.resources.map(resources).unwrap_or_default(),
@@ -460,9 +461,11 @@ fn restart(raw: raw::Restart) -> RestartPolicy {
     policy
 }
 
-fn stop(raw: raw::Stop) -> StopPolicy {
+fn stop(raw: Option<raw::Stop>, workload: &Workload) -> StopPolicy {
     let mut policy = StopPolicy::default();
-    policy.signal = raw.signal.map_or(policy.signal, |word| word.0);
+    policy.signal = policy.signal.filter(|_| !matches!(workload, Workload::Container(_)));
+    let Some(raw) = raw else { return policy };
+    policy.signal = raw.signal.map(|word| word.0).or(policy.signal);
     set(&mut policy.grace, raw.grace);
     policy
 }

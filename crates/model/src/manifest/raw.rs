@@ -159,7 +159,7 @@ mapping! {
         "exec" exec: Command,
         /// Time between probes once ready; until then every 100ms.
         "interval" interval: Parsed<Millis> = "10s",
-        /// A probe that takes longer has failed.
+        /// A probe that takes longer has failed. A command in a container has this time from its begin.
         "timeout" timeout: Parsed<Millis> = "5s",
         /// Successes in a row that make it healthy.
         "rise" rise: Count<1, 100> = 1,
@@ -187,7 +187,7 @@ mapping! {
 mapping! {
     /// The end of an instance.
     Stop ("`stop`") {
-        /// The signal that asks it to end.
+        /// The signal that asks it to end; of a container the default is what its image names, if it names one.
         "signal" signal: OneOf<Signal> = "SIGTERM",
         /// After this comes SIGKILL.
         "grace" grace: Parsed<Millis> = "10s",

@@ -57,6 +57,7 @@ pub(super) fn order<'a>(
         port,
         host: &cx.config.host,
         image_workdir: None,
+        image_stop: None,
         work: folder.work(),
         binds: BTreeMap::new(),
         own_volumes: BTreeMap::new(),

@@ -8,8 +8,12 @@ use super::{
     compare::{describe, drift_of, is_excused},
 };
 use crate::{
-    container::deeds::{Deed, Of, RUNNING_PATH, is_before, not_running},
+    container::{
+        deeds::{Deed, Of, RUNNING_PATH, is_before, not_running},
+        signals,
+    },
     instance::Run,
+    process::stop,
 };
 
 impl Agent {
@@ -24,9 +28,11 @@ impl Agent {
         }
         let earlier = record.started.as_deref().is_some_and(|began| is_before(deed.at, began));
         let run = record.run.saturating_sub(u64::from(earlier));
-        let stop = instance.assigned.content.stop.clone();
+        let declared = instance.assigned.content.stop.signal.map(stop::number);
+        let stop =
+            declared.or_else(|| signals::number(record.stop_signal.as_deref()?)).unwrap_or(libc::SIGTERM);
         let Some(held) = instance.held.as_mut().filter(|held| held.ended_by_us != Some(run)) else { return };
-        held.deeds.note_end(run, deed, &stop);
+        held.deeds.note_end(run, deed, stop);
         self.lay_end_to_deed(id);
         self.touch(id);
     }

@@ -113,6 +113,7 @@ pub(crate) enum Event {
     NotProbed {
         id: InstanceId,
         run: u64,
+        check: Check,
         message: String,
     },
     Copied {
@@ -368,7 +369,7 @@ impl Agent {
             Event::Probed { id, run, check, purposes, result, at } => {
                 self.probed(&id, run, &check, &purposes, result, at);
             }
-            Event::NotProbed { id, run, message } => self.not_probed(&id, run, message),
+            Event::NotProbed { id, run, check, message } => self.not_probed(&id, run, check, message),
             Event::Copied { id, copied } => self.copied(&id, copied),
             Event::Done { id, outcome } => self.done(&id, outcome),
             Event::Compared { id, view } => self.compared(&id, view),

@@ -42,7 +42,10 @@ impl Agent {
             let probing = tokio::spawn(async move {
                 let (result, began) = match prepared {
                     Ok((target, command)) => {
-                        let told = |message| Event::NotProbed { id: id.clone(), run, message };
+                        let told = |message| {
+                            let check = due.check.clone();
+                            Event::NotProbed { id: id.clone(), run, check, message }
+                        };
                         verdict(&cx, &target, &due, command, Patience(patience), told).await
                     }
                     Err(error) => (Err(error), now),
@@ -73,7 +76,7 @@ impl Agent {
             return;
         }
         instance.probing.retain(|(probing, _)| probing != check);
-        instance.not_probed = None;
+        instance.not_probed.retain(|(waiting, _)| waiting != check);
         if !life.has_ended() {
             // What it says is true at its end, but a failure's time is its begin.
             let at = if result.is_ok() { self.cx.clock.now() } else { at };
@@ -88,10 +91,11 @@ impl Agent {
         self.touch(id);
     }
 
-    pub(super) fn not_probed(&mut self, id: &InstanceId, run: u64, message: String) {
+    pub(super) fn not_probed(&mut self, id: &InstanceId, run: u64, check: Check, message: String) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         if instance.life().is_some_and(|life| life.run() == run) {
-            instance.not_probed = Some(message);
+            instance.not_probed.retain(|(waiting, _)| *waiting != check);
+            instance.not_probed.push((check, message));
             self.touch(id);
         }
     }
@@ -106,6 +110,7 @@ async fn verdict(
     patience: Patience,
     told: impl Fn(String) -> Event,
 ) -> (Result<(), String>, Timestamp) {
+    let mut last = None;
     loop {
         let began = cx.now();
         match probe::probe(target, &due.check, command.clone(), due.timeout, patience).await {
@@ -113,7 +118,10 @@ async fn verdict(
             Err(Failure::Unhealthy(message)) => return (Err(message), began),
             Err(Failure::NotMade(message)) => {
                 tracing::debug!(%message, "a probe could not be made, which says nothing about the workload");
-                let _ = cx.events.send(told(message)).await;
+                if last.as_ref() != Some(&message) {
+                    last = Some(message.clone());
+                    let _ = cx.events.send(told(message)).await;
+                }
                 tokio::time::sleep(NOT_MADE).await;
             }
         }

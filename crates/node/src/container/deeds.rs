@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use bollard::models::EventMessageTypeEnum as Type;
-use model::{Timestamp, observation::ExitStatus, spec::StopPolicy};
+use model::{Timestamp, observation::ExitStatus};
 
-use crate::{process::stop, site::Difference};
+use crate::site::Difference;
 
 /// One thing that an engine did, by its own clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,17 +114,15 @@ impl Deeds {
         *self = Self::default();
     }
 
-    /// Somebody had the engine do something to a run's first process.
-    pub fn note_end(&mut self, run: u64, deed: Deed, stop: &StopPolicy) {
+    /// Somebody had the engine do something to a run's first process. `stop`: the signal that asks it to end.
+    pub fn note_end(&mut self, run: u64, deed: Deed, stop: i32) {
         if self.end.run != run {
             self.end = End { run, ..End::default() };
         }
         let Of::Run { signal } = deed.of else { return };
         match signal {
             // Any other signal asks for something else: a configuration read again.
-            Some(signal) if [KILL, TERM, stop::number(stop.signal)].contains(&signal) => {
-                self.end.kill = Some(deed)
-            }
+            Some(signal) if [KILL, TERM, stop].contains(&signal) => self.end.kill = Some(deed),
             Some(_) => {}
             // Each of these begins with a kill. Without one it ended for another reason before.
             None if self.end.kill.is_some() => self.end.whole = Some(deed),
@@ -187,13 +185,12 @@ mod tests {
 
     #[test]
     fn an_end_is_laid_to_the_engine_only_where_it_was_asked_for_it() {
-        let stop = StopPolicy::default();
         let signal = |signal| Of::Run { signal: Some(signal) };
         let whole = Of::Run { signal: None };
         let why = |told: &[(Of, &str)], status| {
             let mut deeds = Deeds::default();
             for (at, (of, action)) in (1..).zip(told) {
-                deeds.note_end(7, deed(*of, action, at), &stop);
+                deeds.note_end(7, deed(*of, action, at), 3);
             }
             assert_eq!(deeds.why_ended(8, status), None, "another run");
             deeds.why_ended(7, status).map(|deed| deed.action.clone())
@@ -202,8 +199,10 @@ mod tests {
         assert_eq!(why(&[(signal(9), "kill")], killed).as_deref(), Some("kill"));
         assert_eq!(why(&[(signal(1), "kill")], ExitStatus::Code(3)), None, "it was to read its settings");
         assert_eq!(why(&[(signal(15), "kill")], ExitStatus::Code(3)), None, "it may have died by itself");
-        let stopped = [(signal(15), "kill"), (whole, "stop")];
-        assert_eq!(why(&stopped, ExitStatus::Code(0)).as_deref(), Some("stop"));
+        for its_own in [15, 3] {
+            let stopped = [(signal(its_own), "kill"), (whole, "stop")];
+            assert_eq!(why(&stopped, ExitStatus::Code(0)).as_deref(), Some("stop"));
+        }
         let removed = [(signal(9), "kill"), (whole, "destroy")];
         assert_eq!(why(&removed, killed).as_deref(), Some("destroy"));
         assert_eq!(why(&[(whole, "destroy")], killed), None, "it had ended before it was removed");

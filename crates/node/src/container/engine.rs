@@ -51,6 +51,8 @@ const AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub struct Engine {
     host: String,
+    /// Whoever said where it is also said that it speaks TLS only.
+    tls: bool,
     client: Mutex<Option<Docker>>,
     places: Semaphore,
 }
@@ -58,7 +60,8 @@ pub struct Engine {
 impl Engine {
     /// `host` as in `DOCKER_HOST`: `unix:///var/run/docker.sock` or `tcp://127.0.0.1:2375`.
     pub fn new(host: &str) -> Self {
-        Self { host: host.to_owned(), client: Mutex::new(None), places: Semaphore::new(AT_ONCE) }
+        let tls = std::env::var_os("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty());
+        Self { host: host.to_owned(), tls, client: Mutex::new(None), places: Semaphore::new(AT_ONCE) }
     }
 
     pub fn host(&self) -> &str {
@@ -96,8 +99,13 @@ impl Engine {
     /// taken for a file.
     fn unsupported(&self) -> Option<String> {
         let (scheme, _) = self.host.split_once("://")?;
-        let known = ["unix", "tcp", "http"].contains(&scheme);
-        (!known).then(|| format!("`{scheme}://` is not supported, only `unix://` and `tcp://` are"))
+        match scheme {
+            "unix" => None,
+            "tcp" | "http" => self.tls.then(|| {
+                "DOCKER_TLS_VERIFY asks for TLS, which is not supported; unset it, and reach the engine through a tunnel".into()
+            }),
+            _ => Some(format!("`{scheme}://` is not supported, only `unix://` and `tcp://` are")),
+        }
     }
 
     fn connect(&self) -> Result<Docker, bollard::errors::Error> {
@@ -182,6 +190,10 @@ mod tests {
             assert!(error.is_away() && error.to_string().contains("is not supported"), "{error}");
         }
         assert_eq!(Engine::new("/run/docker.sock").unsupported(), None, "a plain path");
+        for (host, told) in [("tcp://10.0.0.1:2376", true), ("unix:///run/docker.sock", false)] {
+            let engine = Engine { tls: true, ..Engine::new(host) };
+            assert_eq!(engine.unsupported().is_some_and(|told| told.contains("TLS")), told, "{host}");
+        }
     }
 
     #[tokio::test]

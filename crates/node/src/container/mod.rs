@@ -20,6 +20,7 @@ pub mod output;
 pub mod probe;
 pub mod record;
 pub mod registry;
+pub mod signals;
 pub mod watch;
 pub mod work;
 

@@ -36,6 +36,8 @@ pub struct Order<'a> {
     pub host: &'a str,
     /// The image's working directory.
     pub image_workdir: Option<&'a str>,
+    /// The image's signal for its end.
+    pub image_stop: Option<&'a str>,
     /// The folder with the rendered files.
     pub work: PathBuf,
     /// Where declared binds lead, links followed.
@@ -84,13 +86,17 @@ impl Order<'_> {
             image: container.pinned_name(),
             working_dir: container.workdir.clone(),
             labels: Some(self.labels()),
-            stop_signal: Some(signal(self.release.stop.signal).into()),
+            stop_signal: Some(self.stop_signal().to_owned()),
             stop_timeout: i64::try_from(self.release.stop.grace.0.div_ceil(1000)).ok(),
             host_config: Some(self.host_config(inside, &network)),
             networking_config: (container.network == Network::Project)
                 .then(|| NetworkingConfig { endpoints_config: Some([(network, self.endpoint())].into()) }),
             ..ContainerCreateBody::default()
         })
+    }
+
+    fn stop_signal(&self) -> &str {
+        self.release.stop.signal.map(signal).or(self.image_stop).unwrap_or("SIGTERM")
     }
 
     /// As the service and its slot are called; a kernel takes no more than 64 bytes, and the slot tells them apart.
@@ -246,6 +252,7 @@ mod tests {
             port: Some(31001),
             host: "127.0.0.1",
             image_workdir: Some("/app"),
+            image_stop: Some("SIGQUIT"),
             work: PathBuf::from("/data/work"),
             binds: BTreeMap::new(),
             own_volumes: BTreeMap::new(),
@@ -273,6 +280,7 @@ mod tests {
         assert!(env.contains(&"PORT=8080".to_owned()) && env.contains(&"HOST=0.0.0.0".to_owned()), "{env:?}");
         let networks = body.networking_config.unwrap().endpoints_config.unwrap();
         assert_eq!(networks["default.5f1c2a"].aliases.as_ref().unwrap()[0], "web");
+        assert_eq!(body.stop_signal.as_deref(), Some("SIGQUIT"), "as the image says");
         assert!(body.cmd.is_none() && body.entrypoint.is_none() && body.user.is_none());
     }
 

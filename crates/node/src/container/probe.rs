@@ -1,12 +1,16 @@
 //! Looking into a container from outside: whether something listens there, and commands run inside for a probe.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use futures_util::StreamExt;
 
 use super::{
-    engine::{Engine, Error, QUESTION},
+    engine::{Engine, Error},
     exec::{Asked, Seen},
 };
 use crate::probe::Failure;
@@ -44,13 +48,17 @@ fn has_listener(table: &str, port: u16) -> bool {
     })
 }
 
-/// Runs a command inside, within `timeout`, and says whether it ended with 0. An engine that does not answer, or has not
-/// begun the command by then, is no verdict on the container.
+/// Runs a command inside, within `timeout` of its begin, and says whether it ended with 0. An engine that does not answer,
+/// or has not begun it by then, is no verdict on the container.
 pub async fn exec(inside: &Inside, command: Vec<String>, timeout: Duration) -> Result<(), Failure> {
     let failed = |error: Error| {
-        let away = error.is_away();
         let message = format!("the health command: {error}");
-        if away { Failure::NotMade(message) } else { Failure::Unhealthy(message) }
+        // An engine that was restarted in between knows nothing of it.
+        if error.is_away() || error.is_not_found() {
+            Failure::NotMade(message)
+        } else {
+            Failure::Unhealthy(message)
+        }
     };
     let options = CreateExecOptions {
         cmd: Some(command),
@@ -59,39 +67,54 @@ pub async fn exec(inside: &Inside, command: Vec<String>, timeout: Duration) -> R
         ..CreateExecOptions::<String>::default()
     };
     let mut asked = Asked::create(inside, options).await.map_err(failed)?;
-    let within = timeout.as_millis();
-    let seen = match tokio::time::timeout(timeout, run(&inside.engine, &mut asked)).await {
-        Ok(Ok(Some(code))) => Seen::Ended(code.into()),
-        Ok(Ok(None)) => Seen::Untold,
-        Ok(Err(error)) => return Err(failed(error)),
-        Err(_) => asked.end().await,
+    let asked_at = Instant::now();
+    let Ok(started) = tokio::time::timeout(timeout, asked.start(StartExecOptions::default())).await else {
+        asked.end().await;
+        return verdict(Seen::NotBegun, timeout);
     };
-    match seen {
-        Seen::Ended(0) => Ok(()),
-        Seen::Ended(code) => {
-            Err(Failure::Unhealthy(format!("the health command ended with exit status {code}")))
+    let mut started = started.map_err(failed)?;
+    let mut rest = timeout.saturating_sub(asked_at.elapsed());
+    loop {
+        if let Ok(status) = tokio::time::timeout(rest, status(&mut started, &mut asked)).await {
+            let status = status.map_err(failed)?;
+            return verdict(status.map_or(Seen::Untold, |code| Seen::Ended(code.into())), timeout);
         }
-        Seen::Runs(_) => {
-            Err(Failure::Unhealthy(format!("the health command did not end within {within} ms")))
+        let seen = asked.look().await;
+        // The engine's own time to begin it is not the command's.
+        if let Seen::Runs(pid) = seen
+            && let Some(left) = asked.age(pid).and_then(|age| timeout.checked_sub(age))
+            && !left.is_zero()
+        {
+            rest = left;
+            continue;
         }
-        Seen::Gone => Err(Failure::Unhealthy("the health command went with its container".into())),
-        Seen::NotBegun => {
-            let message = format!("the engine did not begin the health command within {within} ms");
-            Err(Failure::NotMade(message))
-        }
-        Seen::Untold => Err(Failure::NotMade("the engine does not tell how the health command ended".into())),
+        // While its output is still taken: an engine that cannot pass it on says that it has ended.
+        asked.end().await;
+        return verdict(seen, timeout);
     }
 }
 
-/// To its end; its exit status.
-async fn run(engine: &Engine, asked: &mut Asked) -> Result<Option<i32>, Error> {
-    let client = engine.client().await?;
-    let started = engine.within(QUESTION, client.start_exec(asked.id(), None::<StartExecOptions>)).await?;
-    if let StartExecResults::Attached { mut output, .. } = started {
-        // Its end is the command's end; what it says is not kept.
+/// Once its output has ended; what it says is not kept.
+async fn status(started: &mut StartExecResults, asked: &mut Asked) -> Result<Option<i32>, Error> {
+    if let StartExecResults::Attached { output, .. } = started {
         while output.next().await.is_some() {}
     }
     asked.exit_status().await
+}
+
+fn verdict(seen: Seen, timeout: Duration) -> Result<(), Failure> {
+    let within = timeout.as_millis();
+    Err(match seen {
+        Seen::Ended(0) => return Ok(()),
+        Seen::Ended(code) => Failure::Unhealthy(format!("the health command ended with exit status {code}")),
+        Seen::Runs(_) => Failure::Unhealthy(format!("the health command did not end within {within} ms")),
+        Seen::NotBegun => {
+            Failure::NotMade(format!("the engine did not begin the health command within {within} ms"))
+        }
+        Seen::Gone | Seen::Untold => {
+            Failure::NotMade("the engine does not tell how the health command ended".into())
+        }
+    })
 }
 
 /// How long a connection through an engine's proxy must stay open before it counts, where nothing better can be had.

@@ -26,6 +26,9 @@ pub struct Record {
     pub image_check: bool,
     /// The image's working directory, below which files are seen.
     pub workdir: Option<String>,
+    /// The image's signal for its end, if it names one.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
 }
 
 const FILE: &str = "container.json";

@@ -111,6 +111,7 @@ fn whole(repository: &str) -> &str {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
     pub layers: u64,
+    pub layers_fetched: u64,
     pub layers_done: u64,
     pub bytes: u64,
     /// Of those, unpacked: with a large layer on a slow disk this takes longer than fetching it.
@@ -127,7 +128,7 @@ impl Progress {
     /// In words; `None` before the first byte.
     pub fn told(&self) -> Option<String> {
         let mib = |bytes: u64| bytes >> 20;
-        let (does, bytes) = match self.bytes == self.bytes_total {
+        let (does, bytes) = match self.layers_fetched == self.layers {
             true => ("unpacking", self.bytes_unpacked),
             false => ("fetching", self.bytes),
         };
@@ -171,6 +172,7 @@ pub async fn pull(
 #[derive(Debug, Default)]
 struct Layer {
     known: bool,
+    fetched: bool,
     done: bool,
     bytes: u64,
     unpacked: u64,
@@ -188,16 +190,19 @@ impl Layer {
                 self.total = number(total).unwrap_or(self.total);
             }
             "Download complete" | "Verifying Checksum" => {
-                self.known = true;
+                (self.known, self.fetched) = (true, true);
                 self.bytes = self.total;
             }
             "Extracting" => {
-                self.known = true;
+                (self.known, self.fetched) = (true, true);
                 self.bytes = self.total;
-                self.unpacked = number(current).unwrap_or(self.unpacked).min(self.total);
+                // Some engines count seconds, of no total: that it goes on is all they tell.
+                let unit = if total.is_some() { 1 } else { 1 << 20 };
+                let current = number(current).map(|current| current.saturating_mul(unit));
+                self.unpacked = current.unwrap_or(self.unpacked).min(self.total);
             }
             "Pull complete" | "Already exists" => {
-                (self.known, self.done) = (true, true);
+                (self.known, self.fetched, self.done) = (true, true, true);
                 (self.bytes, self.unpacked) = (self.total, self.total);
             }
             _ => return false,
@@ -211,6 +216,7 @@ fn sum(layers: &BTreeMap<String, Layer>) -> Progress {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     Progress {
         layers: count(known.len()),
+        layers_fetched: count(known.iter().filter(|layer| layer.fetched).count()),
         layers_done: count(known.iter().filter(|layer| layer.done).count()),
         bytes: known.iter().map(|layer| layer.bytes).sum(),
         bytes_unpacked: known.iter().map(|layer| layer.unpacked).sum(),
@@ -395,10 +401,19 @@ mod tests {
             layers.entry(id.into()).or_default().advance(status, current, current.map(|_| 10));
             let seen = sum(&layers);
             assert_eq!((seen.bytes, seen.bytes_unpacked), (bytes, bytes_unpacked), "{id}: {status}");
+            let fetching = seen.layers_fetched < seen.layers;
+            assert_eq!(fetching, seen.bytes < bytes_total && seen.layers == 2, "{id}: {status}");
         }
         assert_eq!(
             sum(&layers),
-            Progress { layers: 2, layers_done, bytes: 10, bytes_unpacked: 10, bytes_total }
+            Progress {
+                layers: 2,
+                layers_fetched: 2,
+                layers_done,
+                bytes: 10,
+                bytes_unpacked: 10,
+                bytes_total
+            }
         );
     }
 }

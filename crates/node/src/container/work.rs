@@ -38,6 +38,7 @@ use super::{
     order::Order,
     record::Record,
     registry::{self, Progress},
+    signals,
 };
 use crate::{
     ledger::{self, Folder},
@@ -129,6 +130,7 @@ impl Work<'_> {
             None => self.of_lost_ledger().await?.unwrap_or_default(),
         };
         (record.image_check, record.workdir) = (image.check, image.workdir);
+        record.stop_signal = image.stop_signal;
         self.order.binds = self.check_policy()?;
         self.volumes().await?;
         // Until the container is in it, nobody finds the network unused and removes it.
@@ -312,10 +314,11 @@ impl Work<'_> {
         }
         record.write(self.folder)?;
         let client = self.engine.client().await?;
-        let workdir = record.workdir.clone();
+        let (workdir, stop_signal) = (record.workdir.clone(), record.stop_signal.clone());
         let order = Order {
             nonce: &record.nonce,
             image_workdir: workdir.as_deref(),
+            image_stop: stop_signal.as_deref(),
             publish: !record.direct,
             ..self.order.clone()
         };
@@ -488,6 +491,8 @@ pub(super) fn ignore_conflict(result: Result<(), Error>) -> Result<(), Failure> 
 struct Image {
     check: bool,
     workdir: Option<String>,
+    /// An image may name anything: what is no signal would keep the engine from making the container.
+    stop_signal: Option<String>,
     /// Paths that it declares as volumes, in order.
     volumes: Vec<String>,
 }
@@ -502,6 +507,9 @@ impl Image {
         Self {
             check: test.is_some_and(|test| !test.is_empty() && test[0] != "NONE"),
             workdir: config.and_then(|config| config.working_dir.clone()).filter(|dir| !dir.is_empty()),
+            stop_signal: config
+                .and_then(|config| config.stop_signal.clone())
+                .filter(|name| signals::number(name).is_some()),
             volumes,
         }
     }

@@ -17,7 +17,7 @@ pub struct Unkillable {
 
 pub async fn stop(mut process: Handle, policy: &StopPolicy) -> Result<(), Unkillable> {
     // A process that is gone takes no signal, and that is what we want.
-    let _ = process.signal(number(policy.signal));
+    let _ = process.signal(number(policy.signal.unwrap_or(Signal::Term)));
     if tokio::time::timeout(policy.grace.as_duration(), process.ended()).await.is_ok() {
         return Ok(());
     }

@@ -132,7 +132,6 @@ async fn in_container(
 ) -> Result<i32, Error> {
     let engine = &inside.engine;
     let failed = |error: crate::container::engine::Error| Error::Failed(error.to_string());
-    let client = engine.client().await.map_err(failed)?;
     let options = CreateExecOptions {
         cmd: Some(exec.command),
         attach_stdin: Some(exec.stdin),
@@ -143,8 +142,7 @@ async fn in_container(
     };
     let mut asked = Asked::create(inside, options).await.map_err(failed)?;
     let start = StartExecOptions { tty: exec.tty.is_some(), ..StartExecOptions::default() };
-    let started =
-        engine.within(QUESTION, client.start_exec(asked.id(), Some(start))).await.map_err(failed)?;
+    let started = asked.start(start).await.map_err(failed)?;
     let StartExecResults::Attached { output: mut said, input: into } = started else {
         return Err(Error::Failed("the engine runs it without us".into()));
     };
@@ -171,7 +169,14 @@ async fn in_container(
         () = feed(input, into, Some(&window)) => Err(Error::Left),
         () = output.closed() => Err(Error::Left),
     };
-    ended?;
+    if let Err(error) = ended {
+        // While the connection is open: an engine that cannot pass its output on says that it has ended.
+        asked.end().await;
+        return Err(error);
+    }
     let late = || Error::Failed("the engine does not tell how the command ended".into());
-    asked.exit_status().await.map_err(failed)?.ok_or_else(late)
+    tokio::select! {
+        status = asked.exit_status() => status.map_err(failed)?.ok_or_else(late),
+        () = output.closed() => Err(Error::Left),
+    }
 }

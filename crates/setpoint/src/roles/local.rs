@@ -1,6 +1,11 @@
 //! All parts of one machine in one process: what `setpoint up` runs, and without the edge `setpoint server`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use decide::{access::Rules, policy::Policy};
 use edge::Edge;
@@ -22,6 +27,9 @@ use super::{
     settings::{self, Settings},
     wire::{self, Wires},
 };
+
+/// Between looks at the lock of the data folder.
+const LOCK_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -70,7 +78,7 @@ pub struct Running {
     servers: Vec<JoinHandle<()>>,
     wires: Wires,
     store: Store,
-    _lock: DataLock,
+    lock: Mutex<DataLock>,
 }
 
 impl std::fmt::Debug for Running {
@@ -134,7 +142,7 @@ pub async fn start(options: Options) -> Result<Running, Error> {
         servers,
         wires,
         store,
-        _lock: lock,
+        lock: Mutex::new(lock),
     })
 }
 
@@ -144,10 +152,23 @@ impl Running {
         self.node.found_living()
     }
 
+    /// Returns once the data folder is no longer certainly ours, and why: another Setpoint may decide here now.
+    /// Whoever hears of it leaves at once, as in a crash.
+    pub async fn lost(&self) -> Error {
+        loop {
+            tokio::time::sleep(LOCK_EVERY).await;
+            let kept = self.lock.lock().unwrap_or_else(PoisonError::into_inner).keep();
+            if let Err(error) = kept {
+                return format!("the lock on the data folder was removed while this Setpoint ran: {error}")
+                    .into();
+            }
+        }
+    }
+
     /// Ends in order: nothing new is decided, requests in flight are answered, then the workloads end or are left
     /// to be adopted.
     pub async fn end(self, workloads: Workloads) {
-        let Self { control, data, node, stop, servers, mut wires, store, .. } = self;
+        let Self { control, data, node, stop, servers, mut wires, store, lock: _lock, .. } = self;
         control.stop();
         data.remove("api");
         let _ = stop.send(true);

@@ -62,6 +62,7 @@ fn run_up(args: &args::Up) -> Result<(), Error> {
         let worked = tokio::select! {
             worked = stay(&running, &client, args.prune, &files, settings.log.format) => worked,
             () = ends.wait() => Ok(()),
+            error = running.lost() => return Err(error),
         };
         // What was refused has changed nothing: what had lived on lives on.
         let unchanged = worked.is_err() && running.found_living();
@@ -126,7 +127,10 @@ fn run_server(args: &args::Server) -> Result<(), Error> {
         let mut ends = Ends::new()?;
         let running = local::start(Options::of(&settings, data, false)).await?;
         ready(&running)?;
-        ends.wait().await;
+        tokio::select! {
+            () = ends.wait() => {}
+            error = running.lost() => return Err(error),
+        }
         // The end of a server never stops a workload.
         running.end(Workloads::Keep).await;
         Ok(())

@@ -31,7 +31,7 @@ fn manifest(image: &str, version: u32, mode: &str) -> String {
     let more = format!(
         "env: {{ VERSION: \"{version}\", MODE: \"{mode}\", DRAIN_MS: \"100\" }}\nrestart: {{ attempts: 3, backoff: 100ms }}"
     );
-    web(image, 2, &more).replace("deadline: 60s", "deadline: 4s")
+    web(image, 2, &more).replace("deadline: 60s", "deadline: 15s")
 }
 
 /// What is refused (nothing to go back to) is refused: then nothing changes.

@@ -1,6 +1,6 @@
 //! Everything that is declared reaches the container, and what nobody declared is the careful choice.
 
-use testkit::docker::Engine;
+use testkit::docker::{Engine, Image};
 
 use crate::{container, image, setpoint, web};
 
@@ -40,6 +40,24 @@ fn what_is_declared_is_what_runs() {
     assert_eq!(engine_says("{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.Privileged}}"), "no false");
     assert_eq!(engine_says("{{.HostConfig.LogConfig.Config}}"), "map[max-file:2 max-size:1048576]");
     assert_eq!(engine_says("{{.Config.StopSignal}}"), "SIGTERM");
+}
+
+/// What its image asks to be ended with is what ends it in order, unless something else is declared.
+#[test]
+fn a_container_is_ended_as_its_image_asks_unless_declared_otherwise() {
+    let Some(engine) = Engine::shared() else { return };
+    let tag = "setpoint-test/ends:by-quit";
+    Image::new(tag, "v1").config("StopSignal", serde_json::json!("SIGQUIT")).build(&engine);
+    let setpoint = setpoint(&engine).manifest(&web(tag, 1, "")).start();
+    setpoint.wait_until_converged("web");
+    let asked = || {
+        let id = container(&setpoint, &engine, 0);
+        engine.try_docker(&["inspect", "--format", "{{.Config.StopSignal}}", &id]).unwrap_or_default()
+    };
+    assert_eq!(asked(), "SIGQUIT");
+    setpoint.apply_ok(&web(tag, 1, "").replace("stop: { ", "stop: { signal: SIGINT, "), &["--wait=60s"]);
+    // The old one may still be at its end.
+    testkit::until("as declared", testkit::setpoint::SOON, || (asked() == "SIGINT").then_some(()));
 }
 
 #[test]

@@ -21,6 +21,36 @@ fn a_second_setpoint_on_the_same_folder_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn a_lock_file_that_somebody_removed_is_put_back() {
+    let setpoint = setpoint().manifest(&demo(1, &[], QUICK)).start();
+    setpoint.wait_until_converged("api");
+    let lock = setpoint.data().join("server.lock");
+    fs::remove_file(&lock).unwrap();
+    testkit::until("it is put back", testkit::setpoint::SOON, || lock.exists().then_some(()));
+    let output = setpoint.cli(&["up", "--api", "127.0.0.1:0", "--edge", "127.0.0.1:0"]);
+    assert!(output.code == 1 && output.stderr.contains("in use by another Setpoint"), "{output:?}");
+    assert_eq!(setpoint.get("api.localhost", "/").status, 200);
+}
+
+#[test]
+fn one_whose_folder_another_has_taken_leaves_at_once_and_its_workloads_live_on() {
+    let mut setpoint = setpoint().manifest(&demo(1, &[], QUICK)).start();
+    setpoint.wait_until_converged("api");
+    let theirs = setpoint.data().join("theirs");
+    let held = fs::File::create(&theirs).unwrap();
+    held.try_lock().unwrap();
+    fs::rename(&theirs, setpoint.data().join("server.lock")).unwrap();
+    assert!(!setpoint.wait_for_end(testkit::setpoint::SOON).success());
+    let told = setpoint.tail();
+    assert!(told.contains("lock on the data folder was removed"), "{told}");
+    assert_eq!(setpoint.workloads().len(), 1, "whoever has the folder adopts it");
+    drop(held);
+    setpoint.restart();
+    setpoint.wait_until_converged("api");
+    assert_eq!(setpoint.workloads().len(), 1);
+}
+
+#[test]
 fn a_taken_port_is_named_with_what_to_do_and_nothing_is_started() {
     for flag in ["--api", "--edge"] {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
