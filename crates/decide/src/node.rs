@@ -22,6 +22,8 @@ pub struct Local {
     pub run: Run,
     /// Counted in the ledger.
     pub attempts: Attempts,
+    /// The last one counted was for an install, and the start that it was counted for is yet to come.
+    pub granted: bool,
     /// Something differs that may be put back without disturbing the workload: a rendered file, a site's file or
     /// link. Ignored paths are not in it.
     pub drifted: bool,
@@ -48,6 +50,11 @@ pub enum Install {
     /// Its port is somebody else's for now; a whole sentence. That is no fault of the release and costs no attempt.
     PortTaken {
         at: Timestamp,
+        message: String,
+    },
+    /// Data of its own is not there, for this reason; a whole sentence. No attempt would bring it back: it is tried
+    /// again when that is there.
+    DataGone {
         message: String,
     },
 }
@@ -88,6 +95,8 @@ pub enum Operation {
     /// Place its files and give it a port.
     Install {
         attempts: Attempts,
+        /// It is one of them, and so is the start that follows.
+        granted: bool,
     },
     /// Put back or switch what disturbs nobody.
     Update,
@@ -124,7 +133,7 @@ impl Step {
 /// held.
 pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step {
     if let Some(busy) = local.busy {
-        return under_way(busy, local);
+        return under_way(busy, assigned, local);
     }
     if let Some(since) = local.away {
         return without_runtime(local, since);
@@ -132,7 +141,7 @@ pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step 
     let Some(assigned) = assigned else { return surplus(local, now) };
     match &local.install {
         Install::Absent => Step::act(
-            Operation::Install { attempts: local.attempts.floor(&assigned.attempts) },
+            Operation::Install { attempts: local.attempts.floor(&assigned.attempts), granted: local.granted },
             State::Installing,
         ),
         // What lives goes on, whatever became of an operation on it.
@@ -142,7 +151,10 @@ pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step 
         Install::PortTaken { at, message } if !matches!(local.run, Run::Alive { .. }) => {
             wait_for_port(assigned, local, *at, message, now)
         }
-        Install::Failed { .. } | Install::PortTaken { .. } | Install::Whole => {
+        Install::DataGone { message } if !matches!(local.run, Run::Alive { .. }) => {
+            Step::rest(State::Failed { until: None }, message)
+        }
+        Install::Failed { .. } | Install::PortTaken { .. } | Install::DataGone { .. } | Install::Whole => {
             match assigned.content.workload {
                 Workload::Site(_) => site(assigned, local),
                 Workload::Process(_) | Workload::Container(_) => runs(assigned, local, now),
@@ -151,7 +163,7 @@ pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step 
     }
 }
 
-fn under_way(busy: Busy, local: &Local) -> Step {
+fn under_way(busy: Busy, assigned: Option<&Assigned>, local: &Local) -> Step {
     let why = || local.unstarted.clone().unwrap_or_default();
     match busy {
         Busy::Installing => Step::rest(State::Installing, why()),
@@ -159,8 +171,10 @@ fn under_way(busy: Busy, local: &Local) -> Step {
         Busy::Stopping { since } => Step::rest(State::Stopping { since }, ""),
         Busy::Updating => match &local.run {
             Run::Alive { health } => alive(health),
-            // A site: what is whole stays in the routes while a file is put back or `current` is switched.
-            Run::NotStarted => Step { ready: true, ..Step::rest(State::Running, "") },
+            Run::NotStarted => {
+                let ready = assigned.is_none_or(|assigned| is_shown_or_whole(assigned, local));
+                Step { ready, ..Step::rest(State::Running, "") }
+            }
             Run::Ended { .. } | Run::Unknown { .. } => Step::rest(State::Running, ""),
         },
     }
@@ -201,7 +215,7 @@ fn retry_install(assigned: &Assigned, local: &Local, failed: Timestamp, why: &st
     let attempts = local.attempts.floor(&assigned.attempts);
     match retry::after_end(&assigned.restart, &attempts, None, failed, now) {
         Verdict::Now(attempts) => {
-            let step = Step::act(Operation::Install { attempts }, State::Installing);
+            let step = Step::act(Operation::Install { attempts, granted: true }, State::Installing);
             Step { message: why.to_owned(), ..step }
         }
         verdict => not_yet(verdict, why.to_owned()),
@@ -216,15 +230,22 @@ fn wait_for_port(assigned: &Assigned, local: &Local, looked: Timestamp, why: &st
         return Step { wake_at: Some(again), ..waits };
     }
     let attempts = local.attempts.floor(&assigned.attempts);
-    Step { operation: Operation::Install { attempts }, ..waits }
+    Step { operation: Operation::Install { attempts, granted: local.granted }, ..waits }
 }
 
-/// A site is whole, or is being made whole; it is ready when it is.
+/// A site is whole, or is being made whole: before it is shown whatever the drift policy, which is about what is shown.
 fn site(assigned: &Assigned, local: &Local) -> Step {
-    let correct = local.drifted && assigned.drift.mode == DriftMode::Correct;
+    let correct = local.drifted && (assigned.drift.mode == DriftMode::Correct || !assigned.current);
     let operation =
         if correct || (assigned.current && !local.current) { Operation::Update } else { Operation::Nothing };
-    Step { operation, state: State::Running, ready: true, wake_at: None, message: String::new() }
+    let ready = is_shown_or_whole(assigned, local);
+    Step { operation, state: State::Running, ready, wake_at: None, message: String::new() }
+}
+
+/// What is shown stays in the routes while a file is put back or `current` is switched; what is not yet is shown only
+/// once it is whole.
+fn is_shown_or_whole(assigned: &Assigned, local: &Local) -> bool {
+    assigned.current || !local.drifted
 }
 
 /// A process or a container: it lives, or it is between two runs.
@@ -235,7 +256,7 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
             State::Unknown { since: *since },
             "cannot tell whether it lives, so none is started beside it",
         ),
-        Run::NotStarted => first_start(assigned, attempts, local.unstarted.as_deref(), now),
+        Run::NotStarted => first_start(assigned, attempts, local, now),
         Run::Ended { started, exit } => {
             // The planted bug that the simulator must find: an end while Setpoint itself was being restarted begins the
             // count anew, whatever the assignment says that was counted.
@@ -257,9 +278,11 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
     }
 }
 
-/// Not an attempt, but the ones already counted for its slot and release still bind it.
-fn first_start(assigned: &Assigned, attempts: Attempts, unstarted: Option<&str>, now: Timestamp) -> Step {
-    match retry::spent(&assigned.restart, &attempts, now) {
+/// Not an attempt, but the ones already counted for its slot and release still bind it, unless it is what the last one
+/// was counted for.
+fn first_start(assigned: &Assigned, attempts: Attempts, local: &Local, now: Timestamp) -> Step {
+    let unstarted = local.unstarted.as_deref();
+    match retry::spent(&assigned.restart, &attempts, now).filter(|_| !local.granted) {
         Some(until) => {
             not_yet(Verdict::Spent { until: Some(until) }, unstarted.unwrap_or("it kept dying").into())
         }

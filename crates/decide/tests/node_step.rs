@@ -40,6 +40,7 @@ fn site() -> (Assigned, Local) {
         id,
         install: Install::Whole,
         run: Run::NotStarted,
+        granted: false,
         attempts: Attempts::default(),
         drifted: false,
         current: true,
@@ -63,6 +64,25 @@ fn a_site_stays_ready_while_it_is_put_right_or_switched() {
     }
 }
 
+/// A kept folder from which somebody took a file, and which is gone back to, under any policy.
+#[test]
+fn a_site_that_is_not_shown_yet_is_ready_only_once_it_is_whole() {
+    let (mut assigned, at_rest) = site();
+    assigned.current = false;
+    assigned.drift.mode = spec::DriftMode::Warn;
+    let damaged = Local { drifted: true, current: false, ..at_rest.clone() };
+    let updating = Local { busy: Some(Busy::Updating), ..damaged.clone() };
+    let whole = Local { current: false, ..at_rest };
+    for (local, ready, operation) in [
+        (damaged, false, Operation::Update),
+        (updating, false, Operation::Nothing),
+        (whole, true, Operation::Nothing),
+    ] {
+        let step = step(Some(&assigned), &local, Timestamp(1));
+        assert_eq!((step.ready, step.operation), (ready, operation), "{local:?}");
+    }
+}
+
 #[test]
 fn what_could_not_be_installed_says_so_in_its_own_words() {
     let (assigned, local) = site();
@@ -72,6 +92,28 @@ fn what_could_not_be_installed_says_so_in_its_own_words() {
     let step = step(Some(&assigned), &local, Timestamp(2));
     assert!(step.state.is_failed());
     assert_eq!(step.message, "the program `x` does not exist");
+}
+
+/// Its image could not be had, say, until the very last attempt.
+#[test]
+fn the_install_that_succeeds_at_the_last_attempt_is_started() {
+    let (mut assigned, local) = site();
+    let mut content = (*assigned.content).clone();
+    content.workload =
+        Workload::Container(model::container::Container::new("registry.local/boxed:1".parse().unwrap()));
+    assigned.content = Arc::new(content);
+    let four = Attempts { at: vec![Timestamp(1); 4], fast_crashes: 4, total: 4 };
+    let failed = Install::Failed { at: Timestamp(1), message: "the image cannot be had".into() };
+    let before = Local { install: failed, attempts: four, ..local };
+    let now = Timestamp(60_000);
+    let Operation::Install { attempts, granted: true } = step(Some(&assigned), &before, now).operation else {
+        panic!("it is tried once more")
+    };
+    let whole = Local { install: Install::Whole, attempts, granted: true, ..before };
+    let started = step(Some(&assigned), &whole, now);
+    assert!(matches!(started.operation, Operation::Restart { .. }), "{started:?}");
+    let of_another = step(Some(&assigned), &Local { granted: false, ..whole }, now);
+    assert!(of_another.state.is_failed(), "what was counted for one before it binds it: {of_another:?}");
 }
 
 /// Its files were put in place again, so that nothing but the start itself is left to have failed.
@@ -112,6 +154,19 @@ fn what_lives_is_not_failed_whatever_became_of_an_operation_on_it() {
     assert_eq!((step.ready, step.operation), (true, Operation::Nothing), "{:?}", step.state);
 }
 
+#[test]
+fn what_has_lost_its_data_has_failed_and_rests_whatever_was_counted() {
+    let (assigned, local) = site();
+    let message = "the volume `data` was removed".to_owned();
+    let local = Local { install: Install::DataGone { message: message.clone() }, ..local };
+    let step = step(Some(&assigned), &local, Timestamp(60_000));
+    assert_eq!(
+        (step.operation, step.state, step.wake_at),
+        (Operation::Nothing, model::observation::State::Failed { until: None }, None)
+    );
+    assert_eq!(step.message, message);
+}
+
 /// A program of somebody else's listens where the release wants to.
 #[test]
 fn what_waits_for_its_port_looks_again_at_no_cost_and_reports_the_same_throughout() {
@@ -123,7 +178,7 @@ fn what_waits_for_its_port_looks_again_at_no_cost_and_reports_the_same_throughou
     let waits = step(Some(&assigned), &local, Timestamp(3));
     assert_eq!((waits.operation, waits.wake_at), (Operation::Nothing, Some(Timestamp(1002))));
     let looks = step(Some(&assigned), &local, Timestamp(1002));
-    assert_eq!(looks.operation, Operation::Install { attempts: spent });
+    assert_eq!(looks.operation, Operation::Install { attempts: spent, granted: false });
     for told in [(waits.state, waits.message), (looks.state, looks.message)] {
         assert_eq!(told, (model::observation::State::Starting, why.to_owned()));
     }

@@ -53,6 +53,8 @@ pub struct Instance {
     pub check: Checking,
     /// Probes under way, by what they check.
     pub probing: Vec<(Check, tokio::task::AbortHandle)>,
+    /// Why its present run is being ended by us to begin anew.
+    pub ended_for: Option<String>,
     /// Checks that could not be made at last, and why.
     pub not_probed: Vec<(Check, String)>,
     pub prepared: Option<Arc<Prepared>>,
@@ -186,6 +188,7 @@ impl Instance {
             prepared: None,
             failures: 0,
             trouble: None,
+            ended_for: None,
             not_probed: Vec::new(),
             without: None,
             unstarted: None,
@@ -313,6 +316,7 @@ impl Instance {
                 Run::Unknown { since, .. } => node::Run::Unknown { since: *since },
             },
             attempts: self.state.attempts.clone(),
+            granted: self.state.granted,
             drifted: self.correctable && (self.held.is_none() || !self.to_repair(now).is_empty()),
             // Led elsewhere by hand after it was switched, it is drift, and the drift policy decides.
             current: self.current

@@ -152,8 +152,13 @@ impl Site {
 
     /// Puts back what the policy lets it, and switches. The folder is whole before anything points to it.
     pub fn update(&self, blobs: &Blobs, artifact: &Artifact, update: &Update) -> Result<View, Error> {
+        let mut repaired = Ok(());
         if update.drift.mode == DriftMode::Correct {
-            self.repair(blobs, artifact, &update.drift)?;
+            repaired = self.repair(blobs, artifact, &update.drift);
+        }
+        // What was shown before is shown again, also where something of it cannot be put back.
+        if !update.switched {
+            std::mem::replace(&mut repaired, Ok(()))?;
         }
         let may = |path: &str| !update.switched || corrects(&update.drift, path);
         if update.current {
@@ -167,6 +172,7 @@ impl Site {
                 self.former().try_for_each(|webroot| webroot.remove())?;
             }
         }
+        repaired?;
         self.check(artifact, update.current, Depth::Whole)
     }
 
@@ -202,6 +208,13 @@ impl Site {
         }
         Ok(())
     }
+}
+
+/// The drift policy of a site, which is about what is shown: before, a folder is made whole whatever it says.
+pub fn policy(assigned: &Assigned) -> DriftPolicy {
+    let is_site = matches!(assigned.content.workload, Workload::Site(_));
+    let mode = if is_site && !assigned.current { DriftMode::Correct } else { assigned.drift.mode };
+    DriftPolicy { mode, ..assigned.drift.clone() }
 }
 
 /// Whether the policy puts this path back.

@@ -69,7 +69,9 @@ struct Repair<'a> {
 }
 
 impl Repair<'_> {
+    /// What cannot be put back is in no way of the rest; the first such is told.
     fn run(&self, damage: &[Damage]) -> Result<(), Error> {
+        let mut repaired = Ok(());
         for one in damage {
             if one.path.as_os_str().is_empty() {
                 self.chmod(self.place.dir.as_fd(), &self.place.name)?;
@@ -78,10 +80,10 @@ impl Repair<'_> {
             match self.put_back(one) {
                 // Something changed since the check: the next check names it.
                 Err(Error::Io { source, .. }) if moved_on(&source) => {}
-                result => result?,
+                result => repaired = repaired.and(result),
             }
         }
-        Ok(())
+        repaired
     }
 
     fn put_back(&self, damage: &Damage) -> Result<(), Error> {

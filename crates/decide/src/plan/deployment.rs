@@ -79,6 +79,10 @@ fn failure(work: &mut Work<'_>, open: &Deployment) -> Option<String> {
     if work.current().iter().any(|(_, readiness)| *readiness == Readiness::Unknown) {
         fails_at = fails_at + deadline;
     }
+    // Whether there is an edge at all is waited for before anything is held.
+    if work.world.edges.is_empty() && work.plan.route.is_some() {
+        fails_at = fails_at + EDGE_LOST_AFTER;
+    }
     if let Some(since) = work.plan.rollout.held_since {
         // What is held has its time to hold; what begins again and again never comes to the end of it.
         if work.now >= held_from(work, since) + hold(work) {

@@ -120,7 +120,10 @@ impl Fake {
                     self.instances.remove(id);
                     return;
                 }
-                Operation::Install { attempts } => instance.install(attempts, now),
+                Operation::Install { attempts, granted } => {
+                    instance.local.granted = granted;
+                    instance.install(attempts, now);
+                }
                 Operation::Update => {
                     instance.local.drifted = false;
                     instance.local.current = assigned.is_some_and(|a| a.current);
@@ -128,7 +131,10 @@ impl Fake {
                         self.point_current_at(id);
                     }
                 }
-                Operation::Restart { attempts } => instance.restart(attempts, now),
+                Operation::Restart { attempts } => {
+                    instance.local.granted = false;
+                    instance.restart(attempts, now);
+                }
             }
         }
         panic!("{id} finds no rest on its node");
@@ -186,6 +192,7 @@ impl Instance {
                 install: Install::Absent,
                 run: Run::NotStarted,
                 attempts: Attempts::default(),
+                granted: false,
                 drifted: false,
                 current: false,
                 busy: None,

@@ -92,10 +92,10 @@ impl Agent {
         instance.current = view.current && (instance.state.switched || !lacks_links(&view));
         instance.state.switched |= instance.current && instance.assigned.current;
         instance.check.done = true;
-        let policy = &instance.assigned.drift;
+        let policy = site::policy(&instance.assigned);
         let found: Vec<_> =
             view.differences.into_iter().filter(|found| !is_excused(instance, found)).collect();
-        let correctable = found.iter().any(|found| found.ours && site::corrects(policy, &found.path));
+        let correctable = found.iter().any(|found| found.ours && site::corrects(&policy, &found.path));
         // From the ledger: what was told before a restart of the node is not told again.
         let mut before = instance.state.drift_since.clone();
         instance.drift.clear();
@@ -185,7 +185,7 @@ fn changed_looks(looks: &Looks, targets: Vec<(InstanceId, PathBuf, Vec<RelPath>)
 /// Ignored, or not yet switched to: then its absence is work to do and no drift.
 pub(super) fn is_excused(instance: &Instance, found: &site::Difference) -> bool {
     let link = found.path == "site/current" || found.path.starts_with("webroot/");
-    site::is_left(&instance.assigned.drift, found)
+    site::is_left(&site::policy(&instance.assigned), found)
         || (link && !(instance.assigned.current && instance.state.switched))
 }
 

@@ -232,6 +232,7 @@ impl Context {
     fn failed(&self, failure: Failure, record: Option<Record>) -> StartFailure {
         let kind = match &failure {
             Failure::PortTaken(_) => FailureKind::PortTaken,
+            Failure::VolumeGone { .. } => FailureKind::VolumeGone,
             failure if failure.is_away() => FailureKind::Away,
             _ => FailureKind::Ordinary,
         };
@@ -246,7 +247,7 @@ impl Context {
 fn lives_on(failure: StartFailure) -> StartFailure {
     match failure.kind {
         FailureKind::Away => failure,
-        FailureKind::Ordinary | FailureKind::PortTaken | FailureKind::LivesOn => {
+        FailureKind::Ordinary | FailureKind::PortTaken | FailureKind::VolumeGone | FailureKind::LivesOn => {
             StartFailure { kind: FailureKind::LivesOn, ..failure }
         }
     }

@@ -521,6 +521,16 @@ impl Agent {
                 instance.trouble = Some(failure.message);
                 self.give_another_port(id);
             }
+            FailureKind::VolumeGone => {
+                if let Some(record) = instance.record().cloned() {
+                    instance.hold(record.without_container());
+                }
+                instance.run = Run::NotStarted;
+                instance.install = Install::DataGone { message: failure.message };
+                // What was counted has not been tried.
+                instance.state.granted = true;
+                Self::remember(instance);
+            }
             FailureKind::LivesOn => {
                 if let Run::Alive { health, .. } = &instance.run {
                     instance.state.started_at = Some(health.began);

@@ -161,7 +161,7 @@ impl Job {
 
     fn update_site(&self, cx: &Context, site: &Site) -> Result<site::View, site::Error> {
         let update = site::Update {
-            drift: self.assigned.drift.clone(),
+            drift: site::policy(&self.assigned),
             current: self.assigned.current,
             switched: self.state.switched,
         };
@@ -171,6 +171,8 @@ impl Job {
     fn update_files(&self, cx: &Context) -> Result<site::View, crate::process::start::Error> {
         let mut prepared = self.prepare(cx)?;
         let all = prepared.files.clone();
+        // Somebody may have removed all of it.
+        self.folder.create(&self.assigned)?;
         prepared.files.retain(|file, _| site::corrects(&self.assigned.drift, &format!("files/{file}")));
         prepared.place_files(&self.folder)?;
         Ok(super::compare::view_of_files(&self.folder, &all))

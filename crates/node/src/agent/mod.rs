@@ -217,6 +217,8 @@ pub(crate) enum FailureKind {
     Away,
     /// Somebody else holds its port.
     PortTaken,
+    /// A volume that had data is not there: it is waited for.
+    VolumeGone,
     /// What ran before could not be ended: it lives on.
     LivesOn,
 }

@@ -17,16 +17,17 @@ impl Agent {
     pub(super) fn operate(&mut self, id: &InstanceId, operation: Operation, now: Timestamp) {
         match operation {
             Operation::Nothing => {}
-            Operation::Install { attempts } => self.install(id, attempts, now),
+            Operation::Install { attempts, granted } => self.install(id, attempts, granted, now),
             Operation::Restart { attempts } => self.restart(id, attempts, now),
             Operation::Update => self.update(id, now),
             Operation::Delete => self.delete(id, now),
         }
     }
 
-    fn install(&mut self, id: &InstanceId, attempts: Attempts, now: Timestamp) {
+    fn install(&mut self, id: &InstanceId, attempts: Attempts, granted: bool, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         instance.state.attempts = attempts;
+        instance.state.granted = granted;
         instance.busy = Some(Busy::Installing);
         if let Err(error) = give_port(&mut self.ports, instance) {
             instance.busy = None;
@@ -54,10 +55,12 @@ impl Agent {
             self.cx.say_endpoint(instance, EndpointHealth::Down);
         }
         if let Run::Alive { health, .. } = &instance.run {
-            let message = format!("{id} is ended and started again: unhealthy: {}", health.message);
-            self.cx.say(instance, Kind::InstanceExited, message);
+            let why = format!("unhealthy: {}", health.message);
+            self.cx.say(instance, Kind::InstanceExited, format!("{id} is ended and started again: {why}"));
+            instance.ended_for = Some(why);
         }
         instance.state.attempts = attempts;
+        instance.state.granted = false;
         instance.state.runs += 1;
         instance.state.started_at = Some(now);
         instance.state.ready = false;

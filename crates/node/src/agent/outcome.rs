@@ -129,7 +129,7 @@ impl Agent {
             return;
         }
         let was_ready = health.ready;
-        let exit = Exit { at: now, status, why };
+        let exit = Exit { at: now, status, why: instance.ended_for.take().or(why) };
         let message = format!("{id} ended with {exit}");
         instance.stop_probing();
         instance.state.ready = false;

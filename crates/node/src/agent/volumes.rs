@@ -132,7 +132,7 @@ impl Agent {
     fn try_again_with(&mut self, name: &str) {
         let waits = self.instances.values_mut().filter(|instance| {
             let project = &instance.id.service.project;
-            matches!(instance.install, Install::Failed { .. })
+            matches!(instance.install, Install::Failed { .. } | Install::DataGone { .. })
                 && instance.busy.is_none()
                 && instance.container().is_some_and(|container| container.mounts(project, name))
         });

@@ -217,11 +217,17 @@ impl Limits {
         ]
     }
 
-    /// What brings these values back where `seen` differs, and nothing else: an engine refuses some values beside others.
-    /// It takes 0 for "as it is", so that what had no limit gets all that the machine has, or what the kernel gives
+    /// What brings these values back where `seen` differs and the field is `wanted`, and nothing else: an engine refuses
+    /// some values beside others. It takes 0 for "as it is", so that what had no limit gets all that the machine has, or what the kernel gives
     /// to whoever has none.
-    pub fn restore(&self, seen: &Self, machine: &Machine) -> ContainerUpdateBody {
-        let (told, now) = (self.normal(machine), seen.normal(machine));
+    pub fn restore(
+        &self,
+        seen: &Self,
+        machine: &Machine,
+        wanted: impl Fn(&str) -> bool,
+    ) -> ContainerUpdateBody {
+        let (told, mut now) = (self.normal(machine), seen.normal(machine));
+        now.leave_out(&told, wanted);
         let number =
             |told: i64, now: i64, none: i64| (told != now).then_some(if told == 0 { none } else { told });
         let set = |told: &str, now: &str, none: &str| {
@@ -256,6 +262,23 @@ impl Limits {
             }),
             ..ContainerUpdateBody::default()
         }
+    }
+
+    /// Takes the values of the fields that are not `wanted`.
+    fn leave_out(&mut self, told: &Self, wanted: impl Fn(&str) -> bool) {
+        macro_rules! each {
+            ($($name:literal $field:ident),*) => {
+                $(if !wanted($name) {
+                    self.$field.clone_from(&told.$field);
+                })*
+            };
+        }
+        each!(
+            "memory" memory, "memory_swap" memory_swap, "memory_reservation" memory_reservation,
+            "nano_cpus" nano_cpus, "cpu_shares" cpu_shares, "cpu_period" cpu_period, "cpu_quota" cpu_quota,
+            "cpuset" cpuset, "cpuset_mems" cpuset_mems, "blkio_weight" blkio_weight, "pids" pids,
+            "restart_policy" restart
+        );
     }
 
     /// The same, where the whole machine counts as no limit.
@@ -500,12 +523,16 @@ mod tests {
         for (told, unified) in [(&unlimited, false), (&unlimited, true), (&limited, false), (&limited, true)]
         {
             let machine = machine(unified);
-            assert_eq!(told.restore(told, &machine), ContainerUpdateBody::default(), "nothing was changed");
+            assert_eq!(
+                told.restore(told, &machine, |_| true),
+                ContainerUpdateBody::default(),
+                "nothing was changed"
+            );
             for (number, change) in changes.iter().enumerate() {
                 let mut changed = told.clone();
                 change(&mut changed);
                 assert_ne!(changed.normal(&machine), told.normal(&machine), "{number} is seen");
-                let body = told.restore(&changed, &machine);
+                let body = told.restore(&changed, &machine, |_| true);
                 let after = updated(&changed, &body);
                 assert_eq!(after.normal(&machine), told.normal(&machine), "{number}, {body:?}");
                 if number != 3 {
@@ -513,6 +540,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_left_as_it_was_made() {
+        let machine = machine(true);
+        let told = Limits { cpu_shares: 512, memory: 1 << 26, memory_swap: 1 << 26, ..Limits::default() };
+        let seen = Limits { cpu_shares: 100, memory: 1 << 27, memory_swap: 1 << 27, ..told.clone() };
+        let body = told.restore(&seen, &machine, |field| field == "cpu_shares");
+        assert_eq!((body.cpu_shares, body.memory, body.memory_swap), (Some(512), None, None));
     }
 
     #[test]

@@ -52,8 +52,14 @@ pub async fn resolve(engine: &Engine, image: &ImageRef) -> Result<ImagePin, Unre
             // Not the engine but what is behind it: ask the engine itself.
             if error.is_away() {
                 engine.ping().await.map_err(Unresolved::Engine)?;
+                Unresolved::Registry(format!(
+                    "the registry {} does not answer: nothing within {} s; check that it is up",
+                    image.registry(),
+                    REGISTRY.as_secs()
+                ))
+            } else {
+                of_failure(&error)
             }
-            of_failure(&error)
         }
     };
     match local.as_ref().and_then(|local| pulled(local, image)) {

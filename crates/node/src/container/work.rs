@@ -400,7 +400,7 @@ impl Work<'_> {
         let (limits, mut others): (Vec<&String>, Vec<&String>) =
             paths.iter().partition(|path| is_limit(path));
         if !limits.is_empty()
-            && let Err(failure) = self.restore_limits(id, record, machine).await
+            && let Err(failure) = self.restore_limits(id, record, machine, &limits).await
         {
             let message = failure.to_string();
             failed.extend(limits.into_iter().map(|path| (path.clone(), message.clone())));
@@ -444,11 +444,19 @@ impl Work<'_> {
         }
     }
 
-    async fn restore_limits(&self, id: &str, record: &Record, machine: &Machine) -> Result<(), Failure> {
+    /// Those of these paths: the others may be ignored.
+    async fn restore_limits(
+        &self,
+        id: &str,
+        record: &Record,
+        machine: &Machine,
+        paths: &[&String],
+    ) -> Result<(), Failure> {
         let Some(told) = &record.limits else { return Ok(()) };
         let Some(seen) = inspect(self.engine, id).await? else { return Ok(()) };
         let client = self.engine.client().await?;
-        let all = told.restore(&seen.limits, machine);
+        let wanted = |field: &str| paths.iter().any(|path| path.strip_prefix("container/") == Some(field));
+        let all = told.restore(&seen.limits, machine, wanted);
         // What a kernel refuses of memory is in no way of the others.
         let memory = ContainerUpdateBody {
             memory: all.memory,

@@ -22,6 +22,9 @@ pub struct State {
     /// Its files are placed and it has its port.
     pub installed: bool,
     pub attempts: Attempts,
+    /// The last one counted was for an install; its start is yet to come.
+    #[serde(default)]
+    pub granted: bool,
     pub port: Option<u16>,
     /// Ports in a row that somebody else turned out to hold.
     pub port_moves: u32,

@@ -247,13 +247,60 @@ fn damage_done_while_setpoint_is_away_is_found_at_the_start() {
     });
 }
 
+/// A file whose content is nowhere any more cannot be put back; everything else can.
+#[test]
+fn what_cannot_be_put_back_is_in_no_way_of_the_rest() {
+    let builder = setpoint();
+    versioned_site(&builder.work().join("site"), "v1", 3);
+    let setpoint =
+        builder.manifest("services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n").start();
+    setpoint.wait_until_converged("docs");
+    let stored = setpoint.data().join("blobs/blobs");
+    let blobs =
+        fs::read_dir(stored).unwrap().flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+    let is_lost = |path: &std::path::PathBuf| fs::read(path).unwrap() == b"v1 1\n";
+    fs::remove_file(blobs.map(|entry| entry.unwrap().path()).find(is_lost).unwrap()).unwrap();
+    let current = setpoint.data().join("sites/default/docs/current");
+    remove(current.join("part/1.txt"));
+    setpoint.wait_for_service("docs", "the reason is told", |docs| {
+        docs["instances"][0]["message"].as_str().unwrap().contains("cannot be put right")
+    });
+    remove(current.join("index.html"));
+    remove(current.clone());
+    testkit::until("the rest is put back", testkit::setpoint::SOON, || {
+        (fs::read_to_string(current.join("index.html")).ok()? == "v1").then_some(())
+    });
+}
+
+/// A folder that is kept for a rollback, and from which somebody took a file, is shown only once it is whole: also where
+/// drift is only warned of.
+#[test]
+fn a_kept_folder_that_was_damaged_is_whole_before_it_is_shown_again() {
+    let builder = setpoint();
+    let site = builder.work().join("site");
+    versioned_site(&site, "v1", 3);
+    let manifest = "services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n    drift: warn\n";
+    let setpoint = builder.manifest(manifest).start();
+    let first = setpoint.wait_until_converged("docs");
+    versioned_site(&site, "v2", 3);
+    setpoint.apply_ok(manifest, &["--wait"]);
+    let kept = format!("sites/default/docs/deployment-{}", first["deployment"]["id"].as_str().unwrap());
+    remove(setpoint.data().join(kept).join("part/1.txt"));
+    let load = setpoint.load("docs.localhost", "/part/1.txt").rate(100).start();
+    setpoint.ok(&["rollback", "docs", "--wait"]);
+    load.go_on_for(50);
+    load.stop().assert_clean(50);
+    assert_eq!(setpoint.get("docs.localhost", "/part/1.txt").text(), "v1 1\n");
+}
+
 #[test]
 fn damaged_rendered_files_are_put_back_while_the_workload_runs_on() {
     let more = format!("{QUICK}\nfiles: {{ config.txt: \"declared\\n\", etc/deep.txt: deep }}");
     let setpoint = setpoint().manifest(&demo(1, &[], &more)).start();
     let before = setpoint.wait_until_converged("api");
     let folder = setpoint.workloads()[0].cwd.clone();
-    let damages: [Damage<Path>; 5] = [
+    let damages: [Damage<Path>; 6] = [
+        ("all of it removed", |f| remove(f.to_owned()), "config.txt"),
         ("changed", |f| fs::write(f.join("config.txt"), "hacked!!\n").unwrap(), "config.txt"),
         ("removed", |f| remove(f.join("config.txt")), "config.txt"),
         ("its folder removed", |f| remove(f.join("etc")), "etc/deep.txt"),

@@ -105,6 +105,8 @@ pub struct Entry {
     pub node: NodeId,
     pub installed: bool,
     pub attempts: Attempts,
+    /// The last one counted was for an install; its start is yet to come.
+    pub granted: bool,
     pub port: Option<u16>,
     pub pid: Option<u32>,
     pub started: Option<Timestamp>,

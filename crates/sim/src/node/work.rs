@@ -17,12 +17,12 @@ use crate::{
 impl Agent {
     pub(super) fn begin(&mut self, id: &InstanceId, operation: Operation, around: &mut Around<'_>) {
         let now = around.now;
-        let (busy, attempts) = match operation {
+        let (busy, attempts, granted) = match operation {
             Operation::Nothing => return,
-            Operation::Install { attempts } => (Busy::Installing, attempts),
-            Operation::Update => (Busy::Updating, Attempts::default()),
-            Operation::Restart { attempts } => (Busy::Starting, attempts),
-            Operation::Delete => (Busy::Stopping { since: now }, Attempts::default()),
+            Operation::Install { attempts, granted } => (Busy::Installing, attempts, granted),
+            Operation::Update => (Busy::Updating, Attempts::default(), false),
+            Operation::Restart { attempts } => (Busy::Starting, attempts, false),
+            Operation::Delete => (Busy::Stopping { since: now }, Attempts::default(), false),
         };
         if let Busy::Stopping { .. } = busy {
             around.out.push(Out::Removes(id.clone()));
@@ -30,7 +30,7 @@ impl Agent {
         let Some(entry) = self.ledger.entries.get_mut(id) else { return };
         match busy {
             // Written down before it is begun, so that a crash in between costs an attempt and not the count.
-            Busy::Installing | Busy::Starting => entry.attempts = attempts,
+            Busy::Installing | Busy::Starting => (entry.attempts, entry.granted) = (attempts, granted),
             Busy::Updating | Busy::Stopping { .. } => {}
         }
         if is_container(entry) {

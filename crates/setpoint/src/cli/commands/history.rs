@@ -65,20 +65,26 @@ pub async fn audit(args: &Audit) -> Result<u8, Error> {
         let views::Audit { audit } = document.read().map_err(encoding)?;
         let mut table = Table::new(&["SEQ", "AT", "ACTOR", "ACTION", "SUBJECT", "MESSAGE"]);
         for row in audit {
-            let message = row.detail.get("message").and_then(serde_json::Value::as_str).unwrap_or_default();
-            let cells = [
-                row.seq.to_string(),
-                row.at.to_string(),
-                row.actor,
-                row.action,
-                row.subject,
-                message.to_owned(),
-            ];
+            let message = row.detail.get("message").and_then(serde_json::Value::as_str);
+            let message = message.map_or_else(|| command_of(&row.detail), str::to_owned);
+            let cells =
+                [row.seq.to_string(), row.at.to_string(), row.actor, row.action, row.subject, message];
             table.row(Tone::Plain, cells);
         }
         table.print()?;
     }
     Ok(DONE)
+}
+
+/// Of a command that somebody ran in an instance: its program; its arguments are nobody's business.
+fn command_of(detail: &serde_json::Value) -> String {
+    let arguments = detail["arguments"].as_u64().unwrap_or_default();
+    match (detail["program"].as_str(), arguments) {
+        (None, _) => String::new(),
+        (Some(program), 0) => program.to_owned(),
+        (Some(program), 1) => format!("{program} with 1 argument"),
+        (Some(program), n) => format!("{program} with {n} arguments"),
+    }
 }
 
 #[derive(Debug, serde::Deserialize)]
