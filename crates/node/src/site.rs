@@ -213,8 +213,11 @@ impl Site {
 /// The drift policy of a site, which is about what is shown: before, a folder is made whole whatever it says.
 pub fn policy(assigned: &Assigned) -> DriftPolicy {
     let is_site = matches!(assigned.content.workload, Workload::Site(_));
-    let mode = if is_site && !assigned.current { DriftMode::Correct } else { assigned.drift.mode };
-    DriftPolicy { mode, ..assigned.drift.clone() }
+    if is_site && !assigned.current { before_shown(assigned) } else { assigned.drift.clone() }
+}
+
+pub fn before_shown(assigned: &Assigned) -> DriftPolicy {
+    DriftPolicy { mode: DriftMode::Correct, ..assigned.drift.clone() }
 }
 
 /// Whether the policy puts this path back.

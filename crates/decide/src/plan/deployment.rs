@@ -61,7 +61,10 @@ fn score(work: &Work<'_>) -> u64 {
             (state + 4 * u64::from(seen.ready)) * 1_000_000 + copied.min(999_999)
         }
     };
-    work.current().iter().map(|(placement, _)| of(&placement.id)).sum()
+    let revision = work.plan.route.as_ref().map(|route| route.revision);
+    // That edges come to serve it is progress, too: the first may report late.
+    let served = work.world.edges.values().any(|edge| !edge.silent && Some(edge.served) >= revision);
+    work.current().iter().map(|(placement, _)| of(&placement.id)).sum::<u64>() + u64::from(served)
 }
 
 fn failure(work: &mut Work<'_>, open: &Deployment) -> Option<String> {
@@ -82,6 +85,10 @@ fn failure(work: &mut Work<'_>, open: &Deployment) -> Option<String> {
     // Whether there is an edge at all is waited for before anything is held.
     if work.world.edges.is_empty() && work.plan.route.is_some() {
         fails_at = fails_at + EDGE_LOST_AFTER;
+    }
+    // At its goal, however late: it is held from now on.
+    if work.plan.rollout.held_since.is_none() && is_whole(work) {
+        return None;
     }
     if let Some(since) = work.plan.rollout.held_since {
         // What is held has its time to hold; what begins again and again never comes to the end of it.
@@ -123,14 +130,18 @@ fn what_stands_still(work: &Work<'_>) -> Option<String> {
     Some(format!("{} was restarted {restarts} times; the last time it ended with {exit}", told.id))
 }
 
-/// All of the target, ready, served by every edge, nothing else in the routes, and held long enough.
-fn succeeded(work: &mut Work<'_>, report: &mut StepReport) -> bool {
-    let whole = work.ready_current() >= work.wanted()
+/// All of the target, ready, served by every edge, nothing else in the routes.
+fn is_whole(work: &mut Work<'_>) -> bool {
+    work.ready_current() >= work.wanted()
         && work.outdated().is_empty()
         && switched(work)
         && routes_are_the_target(work)
-        && edges_serve(work);
-    if !whole {
+        && edges_serve(work)
+}
+
+/// Whole, and held long enough.
+fn succeeded(work: &mut Work<'_>, report: &mut StepReport) -> bool {
+    if !is_whole(work) {
         work.plan.rollout.held_since = None;
         return false;
     }

@@ -125,6 +125,10 @@ fn change(instance: &mut Instance, assigned: &Arc<Assigned>) -> bool {
         tracing::error!(instance = %instance.id, "assigned with another release than before; it keeps what it has");
         return false;
     }
+    if instance.site.is_some() && instance.assigned.current && !assigned.current {
+        // From now on it must be whole, which nobody has looked at if its policy left it as it was.
+        instance.correctable = true;
+    }
     instance.assigned = assigned.clone();
     if !std::mem::replace(&mut instance.wanted, true) {
         // What was told before is about what was begun before.

@@ -398,9 +398,10 @@ impl Agent {
         let Some(record) = instance.record().filter(|record| record.id.is_some()).cloned() else {
             // None is there, as far as anybody has told. That a run had ended is written down; a
             // creation that was never answered is no end of one.
+            let is_counted = instance.state.granted;
             match (&instance.run, &instance.state.last_exit) {
-                (Run::Unknown { .. }, Some(_)) => self.ended_unseen(id, None),
-                (Run::Unknown { .. }, None) => instance.run = Run::NotStarted,
+                (Run::Unknown { .. }, Some(_)) if !is_counted => self.ended_unseen(id, None),
+                (Run::Unknown { .. }, _) => instance.run = Run::NotStarted,
                 _ => {}
             }
             return;
@@ -523,13 +524,19 @@ impl Agent {
             }
             FailureKind::VolumeGone => {
                 if let Some(record) = instance.record().cloned() {
-                    instance.hold(record.without_container());
+                    let record = record.without_container();
+                    if let Err(error) = record.write(&instance.folder) {
+                        tracing::warn!(instance = %id, %error, "its container is held in memory alone");
+                    }
+                    instance.hold(record);
                 }
                 instance.run = Run::NotStarted;
                 instance.install = Install::DataGone { message: failure.message };
                 // What was counted has not been tried.
                 instance.state.granted = true;
                 Self::remember(instance);
+                // It may be back by now.
+                self.look_at_volumes();
             }
             FailureKind::LivesOn => {
                 if let Run::Alive { health, .. } = &instance.run {

@@ -160,8 +160,9 @@ impl Job {
     }
 
     fn update_site(&self, cx: &Context, site: &Site) -> Result<site::View, site::Error> {
+        let drift = if self.state.switched { site::policy } else { site::before_shown };
         let update = site::Update {
-            drift: site::policy(&self.assigned),
+            drift: drift(&self.assigned),
             current: self.assigned.current,
             switched: self.state.switched,
         };

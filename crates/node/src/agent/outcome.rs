@@ -77,6 +77,8 @@ impl Agent {
 
     fn started(&mut self, id: &InstanceId, result: Result<Launched, StartFailure>, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
+        // The run that was ended for it is over, or lives on.
+        instance.ended_for = None;
         instance.unstarted = result.as_ref().err().map(|failure| failure.message.clone());
         if result.is_ok() {
             instance.failures = 0;

@@ -69,6 +69,7 @@ impl Agent {
             Ok(missing) => {
                 let missing = self.needed(missing);
                 self.take_missing(&missing);
+                self.try_again_without(&missing);
             }
             // Unknown is not gone: what was known stays.
             Err(error) => tracing::debug!(%error, "the volumes cannot be looked at"),
@@ -105,7 +106,6 @@ impl Agent {
         }
         for name in before.keys().filter(|name| !after.contains_key(*name)) {
             self.say_of_volume(Kind::VolumeBack, name, &format!("the volume {name} is there again"));
-            self.try_again_with(name);
         }
         if after != before {
             let list: Vec<_> = after.values().cloned().collect();
@@ -128,16 +128,20 @@ impl Agent {
         }
     }
 
-    /// What failed for want of it is made at once.
-    fn try_again_with(&mut self, name: &str) {
-        let waits = self.instances.values_mut().filter(|instance| {
+    /// What has no data and could have it again is made at once.
+    fn try_again_without(&mut self, missing: &BTreeSet<String>) {
+        let waits = |instance: &&mut crate::instance::Instance| {
             let project = &instance.id.service.project;
-            matches!(instance.install, Install::Failed { .. } | Install::DataGone { .. })
+            let lacks = |name: &String| {
+                names::owner_of_volume(name).as_ref() == Some(&instance.id)
+                    || instance.container().is_some_and(|container| container.mounts(project, name))
+            };
+            matches!(instance.install, Install::DataGone { .. })
                 && instance.busy.is_none()
-                && instance.container().is_some_and(|container| container.mounts(project, name))
-        });
+                && !missing.iter().any(lacks)
+        };
         let mut ids = Vec::new();
-        for instance in waits {
+        for instance in self.instances.values_mut().filter(waits) {
             instance.install = Install::Absent;
             ids.push(instance.id.clone());
         }

@@ -57,6 +57,7 @@ impl Asked {
     pub async fn exit_status(&mut self) -> Result<Option<i32>, Error> {
         let client = self.inside.engine.client().await?;
         let mut ended = None;
+        let mut pause = LOOK_EVERY;
         loop {
             let asked = client.inspect_exec(&self.id);
             let seen = self.inside.engine.within(QUESTION, asked).await?;
@@ -69,8 +70,10 @@ impl Asked {
                 if ended.get_or_insert_with(Instant::now).elapsed() > KNOWN {
                     return Ok(None);
                 }
+                pause = LOOK_EVERY;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(SELDOM[0]);
         }
     }
 
@@ -119,7 +122,7 @@ async fn end(inside: Inside, id: String) {
                 process.inspect(Process::kill);
                 return;
             }
-            Seen::NotBegun if began.elapsed() > NEVER => return,
+            Seen::NotBegun | Seen::Untold if process.is_none() && began.elapsed() > NEVER => return,
             Seen::NotBegun | Seen::Untold => {}
             Seen::Runs(pid) => {
                 // It enters its container a moment after it is there.

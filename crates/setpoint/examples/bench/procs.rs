@@ -7,9 +7,18 @@ fn proc(pid: u32, file: &str) -> Result<String, Box<dyn Error>> {
 }
 
 pub fn resident_kib(pid: u32) -> Result<f64, Box<dyn Error>> {
+    memory_kib(pid, "VmRSS:")
+}
+
+/// Without what is only a view of files: of its own program, say, which it comes to know with time.
+pub fn own_kib(pid: u32) -> Result<f64, Box<dyn Error>> {
+    memory_kib(pid, "RssAnon:")
+}
+
+fn memory_kib(pid: u32, name: &str) -> Result<f64, Box<dyn Error>> {
     let status = proc(pid, "status")?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.split_whitespace().nth(1).ok_or("no VmRSS")?.parse()?)
+    let line = status.lines().find(|line| line.starts_with(name)).ok_or("the kernel does not tell")?;
+    Ok(line.split_whitespace().nth(1).ok_or("the kernel does not tell")?.parse()?)
 }
 
 /// Of all threads that live.

@@ -484,7 +484,9 @@ fn a_lost_volume_is_told_until_it_is_back_and_what_needs_it_starts_then() {
     let events = || setpoint.events().iter().filter(|event| event["kind"] == "volume.lost").count();
     assert_eq!(events(), 1, "once");
     setpoint.ok(&["start", "web"]);
-    let failed = |web: &serde_json::Value| web["state"] == "failed" && is_told(web);
+    let failed = |web: &serde_json::Value| {
+        web["state"] == "failed" && web["instances"][0]["state"] == "failed" && is_told(web)
+    };
     let failed = setpoint.wait_for_service("web", "it cannot start, for want of it", failed);
     assert_eq!(failed["instances"][0]["restarts"], 0, "{failed:#}");
     assert!(engine.try_docker(&["volume", "inspect", &volume]).is_err(), "it is not made anew");

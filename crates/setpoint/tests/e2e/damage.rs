@@ -285,7 +285,9 @@ fn a_kept_folder_that_was_damaged_is_whole_before_it_is_shown_again() {
     versioned_site(&site, "v2", 3);
     setpoint.apply_ok(manifest, &["--wait"]);
     let kept = format!("sites/default/docs/deployment-{}", first["deployment"]["id"].as_str().unwrap());
-    remove(setpoint.data().join(kept).join("part/1.txt"));
+    let taken = setpoint.data().join(kept).join("part/1.txt");
+    remove(taken.clone());
+    testkit::until("it is put back", testkit::setpoint::SOON, || taken.exists().then_some(()));
     let load = setpoint.load("docs.localhost", "/part/1.txt").rate(100).start();
     setpoint.ok(&["rollback", "docs", "--wait"]);
     load.go_on_for(50);

@@ -2,11 +2,11 @@
 
 use std::{error::Error, thread, time::Duration};
 
-use testkit::docker::Engine;
+use testkit::{Setpoint, docker::Engine};
 
 use super::{IMAGE, setpoint};
 use crate::{
-    procs::{cpu_seconds, resident_kib},
+    procs::{cpu_seconds, own_kib},
     report::Report,
 };
 
@@ -15,25 +15,38 @@ const COUNT: usize = 200;
 const FEW: usize = 20;
 /// Two full lists and some hundred probes are in it.
 const REST: Duration = Duration::from_secs(60);
+const COMES: Duration = Duration::from_secs(600);
 /// What a burst of starts took is given back.
 const SETTLES: Duration = Duration::from_secs(10);
 
 pub fn run(engine: &Engine, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let manifest = format!("services:\n  app:\n    image: {IMAGE}\n    port: 8080\n    replicas: 0\n");
     let setpoint = setpoint(engine, &manifest)?;
-    setpoint.ok(&["scale", "app", &FEW.to_string(), "--wait=5m"]);
+    scale(&setpoint, FEW);
     thread::sleep(SETTLES);
-    let few = resident_kib(setpoint.pid())?;
-    setpoint.ok(&["scale", "app", &COUNT.to_string(), "--wait=5m"]);
-    let before = (cpu_seconds(setpoint.pid())?, cpu_seconds(engine.pid())?);
-    thread::sleep(REST);
-    let after = (cpu_seconds(setpoint.pid())?, cpu_seconds(engine.pid())?);
-    let share = |used: f64| used / REST.as_secs_f64() * 100.0;
-    let what = |of: &str| format!("{COUNT} containers at rest: {of}");
-    report.add(what("processor time of setpoint"), share(after.0 - before.0), "%");
-    report.add(what("processor time of dockerd"), share(after.1 - before.1), "%");
-    let each = (resident_kib(setpoint.pid())? - few) / (COUNT - FEW) as f64;
-    report.add(format!("{FEW} to {COUNT} containers: resident memory for each"), each, "KiB");
-    setpoint.ok(&["scale", "app", "0", "--wait=5m"]);
+    let few = own_kib(setpoint.pid())?;
+    scale(&setpoint, COUNT);
+    for when in ["in the first minute", "at rest"] {
+        let before = (cpu_seconds(setpoint.pid())?, cpu_seconds(engine.pid())?);
+        thread::sleep(REST);
+        let after = (cpu_seconds(setpoint.pid())?, cpu_seconds(engine.pid())?);
+        let share = |used: f64| used / REST.as_secs_f64() * 100.0;
+        let what = |of: &str| format!("{COUNT} containers {when}: {of}");
+        report.add(what("processor time of setpoint"), share(after.0 - before.0), "%");
+        report.add(what("processor time of dockerd"), share(after.1 - before.1), "%");
+    }
+    let each = (own_kib(setpoint.pid())? - few) / (COUNT - FEW) as f64;
+    report.add(format!("{FEW} to {COUNT} containers: memory of its own for each"), each, "KiB");
+    scale(&setpoint, 0);
     Ok(())
+}
+
+/// A machine with other work takes minutes.
+fn scale(setpoint: &Setpoint, count: usize) {
+    setpoint.ok(&["scale", "app", &count.to_string()]);
+    setpoint.wait_for("so many are ready, and no others there", COMES, |status| {
+        let app = &status["services"][0];
+        let there = app["instances"].as_array()?.len();
+        (app["replicas"]["ready"] == count && there == count).then_some(())
+    });
 }
