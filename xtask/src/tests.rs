@@ -33,8 +33,6 @@ const TOOLS: &[Tool] = &[
 pub fn all() -> Result<(), String> {
     install();
     let left_out = left_out();
-    // Built before it is tested: process tests run the binary itself.
-    run::cargo(&["build", "--locked", "--package", "setpoint"])?;
     let nextest = run::answers("cargo", &["nextest", "--version"]);
     if !nextest {
         println!("── {WITHOUT_NEXTEST}");
