@@ -6,7 +6,7 @@ use model::{
     assignment::Assigned,
     instance::Attempts,
     observation::{Exit, ExitStatus, State},
-    spec::{DriftMode, Workload},
+    spec::{DriftMode, DriftPolicy, Workload},
 };
 
 use crate::{
@@ -145,22 +145,26 @@ pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step 
             State::Installing,
         ),
         // What lives goes on, whatever became of an operation on it.
-        Install::Failed { at, message } if !matches!(local.run, Run::Alive { .. }) => {
-            retry_install(assigned, local, *at, message, now)
-        }
-        Install::PortTaken { at, message } if !matches!(local.run, Run::Alive { .. }) => {
-            wait_for_port(assigned, local, *at, message, now)
-        }
-        Install::DataGone { message } if !matches!(local.run, Run::Alive { .. }) => {
-            Step::rest(State::Failed { until: None }, message)
-        }
-        Install::Failed { .. } | Install::PortTaken { .. } | Install::DataGone { .. } | Install::Whole => {
-            match assigned.content.workload {
-                Workload::Site(_) => site(assigned, local),
-                Workload::Process(_) | Workload::Container(_) => runs(assigned, local, now),
-            }
-        }
+        _ if matches!(local.run, Run::Alive { .. }) => whole(assigned, local, now),
+        Install::Failed { at, message } => retry_install(assigned, local, *at, message, now),
+        Install::PortTaken { at, message } => wait_for_port(assigned, local, *at, message, now),
+        Install::DataGone { message } => Step::rest(State::Failed { until: None }, message),
+        Install::Whole => whole(assigned, local, now),
     }
+}
+
+fn whole(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
+    match assigned.content.workload {
+        Workload::Site(_) => site(assigned, local),
+        Workload::Process(_) | Workload::Container(_) => runs(assigned, local, now),
+    }
+}
+
+/// The drift policy is about what is shown: before, a site's folder is made whole whatever it says.
+pub fn drift_policy(assigned: &Assigned, shown: bool) -> DriftPolicy {
+    let is_site = matches!(assigned.content.workload, Workload::Site(_));
+    let mode = if is_site && !shown { DriftMode::Correct } else { assigned.drift.mode };
+    DriftPolicy { mode, ..assigned.drift.clone() }
 }
 
 fn under_way(busy: Busy, assigned: Option<&Assigned>, local: &Local) -> Step {
@@ -233,9 +237,9 @@ fn wait_for_port(assigned: &Assigned, local: &Local, looked: Timestamp, why: &st
     Step { operation: Operation::Install { attempts, granted: local.granted }, ..waits }
 }
 
-/// A site is whole, or is being made whole: before it is shown whatever the drift policy, which is about what is shown.
+/// A site is whole, or is being made whole.
 fn site(assigned: &Assigned, local: &Local) -> Step {
-    let correct = local.drifted && (assigned.drift.mode == DriftMode::Correct || !assigned.current);
+    let correct = local.drifted && drift_policy(assigned, assigned.current).mode == DriftMode::Correct;
     let operation =
         if correct || (assigned.current && !local.current) { Operation::Update } else { Operation::Nothing };
     let ready = is_shown_or_whole(assigned, local);

@@ -210,16 +210,6 @@ impl Site {
     }
 }
 
-/// The drift policy of a site, which is about what is shown: before, a folder is made whole whatever it says.
-pub fn policy(assigned: &Assigned) -> DriftPolicy {
-    let is_site = matches!(assigned.content.workload, Workload::Site(_));
-    if is_site && !assigned.current { before_shown(assigned) } else { assigned.drift.clone() }
-}
-
-pub fn before_shown(assigned: &Assigned) -> DriftPolicy {
-    DriftPolicy { mode: DriftMode::Correct, ..assigned.drift.clone() }
-}
-
 /// Whether the policy puts this path back.
 pub fn corrects(drift: &DriftPolicy, path: &str) -> bool {
     drift.mode == DriftMode::Correct && !is_ignored(drift, path)

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use content::place::Depth;
+use decide::node::drift_policy;
 use model::{InstanceId, Timestamp, artifact::RelPath, drift::Drift, event::Kind};
 
 use super::{Agent, Context, Event};
@@ -92,7 +93,7 @@ impl Agent {
         instance.current = view.current && (instance.state.switched || !lacks_links(&view));
         instance.state.switched |= instance.current && instance.assigned.current;
         instance.check.done = true;
-        let policy = site::policy(&instance.assigned);
+        let policy = drift_policy(&instance.assigned, instance.assigned.current);
         let found: Vec<_> =
             view.differences.into_iter().filter(|found| !is_excused(instance, found)).collect();
         let correctable = found.iter().any(|found| found.ours && site::corrects(&policy, &found.path));
@@ -185,7 +186,7 @@ fn changed_looks(looks: &Looks, targets: Vec<(InstanceId, PathBuf, Vec<RelPath>)
 /// Ignored, or not yet switched to: then its absence is work to do and no drift.
 pub(super) fn is_excused(instance: &Instance, found: &site::Difference) -> bool {
     let link = found.path == "site/current" || found.path.starts_with("webroot/");
-    site::is_left(&site::policy(&instance.assigned), found)
+    site::is_left(&drift_policy(&instance.assigned, instance.assigned.current), found)
         || (link && !(instance.assigned.current && instance.state.switched))
 }
 

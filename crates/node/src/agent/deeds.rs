@@ -13,7 +13,6 @@ use crate::{
         signals,
     },
     instance::Run,
-    process::stop,
 };
 
 impl Agent {
@@ -28,9 +27,8 @@ impl Agent {
         }
         let earlier = record.started.as_deref().is_some_and(|began| is_before(deed.at, began));
         let run = record.run.saturating_sub(u64::from(earlier));
-        let declared = instance.assigned.content.stop.signal.map(stop::number);
-        let stop =
-            declared.or_else(|| signals::number(record.stop_signal.as_deref()?)).unwrap_or(libc::SIGTERM);
+        let asks = signals::of_stop(&instance.assigned.content.stop, record.stop_signal.as_deref());
+        let stop = signals::number(asks).unwrap_or(libc::SIGTERM);
         let Some(held) = instance.held.as_mut().filter(|held| held.ended_by_us != Some(run)) else { return };
         held.deeds.note_end(run, deed, stop);
         self.lay_end_to_deed(id);

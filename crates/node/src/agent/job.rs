@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use decide::node::drift_policy;
 use model::{
     InstanceId,
     observation::Copied,
@@ -160,9 +161,8 @@ impl Job {
     }
 
     fn update_site(&self, cx: &Context, site: &Site) -> Result<site::View, site::Error> {
-        let drift = if self.state.switched { site::policy } else { site::before_shown };
         let update = site::Update {
-            drift: drift(&self.assigned),
+            drift: drift_policy(&self.assigned, self.state.switched),
             current: self.assigned.current,
             switched: self.state.switched,
         };

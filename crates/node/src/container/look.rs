@@ -218,8 +218,8 @@ impl Limits {
     }
 
     /// What brings these values back where `seen` differs and the field is `wanted`, and nothing else: an engine refuses
-    /// some values beside others. It takes 0 for "as it is", so that what had no limit gets all that the machine has, or what the kernel gives
-    /// to whoever has none.
+    /// some values beside others. It takes 0 for "as it is", so that what had no limit gets all that the machine has, or
+    /// what the kernel gives to whoever has none.
     pub fn restore(
         &self,
         seen: &Self,

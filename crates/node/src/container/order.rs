@@ -14,10 +14,9 @@ use model::{
     artifact::RelPath,
     container::{Container, MountSource, Network},
     release::Release,
-    spec::Signal,
 };
 
-use super::names;
+use super::{names, signals};
 use crate::process::render::{Error, Names};
 
 /// One container to be made.
@@ -86,17 +85,13 @@ impl Order<'_> {
             image: container.pinned_name(),
             working_dir: container.workdir.clone(),
             labels: Some(self.labels()),
-            stop_signal: Some(self.stop_signal().to_owned()),
+            stop_signal: Some(signals::of_stop(&self.release.stop, self.image_stop).to_owned()),
             stop_timeout: i64::try_from(self.release.stop.grace.0.div_ceil(1000)).ok(),
             host_config: Some(self.host_config(inside, &network)),
             networking_config: (container.network == Network::Project)
                 .then(|| NetworkingConfig { endpoints_config: Some([(network, self.endpoint())].into()) }),
             ..ContainerCreateBody::default()
         })
-    }
-
-    fn stop_signal(&self) -> &str {
-        self.release.stop.signal.map(signal).or(self.image_stop).unwrap_or("SIGTERM")
     }
 
     /// As the service and its slot are called; a kernel takes no more than 64 bytes, and the slot tells them apart.
@@ -203,18 +198,6 @@ impl Order<'_> {
         let workdir =
             self.container.workdir.as_deref().or(self.image_workdir).filter(|dir| dir.starts_with('/'));
         format!("{}/{file}", workdir.unwrap_or("/").trim_end_matches('/'))
-    }
-}
-
-fn signal(signal: Signal) -> &'static str {
-    match signal {
-        Signal::Term => "SIGTERM",
-        Signal::Int => "SIGINT",
-        Signal::Quit => "SIGQUIT",
-        Signal::Hup => "SIGHUP",
-        Signal::Usr1 => "SIGUSR1",
-        Signal::Usr2 => "SIGUSR2",
-        Signal::Kill => "SIGKILL",
     }
 }
 

@@ -1,4 +1,23 @@
-//! Signals as images name them.
+//! Signals as engines and images name them.
+
+use model::spec::{Signal, StopPolicy};
+
+/// What a container is asked to end with: as declared, or else as its image asks.
+pub fn of_stop<'a>(declared: &StopPolicy, image: Option<&'a str>) -> &'a str {
+    declared.signal.map(name).or(image).unwrap_or("SIGTERM")
+}
+
+fn name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Term => "SIGTERM",
+        Signal::Int => "SIGINT",
+        Signal::Quit => "SIGQUIT",
+        Signal::Hup => "SIGHUP",
+        Signal::Usr1 => "SIGUSR1",
+        Signal::Usr2 => "SIGUSR2",
+        Signal::Kill => "SIGKILL",
+    }
+}
 
 /// The number of `SIGQUIT`, `QUIT`, `3` or `SIGRTMIN+3`; `None` for what is no signal.
 pub fn number(name: &str) -> Option<i32> {
