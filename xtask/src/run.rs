@@ -22,6 +22,16 @@ pub fn cargo_env(args: &[&str], env: &[(&str, &str)]) -> Result<(), String> {
     checked(command, &format!("cargo {}", args.join(" ")))
 }
 
+/// A program of the workspace, as it was built last for development.
+pub fn built(program: &str, args: &[&str]) -> Result<(), String> {
+    let metadata = output("cargo", &["metadata", "--format-version", "1", "--no-deps", "--locked"])?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).map_err(|error| error.to_string())?;
+    let target = metadata["target_directory"].as_str().ok_or("cargo does not say where it builds")?;
+    let mut command = Command::new(PathBuf::from(target).join("debug").join(program));
+    command.args(args).current_dir(root());
+    checked(command, &format!("{program} {}", args.join(" ")))
+}
+
 pub fn checked(mut command: Command, shown: &str) -> Result<(), String> {
     println!("── {shown}");
     let status = command.status().map_err(|error| format!("{shown}: {error}"))?;

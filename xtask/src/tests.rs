@@ -52,7 +52,8 @@ const WITHOUT_NEXTEST: &str =
 /// What cargo is told, one after the other. Without nextest the tests on what is missing find that out themselves.
 fn commands(nextest: bool, left_out: &str) -> Vec<Vec<String>> {
     // Death at every phase boundary, in a build that has those points; an ordinary one has none.
-    let deaths = ["--package", "setpoint", "--features", "failpoints", "--locked"];
+    // Of the whole workspace, and one binary of it: what is compiled already is not compiled with other features again.
+    let deaths = ["--workspace", "--features", "setpoint/failpoints", "--locked", "--test", "e2e"];
     let words = |parts: &[&[&str]]| parts.concat().into_iter().map(String::from).collect::<Vec<_>>();
     if !nextest {
         // As many at once as .config/nextest.toml says.
@@ -180,7 +181,7 @@ mod checks {
             lines(false, CONTAINERS),
             [
                 "test --workspace --locked --no-fail-fast -- --test-threads 4",
-                "test --package setpoint --features failpoints --locked phases:: -- --test-threads 4",
+                "test --workspace --features setpoint/failpoints --locked --test e2e phases:: -- --test-threads 4",
             ]
         );
     }

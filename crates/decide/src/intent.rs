@@ -258,7 +258,7 @@ pub fn apply(world: &World, spec: &ServiceSpec, owner: &Owner, images: &Images, 
 /// Why what runs is not what is declared; empty when it is.
 fn pinned(world: &World, service: &Service) -> String {
     let declared = Release::of(&service.spec);
-    let Some(target) = service.target else { return String::new() };
+    let Some(target) = service.target else { return never_came(world) };
     // A declaration names its image, and what runs has it pinned.
     let running = world.releases.get(&target).map(|running| (**running).clone().pinned(None));
     let runs_otherwise = match declared.image() {
@@ -274,6 +274,17 @@ fn pinned(world: &World, service: &Service) -> String {
         target.short(),
         by.unwrap_or_default()
     )
+}
+
+/// Why nothing runs of what is declared, where its only deployment was given up.
+fn never_came(world: &World) -> String {
+    match world.deployments.iter().max_by_key(|deployment| deployment.number) {
+        Some(newest) if newest.phase == Phase::Cancelled => format!(
+            "nothing of it runs: deployment #{} was cancelled; `setpoint deploy` runs what is declared",
+            newest.number
+        ),
+        Some(_) | None => String::new(),
+    }
 }
 
 fn create(

@@ -36,6 +36,8 @@ pub struct Local {
     pub away: Option<Timestamp>,
     /// Why its last start came to nothing, until one comes to something; a whole sentence.
     pub unstarted: Option<String>,
+    /// The last update failed: another is made from this time on.
+    pub rests_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +63,9 @@ pub enum Install {
 
 /// Between two looks whether a port is free by now.
 const PORT_LOOK: Millis = Millis(1000);
+
+const FIRST_REST: Millis = Millis(500);
+const LONGEST_REST: Millis = Millis(10_000);
 
 /// What an operation under way does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +160,7 @@ pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step 
 
 fn whole(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
     match assigned.content.workload {
-        Workload::Site(_) => site(assigned, local),
+        Workload::Site(_) => site(assigned, local, now),
         Workload::Process(_) | Workload::Container(_) => runs(assigned, local, now),
     }
 }
@@ -237,13 +242,26 @@ fn wait_for_port(assigned: &Assigned, local: &Local, looked: Timestamp, why: &st
     Step { operation: Operation::Install { attempts, granted: local.granted }, ..waits }
 }
 
+/// How long an operation rests after as many in a row have failed before.
+pub fn rest_after(failures: u32) -> Millis {
+    Millis(FIRST_REST.0.saturating_mul(1 << failures.min(10)).min(LONGEST_REST.0))
+}
+
+/// What is due is done, or rests until then.
+fn update(local: &Local, now: Timestamp) -> (Operation, Option<Timestamp>) {
+    match local.rests_until.filter(|until| now < *until) {
+        Some(until) => (Operation::Nothing, Some(until)),
+        None => (Operation::Update, None),
+    }
+}
+
 /// A site is whole, or is being made whole.
-fn site(assigned: &Assigned, local: &Local) -> Step {
+fn site(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
     let correct = local.drifted && drift_policy(assigned, assigned.current).mode == DriftMode::Correct;
-    let operation =
-        if correct || (assigned.current && !local.current) { Operation::Update } else { Operation::Nothing };
+    let is_due = correct || (assigned.current && !local.current);
+    let (operation, wake_at) = if is_due { update(local, now) } else { (Operation::Nothing, None) };
     let ready = is_shown_or_whole(assigned, local);
-    Step { operation, state: State::Running, ready, wake_at: None, message: String::new() }
+    Step { operation, state: State::Running, ready, wake_at, message: String::new() }
 }
 
 /// What is shown stays in the routes while a file is put back or `current` is switched; what is not yet is shown only
@@ -275,7 +293,7 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
         Run::Alive { health } => {
             let mut step = alive(health);
             if local.drifted && assigned.drift.mode == DriftMode::Correct {
-                step.operation = Operation::Update;
+                (step.operation, step.wake_at) = update(local, now);
             }
             step
         }

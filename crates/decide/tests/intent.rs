@@ -51,3 +51,21 @@ fn going_back_to_what_is_wanted_already_starts_what_is_stopped() {
     bench.intend(&key(), intent::rollback(&world, Some(&first), bench.now));
     assert!(!bench.world(&key()).service.known().unwrap().stopped);
 }
+
+/// Nothing has come of it, so that what is declared and unchanged is not what runs.
+#[test]
+fn an_unchanged_declaration_whose_first_deployment_was_cancelled_says_what_runs_it() {
+    let mut bench = Bench::new();
+    let spec = spec::parse(&["process", "v1"]);
+    let apply = |bench: &mut Bench| {
+        let world = bench.world(&key()).clone();
+        intent::apply(&world, &spec, &Owner::Api, &Images::new(), bench.now).unwrap()
+    };
+    let declared = apply(&mut bench);
+    bench.intend(&key(), Ok(declared));
+    let world = bench.world(&key()).clone();
+    bench.intend(&key(), intent::cancel(&world, &world.deployments[0].id, bench.now));
+    let intent::Outcome::Unchanged { message } = apply(&mut bench) else { panic!("it is declared already") };
+    let said = "nothing of it runs: deployment #1 was cancelled; `setpoint deploy` runs what is declared";
+    assert_eq!(message, said);
+}

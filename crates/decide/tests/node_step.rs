@@ -5,14 +5,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
-    InstanceId, Timestamp,
+    InstanceId, Millis, Timestamp,
     assignment::Assigned,
     instance::Attempts,
     release::Release,
     spec::{self, DriftPolicy, RestartPolicy, Site, StopPolicy, Workload},
 };
 
-use decide::node::{Busy, Install, Local, Operation, Run, step};
+use decide::node::{Busy, Install, Local, Operation, Run, rest_after, step};
 
 fn site() -> (Assigned, Local) {
     let content = Release {
@@ -47,6 +47,7 @@ fn site() -> (Assigned, Local) {
         busy: None,
         away: None,
         unstarted: None,
+        rests_until: None,
     };
     (assigned, local)
 }
@@ -81,6 +82,25 @@ fn a_site_that_is_not_shown_yet_is_ready_only_once_it_is_whole() {
         let step = step(Some(&assigned), &local, Timestamp(1));
         assert_eq!((step.ready, step.operation), (ready, operation), "{local:?}");
     }
+}
+
+/// A content that is nowhere any more, say. It is asked again when its rest is over, and serves meanwhile.
+#[test]
+fn an_update_that_failed_rests_and_the_site_is_served() {
+    let (assigned, at_rest) = site();
+    let rests = Local { rests_until: Some(Timestamp(500)), ..at_rest };
+    let drifted = Local { drifted: true, ..rests.clone() };
+    let unswitched = Local { current: false, ..rests.clone() };
+    for local in [drifted, unswitched] {
+        let before = step(Some(&assigned), &local, Timestamp(499));
+        let told = (before.ready, before.operation, before.wake_at);
+        assert_eq!(told, (true, Operation::Nothing, Some(Timestamp(500))), "{local:?}");
+        let over = step(Some(&assigned), &local, Timestamp(500));
+        assert_eq!((over.operation, over.wake_at), (Operation::Update, None), "{local:?}");
+    }
+    let whole = step(Some(&assigned), &rests, Timestamp(1));
+    assert_eq!(whole.wake_at, None, "nothing is waited for");
+    assert_eq!([0, 1, 4, 5, 40].map(rest_after), [500, 1000, 8000, 10_000, 10_000].map(Millis));
 }
 
 #[test]

@@ -16,6 +16,9 @@ pub struct Drift {
     pub since: Timestamp,
     /// Who did it, if known.
     pub by: Option<String>,
+    /// Why it cannot be put back, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<String>,
 }
 
 /// Whether an ignore pattern (`*` for any text, also none) covers a drift path: the whole of it, or what follows

@@ -170,6 +170,10 @@ pub enum Waiting {
     EdgesServe {
         revision: RouteRevision,
     },
+    /// No edge has reported yet; then there is none.
+    EdgeReports {
+        until: Timestamp,
+    },
     Drain {
         instance: InstanceId,
         in_flight: u64,
@@ -198,6 +202,9 @@ pub enum Waiting {
         instance: InstanceId,
         path: String,
         corrected: bool,
+        /// Why it cannot be put back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stuck: Option<String>,
     },
     /// It runs, and its node cannot give it all that was declared.
     Without {
@@ -360,6 +367,12 @@ impl fmt::Display for Waiting {
                 "port {port} is there once at each node: {nodes} of {wanted} replicas can run; `setpoint scale` sets their number"
             ),
             Self::EdgesServe { revision } => write!(f, "every edge must serve route revision {revision}"),
+            Self::EdgeReports { until } => {
+                write!(
+                    f,
+                    "no edge has reported yet; until {until} one is waited for, then it goes on without any"
+                )
+            }
             Self::Drain { instance, in_flight, until } => {
                 write!(
                     f,
@@ -389,10 +402,13 @@ impl fmt::Display for Waiting {
                      declaration, `setpoint deploy` another release, or `setpoint rollback` to an earlier one"
                 )
             }
-            Self::Drift { instance, path, corrected: true } => {
+            Self::Drift { instance, path, corrected: true, stuck: Some(why) } => {
+                write!(f, "{path} of {instance} differs and cannot be put back: {why}")
+            }
+            Self::Drift { instance, path, corrected: true, stuck: None } => {
                 write!(f, "{path} of {instance} differs and is being corrected")
             }
-            Self::Drift { instance, path, corrected: false } => {
+            Self::Drift { instance, path, corrected: false, .. } => {
                 write!(f, "{path} of {instance} differs; its drift mode only warns")
             }
             Self::VolumeLost { node, volume } => write!(f, "at {node} {volume}"),

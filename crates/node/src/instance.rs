@@ -7,7 +7,7 @@ use decide::{
     node::{self, Busy, Install, Local, Step},
 };
 use model::{
-    InstanceId, Millis, Timestamp,
+    InstanceId, Timestamp,
     assignment::Assigned,
     container::Container,
     drift::Drift,
@@ -60,6 +60,8 @@ pub struct Instance {
     pub prepared: Option<Arc<Prepared>>,
     /// Operations in a row that failed: each pauses longer before the next.
     pub failures: u32,
+    /// The last update failed; until then none is made, and whatever else happens to it is seen.
+    pub rests_until: Option<Timestamp>,
     /// What the last failed operation said.
     pub trouble: Option<String>,
     /// What its process was declared to have and was not given; a sentence.
@@ -120,17 +122,13 @@ pub struct Held {
 pub struct Rests(BTreeMap<String, (u32, Timestamp)>);
 
 impl Rests {
-    const FIRST: Millis = Millis(500);
-    const LONGEST: Millis = Millis(10_000);
-
     /// These were tried and failed; all others did not, or are over.
     pub fn take(&mut self, failed: impl Iterator<Item = String>, now: Timestamp) {
         let before = std::mem::take(&mut self.0);
         self.0 = failed
             .map(|path| {
                 let times = before.get(&path).map_or(0, |(times, _)| *times);
-                let pause = Self::FIRST.0.saturating_mul(1 << times.min(10)).min(Self::LONGEST.0);
-                (path, (times + 1, now + Millis(pause)))
+                (path, (times + 1, now + node::rest_after(times)))
             })
             .chain(
                 before
@@ -159,6 +157,8 @@ pub struct Checking {
     pub whole: bool,
     /// It has been compared at least once.
     pub done: bool,
+    /// How often something of it was put back, or that was tried.
+    pub put_back: u64,
 }
 
 impl Drop for Instance {
@@ -187,6 +187,7 @@ impl Instance {
             probing: Vec::new(),
             prepared: None,
             failures: 0,
+            rests_until: None,
             trouble: None,
             ended_for: None,
             not_probed: Vec::new(),
@@ -290,6 +291,14 @@ impl Instance {
         }
     }
 
+    /// Takes why what differs could not be put back; of what the policy leaves, nobody has tried.
+    pub fn note_stuck(&mut self, why: impl Fn(&str) -> Option<String>) {
+        for drift in self.drift.values_mut().filter(|drift| site::corrects(&self.assigned.drift, &drift.path))
+        {
+            drift.stuck = why(&drift.path);
+        }
+    }
+
     /// Of a container: drifted paths that the policy lets us put back, and that do not rest.
     pub fn to_repair(&self, now: Timestamp) -> Vec<String> {
         let Some(held) = &self.held else { return Vec::new() };
@@ -324,6 +333,7 @@ impl Instance {
             busy: self.busy,
             away: self.away.as_ref().map(|(since, _)| *since),
             unstarted: self.unstarted.clone(),
+            rests_until: self.rests_until,
         };
         node::step(self.wanted.then_some(&*self.assigned), &local, now)
     }

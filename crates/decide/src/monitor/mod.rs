@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fmt, ops::AddAssign};
 
 use crate::{
-    retry,
+    plan, retry,
     status::{self, Summary},
     world::World,
 };
@@ -289,15 +289,16 @@ fn reports(world: &World) -> impl Iterator<Item = &InstanceReport> {
     standing.filter_map(|placement| world.report(&placement.id))
 }
 
-/// In the planner's own words.
+/// In the planner's own words; what cannot be put back first.
 pub(crate) fn first_drift(world: &World) -> Option<Waiting> {
     let corrected = match world.service.known()?.spec.drift.mode {
         DriftMode::Correct => true,
         DriftMode::Warn => false,
         DriftMode::Off => return None,
     };
-    let (report, drift) = reports(world).find_map(|report| Some((report, report.drift.first()?)))?;
-    Some(Waiting::Drift { instance: report.id.clone(), path: drift.path.clone(), corrected })
+    let all = || reports(world).flat_map(|report| report.drift.iter().map(move |drift| (report, drift)));
+    let (report, drift) = all().find(|(_, drift)| drift.stuck.is_some()).or_else(|| all().next())?;
+    Some(plan::drift::waiting(report, drift, corrected))
 }
 
 /// What differs and is left so because that was declared, in the planner's own words.
@@ -557,6 +558,7 @@ mod tests {
             observed: observed.map(Into::into),
             since: NOW,
             by: None,
+            stuck: None,
         };
         let mut broken = Broken::default();
         for (path, observed) in [

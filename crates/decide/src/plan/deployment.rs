@@ -132,17 +132,23 @@ fn what_stands_still(work: &Work<'_>) -> Option<String> {
 
 /// All of the target, ready, served by every edge, nothing else in the routes.
 fn is_whole(work: &mut Work<'_>) -> bool {
+    is_whole_without_edges(work) && edges_serve(work)
+}
+
+fn is_whole_without_edges(work: &Work<'_>) -> bool {
     work.ready_current() >= work.wanted()
         && work.outdated().is_empty()
         && switched(work)
         && routes_are_the_target(work)
-        && edges_serve(work)
 }
 
 /// Whole, and held long enough.
 fn succeeded(work: &mut Work<'_>, report: &mut StepReport) -> bool {
     if !is_whole(work) {
         work.plan.rollout.held_since = None;
+        if is_whole_without_edges(work) && work.plan.route.is_some() && work.world.edges.is_empty() {
+            report.waiting.push(Waiting::EdgeReports { until: edge_reports_until(work) });
+        }
         return false;
     }
     let since = held_from(work, work.plan.rollout.held_since.unwrap_or(work.now));
@@ -201,11 +207,15 @@ fn routes_are_the_target(work: &Work<'_>) -> bool {
 fn edges_serve(work: &mut Work<'_>) -> bool {
     let Some(route) = &work.plan.route else { return true };
     if work.world.edges.is_empty() {
-        let none_is_there = work.plan.rollout.progressed_at + EDGE_LOST_AFTER;
+        let none_is_there = edge_reports_until(work);
         work.wake(none_is_there);
         return work.now >= none_is_there;
     }
     work.world.edges.values().all(|edge| edge.silent || edge.served >= route.revision)
+}
+
+fn edge_reports_until(work: &Work<'_>) -> Timestamp {
+    work.plan.rollout.progressed_at + EDGE_LOST_AFTER
 }
 
 /// Where the work stands, read off what is seen.

@@ -1,7 +1,7 @@
 //! Step 3: what the nodes found different, what of it cannot be put back, and what they cannot give. Their nodes put
 //! the rest back, by the mode that the assignment carries; here all of it is told.
 
-use model::{plan::StepReport, reason::Waiting, spec::DriftMode};
+use model::{drift::Drift, observation::InstanceReport, plan::StepReport, reason::Waiting, spec::DriftMode};
 
 use super::work::Work;
 
@@ -31,8 +31,13 @@ fn drifts(work: &Work<'_>) -> Vec<Waiting> {
     };
     work.placements()
         .filter_map(|p| work.world.report(&p.id))
-        .flat_map(|report| report.drift.iter().map(|drift| (report.id.clone(), drift.path.clone())))
+        .flat_map(|report| report.drift.iter().map(|drift| waiting(report, drift, corrected)))
         .take(TOLD)
-        .map(|(instance, path)| Waiting::Drift { instance, path, corrected })
         .collect()
+}
+
+/// The one sentence about what differs, also where the service's state is told.
+pub fn waiting(report: &InstanceReport, drift: &Drift, corrected: bool) -> Waiting {
+    let (path, stuck) = (drift.path.clone(), drift.stuck.clone());
+    Waiting::Drift { instance: report.id.clone(), path, corrected, stuck }
 }

@@ -7,7 +7,7 @@
 mod classify;
 mod deployment;
 pub use deployment::begin;
-mod drift;
+pub(crate) mod drift;
 mod events;
 mod lost;
 pub(crate) mod order;

@@ -198,6 +198,7 @@ impl Instance {
                 busy: None,
                 away: None,
                 unstarted: None,
+                rests_until: None,
             },
             assigned: Arc::clone(assigned),
             release: assigned.release,
@@ -293,5 +294,6 @@ fn drift() -> Drift {
         observed: Some("another".into()),
         since: Timestamp::ZERO,
         by: None,
+        stuck: None,
     }
 }

@@ -137,6 +137,7 @@ fn change(instance: &mut Instance, assigned: &Arc<Assigned>) -> bool {
     if !assigned.current {
         instance.state.switched = false;
     }
+    instance.rests_until = None;
     instance.hurry.notify_one();
     if instance.folder.path().is_dir()
         && let Err(error) = instance.folder.write_assigned(assigned)

@@ -99,12 +99,15 @@ impl Agent {
         let correctable = found.iter().any(|found| found.ours && site::corrects(&policy, &found.path));
         // From the ledger: what was told before a restart of the node is not told again.
         let mut before = instance.state.drift_since.clone();
-        instance.drift.clear();
+        let mut seen_before = std::mem::take(&mut instance.drift);
         for found in found {
             let known = before.remove(&found.path);
             let (since, by) = origin(instance, &found.path, known, now);
-            let drift = drift_of(found, since, by);
+            let mut drift = drift_of(found, since, by);
+            drift.stuck = drift.stuck.or(seen_before.remove(&drift.path).and_then(|drift| drift.stuck));
             if known.is_none() {
+                // What rests is something else.
+                instance.rests_until = None;
                 self.cx.say(instance, Kind::DriftFound, describe(&drift));
             }
             instance.drift.insert(drift.path.clone(), drift);
@@ -139,12 +142,17 @@ impl Agent {
             self.instances.values().filter(|i| i.site.is_none() && !i.assigned.content.files.is_empty());
         let with_files: Vec<_> = with_files.collect();
         self.rendered = !with_files.is_empty();
-        let targets: Vec<(InstanceId, PathBuf, Vec<RelPath>)> = with_files
+        let targets: Vec<Target> = with_files
             .into_iter()
             .filter(|instance| instance.state.installed)
-            .map(|i| (i.id.clone(), i.folder.work(), i.assigned.content.files.keys().cloned().collect()))
+            .map(|instance| Target {
+                id: instance.id.clone(),
+                folder: instance.folder.work(),
+                names: instance.assigned.content.files.keys().cloned().collect(),
+                put_back: instance.check.put_back,
+            })
             .collect();
-        let count: usize = targets.iter().map(|(_, _, names)| names.len()).sum();
+        let count: usize = targets.iter().map(|target| target.names.len()).sum();
         if count <= super::FEW_LOOKS {
             let changed = changed_looks(&self.file_looks, targets);
             return self.files_looked(&changed);
@@ -166,14 +174,24 @@ impl Agent {
     }
 }
 
-type Looks = std::sync::Mutex<BTreeMap<InstanceId, files::Look>>;
+/// The looks of before, and after how many times that something was put back: what was damaged in the same way before and
+/// after that looks the same.
+pub(super) type Looks = std::sync::Mutex<BTreeMap<InstanceId, (u64, files::Look)>>;
 
-fn changed_looks(looks: &Looks, targets: Vec<(InstanceId, PathBuf, Vec<RelPath>)>) -> Vec<InstanceId> {
+/// Whose files are looked at.
+struct Target {
+    id: InstanceId,
+    folder: PathBuf,
+    names: Vec<RelPath>,
+    put_back: u64,
+}
+
+fn changed_looks(looks: &Looks, targets: Vec<Target>) -> Vec<InstanceId> {
     let mut before = looks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut after = BTreeMap::new();
     let mut changed = Vec::new();
-    for (id, folder, names) in targets {
-        let look = files::look(&folder, &names);
+    for Target { id, folder, names, put_back } in targets {
+        let look = (put_back, files::look(&folder, &names));
         if before.get(&id) != Some(&look) {
             changed.push(id.clone());
         }
@@ -212,12 +230,16 @@ fn origin(
     }
 }
 
+const NOT_OURS: &str = "what is there is not Setpoint's, and is left alone";
+
 pub(super) fn drift_of(found: site::Difference, since: Timestamp, by: Option<String>) -> Drift {
-    Drift { path: found.path, declared: found.declared, observed: found.observed, since, by }
+    let site::Difference { path, declared, observed, ours } = found;
+    let stuck = (!ours).then(|| NOT_OURS.into());
+    Drift { path, declared, observed, since, by, stuck }
 }
 
 pub(super) fn describe(drift: &Drift) -> String {
-    let Drift { path, declared, observed, since, by } = drift;
+    let Drift { path, declared, observed, since, by, .. } = drift;
     let observed = observed.as_deref().unwrap_or("missing");
     let declared = declared.as_deref().unwrap_or("nothing");
     let found = format!("{path} is {observed}, declared is {declared}");
@@ -262,4 +284,25 @@ pub(super) fn view_of_files(folder: &Folder, rendered: &BTreeMap<RelPath, Vec<u8
             ours: true,
         });
     View { differences: differences.collect(), current: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_again_after_it_was_put_back_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let (looks, id) = (Looks::default(), "default.api.0.1".parse::<InstanceId>().unwrap());
+        let look = |put_back| {
+            let (folder, names) = (dir.path().to_owned(), vec!["app.yaml".parse().unwrap()]);
+            changed_looks(&looks, vec![Target { id: id.clone(), folder, names, put_back }])
+        };
+        assert_eq!(look(0), std::slice::from_ref(&id), "never seen before");
+        assert_eq!(look(0), [], "as it was");
+        assert_eq!(look(1), [id.clone()], "it was there in between");
+        assert_eq!(look(1), []);
+        std::fs::write(dir.path().join("app.yaml"), "a: 1").unwrap();
+        assert_eq!(look(1), [id]);
+    }
 }

@@ -560,6 +560,8 @@ impl Agent {
         let now = self.cx.now();
         let Some(instance) = self.instances.get_mut(id) else { return };
         if let Repair::Done { look, left } = repair {
+            instance.check.put_back += 1;
+            instance.note_stuck(|path| left.get(path).cloned());
             instance.trouble = left.values().next().map(|why| format!("it cannot be put right: {why}"));
             if let Some(held) = &mut instance.held {
                 held.rests.take(left.into_keys(), now);

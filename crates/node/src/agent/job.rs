@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use decide::node::drift_policy;
+use decide::node::{drift_policy, rest_after};
 use model::{
     InstanceId,
     observation::Copied,
@@ -20,10 +20,6 @@ use crate::{
     process::{Live, live::Origin, start::Prepared, stop},
     site::{self, Site},
 };
-
-/// After operations that failed in a row.
-const PAUSE: Duration = Duration::from_millis(500);
-const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// Watches a process: its address leaves the routes in the very moment in which the kernel says that it ended.
 pub(super) fn watch(
@@ -73,7 +69,7 @@ pub(super) async fn pause_after<T>(result: &Result<T, String>, failures: u32, hu
 }
 
 pub(super) async fn pause(failures: u32, hurry: &tokio::sync::Notify) {
-    let pause = PAUSE.saturating_mul(1 << failures.min(10)).min(MAX_PAUSE);
+    let pause = Duration::from_millis(rest_after(failures).0);
     let _ = tokio::time::timeout(pause, hurry.notified()).await;
 }
 

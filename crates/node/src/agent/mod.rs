@@ -286,7 +286,7 @@ pub(crate) struct Agent {
     looking_at_files: bool,
     /// Some process may have rendered files to be looked at.
     rendered: bool,
-    file_looks: Arc<std::sync::Mutex<BTreeMap<InstanceId, crate::process::files::Look>>>,
+    file_looks: Arc<compare::Looks>,
     looking_at_logs: bool,
     /// Some output grew by a multiple of its limit between two looks.
     writes_fast: bool,

@@ -84,9 +84,9 @@ impl Agent {
         let Some(instance) = self.instances.get_mut(id) else { return };
         instance.busy = Some(Busy::Updating);
         let job = Job::of(instance);
-        let (cx, id, hurry, failures) =
-            (self.cx.clone(), id.clone(), instance.hurry.clone(), instance.failures);
+        let (cx, id) = (self.cx.clone(), id.clone());
         if instance.held.is_some() {
+            let hurry = instance.hurry.clone();
             let (paths, machine) = (instance.to_repair(now), self.engine.machine.clone());
             return super::container_job::repair(cx, job, paths, machine, hurry);
         }
@@ -95,7 +95,6 @@ impl Agent {
             let inner = cx.clone();
             let updated = blocking(move || job.update(&inner)).await;
             drop(permit);
-            pause_after(&updated, failures, &hurry).await;
             let _ = cx.events.send(Event::Done { id, outcome: Outcome::Updated(updated) }).await;
         });
     }

@@ -2,7 +2,7 @@
 
 use decide::{
     health::Health,
-    node::{Busy, Install},
+    node::{Busy, Install, rest_after},
 };
 use model::{
     InstanceId, Timestamp,
@@ -28,7 +28,7 @@ impl Agent {
         instance.busy = None;
         match outcome {
             Outcome::Installed(result) => self.installed(id, result, now),
-            Outcome::Updated(result) => self.updated(id, result),
+            Outcome::Updated(result) => self.updated(id, result, now),
             Outcome::Repaired(repair) => self.repaired(id, repair),
             Outcome::Made(result) => self.made(id, result, now),
             Outcome::Started(result) => self.started(id, result, now),
@@ -59,18 +59,25 @@ impl Agent {
         }
     }
 
-    fn updated(&mut self, id: &InstanceId, result: Result<site::View, String>) {
+    fn updated(&mut self, id: &InstanceId, result: Result<site::View, String>, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.check.put_back += 1;
         match result {
             Ok(view) => {
                 instance.failures = 0;
+                instance.rests_until = None;
                 instance.trouble = None;
+                instance.note_stuck(|_| None);
                 self.see(id, view);
                 self.watch_site(id);
             }
             Err(message) => {
+                instance.rests_until = Some(now + rest_after(instance.failures));
                 instance.failures += 1;
+                instance.note_stuck(|_| Some(message.clone()));
                 instance.trouble = Some(format!("it cannot be put right: {message}"));
+                // What could be put back has been.
+                self.compare(id, &[], true);
             }
         }
     }

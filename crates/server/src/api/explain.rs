@@ -316,6 +316,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::PortTaken { .. }
         | Waiting::PortForOne { .. }
         | Waiting::EdgesServe { .. }
+        | Waiting::EdgeReports { .. }
         | Waiting::Held { .. }
         | Waiting::Paused { .. }
         | Waiting::NotCommitted { .. }

@@ -266,6 +266,7 @@ pub fn drift<'a>(
             observed: drift.observed.clone(),
             since: Time(drift.since),
             by: drift.by.clone(),
+            stuck: drift.stuck.clone(),
         })
     })
 }

@@ -299,6 +299,8 @@ pub struct Drift {
     pub observed: Option<String>,
     pub since: Time,
     pub by: Option<String>,
+    /// Why it cannot be put back, where that is known.
+    pub stuck: Option<String>,
 }
 
 /// `POST /artifacts`, `GET /artifacts/{digest}`.

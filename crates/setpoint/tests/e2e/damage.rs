@@ -222,6 +222,11 @@ fn somebody_elses_file_in_the_webroot_is_reported_and_left_alone() {
     setpoint.ok(&["reconcile"]);
     let drift = setpoint.json(&["drift", "docs"]);
     assert_eq!(drift["drift"][0]["path"], "webroot/index.html", "{drift:#}");
+    let why = "cannot be put back: what is there is not Setpoint's, and is left alone";
+    assert!(setpoint.ok(&["drift", "docs"]).contains(why));
+    setpoint.wait_for_service("docs", "the state says so too", |docs| {
+        docs["message"].as_str().unwrap().ends_with(why)
+    });
     assert_eq!(fs::read_to_string(webroot.join("index.html")).unwrap(), "somebody's work");
 }
 
@@ -263,8 +268,10 @@ fn what_cannot_be_put_back_is_in_no_way_of_the_rest() {
     let current = setpoint.data().join("sites/default/docs/current");
     remove(current.join("part/1.txt"));
     setpoint.wait_for_service("docs", "the reason is told", |docs| {
-        docs["instances"][0]["message"].as_str().unwrap().contains("cannot be put right")
+        docs["message"].as_str().unwrap().contains("differs and cannot be put back: ")
     });
+    let explained = setpoint.ok(&["explain", "docs"]);
+    assert!(explained.contains("differs and cannot be put back: ") && !explained.contains("being corrected"));
     remove(current.join("index.html"));
     remove(current.clone());
     testkit::until("the rest is put back", testkit::setpoint::SOON, || {

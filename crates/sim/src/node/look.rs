@@ -169,6 +169,7 @@ impl Agent {
             busy: memory.busy.get(id).map(|doing| doing.busy),
             away: memory.engine.away.filter(|_| is_container(entry)),
             unstarted: None,
+            rests_until: None,
         })
     }
 

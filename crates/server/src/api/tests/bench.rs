@@ -360,6 +360,7 @@ fn report(assigned: &Assigned) -> InstanceReport {
         observed: Some("sha256:bbbb".into()),
         since: Timestamp(1_795_253_400_000),
         by: None,
+        stuck: None,
     };
     InstanceReport {
         id: assigned.id.clone(),

@@ -255,7 +255,17 @@ pub async fn drift(args: &Drift) -> Result<u8, Error> {
             return Ok(DONE);
         }
         let mut table = Table::new(&["INSTANCE", "PATH", "DECLARED", "OBSERVED", "SINCE", "BY"]);
+        let mut stuck = Vec::new();
         for row in drift {
+            let tone = if row.stuck.is_some() { Tone::Bad } else { Tone::Busy };
+            if let Some(why) = &row.stuck {
+                let why = text::line(why);
+                stuck.push(format!(
+                    "{} of {} cannot be put back: {why}",
+                    text::line(&row.path),
+                    row.instance
+                ));
+            }
             let cells = [
                 row.instance.to_string(),
                 row.path,
@@ -264,9 +274,10 @@ pub async fn drift(args: &Drift) -> Result<u8, Error> {
                 row.since.to_string(),
                 or_dash(row.by),
             ];
-            table.row(Tone::Busy, cells);
+            table.row(tone, cells);
         }
         table.print()?;
+        stuck.iter().try_for_each(|line| output::line(line))?;
     }
     Ok(DONE)
 }
