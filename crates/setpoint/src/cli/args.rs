@@ -53,9 +53,9 @@ pub enum Command {
     Client(Client),
     /// The settings in force, and where each value came from
     ///
-    /// From the file, then the environment (SETPOINT__SECTION__KEY), then flags.
+    /// From the file, then the environment (SETPOINT__SECTION__KEY), then the flags that `up`, `server` and `edge` take.
     #[command(
-        after_help = "Examples:\n  SETPOINT__RECONCILE__EVERY=10s setpoint config\n  setpoint config -o json"
+        after_help = "Examples:\n  SETPOINT__RECONCILE__EVERY=10s setpoint config\n  setpoint config --edge 0.0.0.0:80 -o json"
     )]
     Config(Config),
     /// A tiny HTTP server for trying Setpoint out

@@ -3,13 +3,14 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use decide::{collect::Schedule, policy::Policy};
 use figment::{
-    Figment,
+    Figment, Metadata, Profile, Provider,
     providers::{Env, Format, Serialized, Toml},
+    value::{Dict, Map},
 };
 use model::{Bytes, Millis};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ use crate::cli::{
 };
 
 const FILE: &str = "setpoint.toml";
+/// Where a value came from that the command line has.
+const FLAGS: &str = "flags";
 const ENV: &str = "SETPOINT__";
 pub const API_PORT: u16 = 7400;
 const EDGE_PORT: u16 = 8080;
@@ -192,21 +195,46 @@ fn layers(file: Option<&Path>) -> Result<Figment, Error> {
     Ok(with_file.merge(Env::prefixed(ENV).split("__")))
 }
 
+/// What was said on the command line, so that it is told apart from a default.
+struct Flag<T>(&'static str, T);
+
+impl<T: Serialize> Provider for Flag<T> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(FLAGS)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Serialized::default(self.0, &self.1).data()
+    }
+}
+
 /// What is in force for a role.
 pub fn of(role: &LongRunning, api: Option<SocketAddr>, edge: Option<SocketAddr>) -> Result<Settings, Error> {
+    extract(&all_layers(role, api, edge)?)
+}
+
+fn all_layers(
+    role: &LongRunning,
+    api: Option<SocketAddr>,
+    edge: Option<SocketAddr>,
+) -> Result<Figment, Error> {
     let mut figment = layers(role.config.as_deref())?;
     if let Some(listen) = api {
-        figment = figment.merge(Serialized::default("api.listen", listen));
+        figment = figment.merge(Flag("api.listen", listen));
     }
     if let Some(listen) = edge {
-        figment = figment.merge(Serialized::default("edge.listen", listen));
+        figment = figment.merge(Flag("edge.listen", listen));
     }
     if let Some(format) = role.log_format {
-        figment = figment.merge(Serialized::default("log.format", format));
+        figment = figment.merge(Flag("log.format", format));
     }
     if let Some(level) = &role.log_level {
-        figment = figment.merge(Serialized::default("log.level", level));
+        figment = figment.merge(Flag("log.level", level));
     }
+    Ok(figment)
+}
+
+fn extract(figment: &Figment) -> Result<Settings, Error> {
     let settings: Settings = figment.extract().map_err(|error| told(&error))?;
     settings.check()?;
     Ok(settings)
@@ -269,6 +297,7 @@ fn origin(metadata: &figment::Metadata) -> String {
         Some(figment::Source::Code(_)) => String::new(),
         Some(source) => format!(" from {source}"),
         None if metadata.name.contains("environment") => " from the environment".into(),
+        None if metadata.name == FLAGS => " from the flags".into(),
         None => String::new(),
     }
 }
@@ -284,7 +313,8 @@ struct InForce {
 
 /// Prints every value that is in force, and where it came from.
 pub fn print(args: &args::Config) -> Result<(), Error> {
-    let settings = in_force(&layers(args.config.as_deref())?)?;
+    let mut settings = vec![data_folder(&args.role.data)?];
+    settings.extend(in_force(&all_layers(&args.role, args.api, args.edge)?)?);
     let document = Json::of(&serde_json::json!({ "settings": settings }))?;
     if !output::document(&document, args.output.format)? {
         for InForce { name, value, from } in settings {
@@ -294,8 +324,19 @@ pub fn print(args: &args::Config) -> Result<(), Error> {
     Ok(())
 }
 
+fn data_folder(data: &args::Data) -> Result<InForce, Error> {
+    let of_environment = std::env::var_os("SETPOINT_DATA").map(PathBuf::from);
+    let from = match &data.data {
+        None => "default",
+        said if *said == of_environment => "from the environment",
+        Some(_) => "from the flags",
+    };
+    let folder = data.folder()?.display().to_string();
+    Ok(InForce { name: "data".into(), value: folder.into(), from: from.into() })
+}
+
 fn in_force(figment: &Figment) -> Result<Vec<InForce>, Error> {
-    let settings: Settings = figment.extract().map_err(|error| told(&error))?;
+    let settings = extract(figment)?;
     let mut found = Vec::new();
     for (section, keys) in serde_json::to_value(&settings)?.as_object().into_iter().flatten() {
         for (key, value) in keys.as_object().into_iter().flatten() {
@@ -312,7 +353,7 @@ fn in_force(figment: &Figment) -> Result<Vec<InForce>, Error> {
 mod tests {
     use super::*;
 
-    fn extract(text: &str) -> Result<Settings, Error> {
+    fn of_text(text: &str) -> Result<Settings, Error> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("s.toml");
         std::fs::write(&file, text).unwrap();
@@ -321,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_file_changes_what_it_names_and_nothing_else() {
-        let settings = extract("[reconcile]\nevery = \"5s\"\n").unwrap();
+        let settings = of_text("[reconcile]\nevery = \"5s\"\n").unwrap();
         assert_eq!(settings.reconcile.every, Millis::secs(5));
         assert_eq!(settings.api, Api::default());
     }
@@ -338,15 +379,24 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_goes_before_all_else_and_is_told_as_that() {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let figment = layers(None).unwrap().merge(Flag("api.listen", listen));
+        let found = in_force(&figment).unwrap();
+        let api = found.iter().find(|value| value.name == "api.listen").unwrap();
+        assert_eq!((api.value.as_str(), api.from.as_str()), (Some("127.0.0.1:1"), "from the flags"));
+    }
+
+    #[test]
     fn a_mistake_names_the_file_and_the_key() {
-        let error = extract("[api]\nlisen = \"127.0.0.1:1\"\n").unwrap_err().to_string();
+        let error = of_text("[api]\nlisen = \"127.0.0.1:1\"\n").unwrap_err().to_string();
         assert!(error.contains("lisen") && error.contains("s.toml, line 2"), "{error}");
         assert!(error.contains("did you mean `listen`?"), "{error}");
-        let error = extract("[reconcil]\nevery = \"1s\"\n").unwrap_err().to_string();
+        let error = of_text("[reconcil]\nevery = \"1s\"\n").unwrap_err().to_string();
         assert!(error.contains("did you mean `reconcile`?"), "{error}");
-        let error = extract("[frobnicate]\n").unwrap_err().to_string();
+        let error = of_text("[frobnicate]\n").unwrap_err().to_string();
         assert!(!error.contains("did you mean"), "{error}");
-        let error = extract("[api]\n\nlisten = 7400\n").unwrap_err().to_string();
+        let error = of_text("[api]\n\nlisten = 7400\n").unwrap_err().to_string();
         assert!(error.contains("s.toml, line 3"), "{error}");
     }
 

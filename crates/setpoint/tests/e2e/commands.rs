@@ -255,6 +255,8 @@ fn the_environment_goes_before_the_file_and_a_flag_before_the_environment() {
     };
     let (listen, from) = in_force("api.listen");
     assert_eq!((listen, from.contains("environment")), (of_environment.to_string(), true), "{from}");
+    let shown = setpoint.bare(&["config", "--config", file, "--api", "127.0.0.1:1"]).stdout;
+    assert!(shown.contains("api.listen = \"127.0.0.1:1\" (from the flags)"), "{shown}");
     let (every, from) = in_force("reconcile.every");
     assert_eq!((every.as_str(), from.contains("settings.toml")), ("5s", true), "{from}");
 }

@@ -24,9 +24,14 @@ pub struct LongRunning {
 
 #[derive(Debug, Clone, Args)]
 pub struct Config {
-    /// The settings file [default: setpoint.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// As to `up` or `server`: the address that the API listens on
+    #[arg(long, value_name = "ADDR")]
+    pub api: Option<SocketAddr>,
+    /// As to `up` or `edge`: the address that the edge listens on
+    #[arg(long, value_name = "ADDR")]
+    pub edge: Option<SocketAddr>,
+    #[command(flatten)]
+    pub role: LongRunning,
     #[command(flatten)]
     pub output: Output,
 }
