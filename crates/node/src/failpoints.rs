@@ -1,9 +1,11 @@
-//! Points at which a test may end this process, as a kill would: `FAILPOINTS=start.gated=return`, read by the server.
-//! Not built into releases.
+//! Points at which a test may end this process, as a kill would: `FAILPOINTS=start.gated`. Not built into releases.
 
 #[cfg(feature = "failpoints")]
 pub fn at(point: &str) {
-    fail::eval(point, |_| -> () { std::process::abort() });
+    let armed = std::env::var("FAILPOINTS").unwrap_or_default();
+    if armed.split(';').any(|armed| armed == point) {
+        std::process::abort();
+    }
 }
 
 #[cfg(not(feature = "failpoints"))]

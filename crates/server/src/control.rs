@@ -146,7 +146,6 @@ pub(crate) struct Asked {
 impl Control {
     /// Reads everything and begins to plan. Nothing is decided about an instance before its node has reported.
     pub async fn start(store: Store, config: Config, clock: Clock) -> Result<Self, StartError> {
-        crate::failpoints::arm();
         let path = config.data.join("blobs");
         let blobs = Blobs::open(&path).map_err(|source| StartError::Blobs { path, source })?;
         let term = store.acquire_term(&config.holder, model::Term(0)).await?;

@@ -6,7 +6,12 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
+
+/// So long a lock may outlive the process that took it.
+const LEFT_BY_THE_DEAD: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Holds the data folder until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
@@ -52,8 +57,20 @@ impl DataLock {
         Self::lock(dir, "edge/edge.lock")
     }
 
+    /// What holds it beyond its holder's death is a child of that which has not closed what it inherited yet: it is
+    /// waited for.
     fn lock(dir: &Path, name: &str) -> Result<Self, LockError> {
-        Self::at(dir.join(name), dir)
+        let until = Instant::now() + LEFT_BY_THE_DEAD;
+        loop {
+            match Self::at(dir.join(name), dir) {
+                Err(LockError::InUse { pid: Some(pid), .. })
+                    if !Path::new("/proc").join(&pid).exists() && Instant::now() < until =>
+                {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                locked => return locked,
+            }
+        }
     }
 
     fn at(path: PathBuf, dir: &Path) -> Result<Self, LockError> {
@@ -132,6 +149,27 @@ mod tests {
         let other = DataLock::acquire(dir.path()).unwrap();
         assert!(matches!(lock.keep(), Err(LockError::InUse { .. })), "another holds it");
         drop(other);
+    }
+
+    /// A child between its fork and its exec, say.
+    #[test]
+    fn what_holds_the_lock_of_a_process_that_has_died_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DataLock::acquire(dir.path()).unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        std::fs::write(dir.path().join("server.lock"), child.id().to_string()).unwrap();
+        let refused = DataLock::at(dir.path().join("server.lock"), dir.path());
+        assert!(matches!(refused, Err(LockError::InUse { .. })), "it is held");
+        let path = dir.path().to_owned();
+        let (began, begins) = std::sync::mpsc::channel();
+        let next = std::thread::spawn(move || {
+            began.send(()).unwrap();
+            DataLock::acquire(&path)
+        });
+        begins.recv().unwrap();
+        drop(held);
+        next.join().unwrap().unwrap();
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod asked;
 pub use asked::{find, pids};
 
 /// From the start of the program to its `ready` line.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = SOON;
 /// From SIGTERM to the end: drains and grace times included.
 const END_WITHIN: Duration = Duration::from_secs(60);
 /// Most states come within a second or two; on a machine with other work, later.

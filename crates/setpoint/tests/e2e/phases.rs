@@ -27,7 +27,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 fn die_at(setpoint: &mut Setpoint, point: &str, act: impl FnOnce(&Setpoint)) -> Duration {
     setpoint.kill9();
     setpoint.set_args(&[]);
-    setpoint.set_env("FAILPOINTS", &format!("{point}=return"));
+    setpoint.set_env("FAILPOINTS", point);
     setpoint.restart();
     act(setpoint);
     let status = setpoint.wait_for_end(Duration::from_secs(20));
