@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod lint;
 pub mod monitor;
 pub mod node;
+pub mod outage;
 pub mod plan;
 pub mod policy;
 pub mod recovery;

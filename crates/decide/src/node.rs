@@ -11,6 +11,7 @@ use model::{
 
 use crate::{
     health::Health,
+    outage::Outage,
     retry::{self, Verdict},
 };
 
@@ -34,6 +35,10 @@ pub struct Local {
     /// Since when its runtime (the engine of a container) does not answer. Nothing can be done then, and nothing is
     /// known but what was seen without it.
     pub away: Option<Timestamp>,
+    /// When its runtime did not answer last.
+    pub outage: Option<Outage>,
+    /// It lives, and is known to be off the network by which it is reached.
+    pub off_network: bool,
     /// Why its last start came to nothing, until one comes to something; a whole sentence.
     pub unstarted: Option<String>,
     /// The last update failed: another is made from this time on.
@@ -179,7 +184,7 @@ fn under_way(busy: Busy, assigned: Option<&Assigned>, local: &Local) -> Step {
         Busy::Starting => Step::rest(State::Starting, why()),
         Busy::Stopping { since } => Step::rest(State::Stopping { since }, ""),
         Busy::Updating => match &local.run {
-            Run::Alive { health } => alive(health),
+            Run::Alive { health } => alive(local, health),
             Run::NotStarted => {
                 let ready = assigned.is_none_or(|assigned| is_shown_or_whole(assigned, local));
                 Step { ready, ..Step::rest(State::Running, "") }
@@ -195,7 +200,7 @@ fn without_runtime(local: &Local, since: Timestamp) -> Step {
     const WHY: &str = "its engine does not answer";
     match &local.run {
         Run::Alive { health } => {
-            let mut step = alive(health);
+            let mut step = alive(local, health);
             if step.message.is_empty() {
                 step.message = WHY.into();
             }
@@ -280,6 +285,11 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
         ),
         Run::NotStarted => first_start(assigned, attempts, local, now),
         Run::Ended { started, exit } => {
+            if local.outage.is_some_and(|outage| outage.explains(exit)) {
+                // One that was counted and came to nothing is this one.
+                let attempts = if local.granted { attempts } else { retry::free(&attempts) };
+                return Step::act(Operation::Restart { attempts }, State::Starting);
+            }
             // The planted bug that the simulator must find: an end while Setpoint itself was being restarted begins the
             // count anew, whatever the assignment says that was counted.
             let forgets = cfg!(feature = "bug-budget-reset") && exit.status == ExitStatus::Unknown;
@@ -291,7 +301,7 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
         }
         Run::Alive { health } if !health.live => unhealthy(assigned, &attempts, health, now),
         Run::Alive { health } => {
-            let mut step = alive(health);
+            let mut step = alive(local, health);
             if local.drifted && assigned.drift.mode == DriftMode::Correct {
                 (step.operation, step.wake_at) = update(local, now);
             }
@@ -315,13 +325,33 @@ fn first_start(assigned: &Assigned, attempts: Attempts, local: &Local, now: Time
     }
 }
 
-fn alive(health: &Health) -> Step {
+/// Whatever its probes said last: nobody reaches what is off its network.
+fn alive(local: &Local, health: &Health) -> Step {
+    let message = match (local.off_network, health.ready) {
+        (true, _) => "it is off its network, where nobody reaches it".into(),
+        (false, true) => String::new(),
+        (false, false) => health.message.clone(),
+    };
     Step {
         operation: Operation::Nothing,
         state: if health.started { State::Running } else { State::Starting },
-        ready: health.ready && health.live,
+        ready: health.ready && health.live && !local.off_network,
         wake_at: None,
-        message: if health.ready { String::new() } else { health.message.clone() },
+        message,
+    }
+}
+
+/// Whether a failure is told. It is, once: unknown in between, and a restart of the node, change nothing of it. `told`: it
+/// has been told; returns what is to be remembered of that.
+pub fn tells_failure(told: bool, state: &State) -> (bool, bool) {
+    match state {
+        State::Failed { .. } => (!told, true),
+        State::Unknown { .. } => (false, told),
+        State::Installing
+        | State::Starting
+        | State::Running
+        | State::BackingOff { .. }
+        | State::Stopping { .. } => (false, false),
     }
 }
 

@@ -41,7 +41,20 @@ pub fn after_end(
     }
     let mut at = remembered(policy, attempts, now);
     at.push(now);
-    Verdict::Now(Attempts { at, fast_crashes, total: attempts.total + 1 })
+    Verdict::Now(Attempts { at, fast_crashes, total: attempts.total + 1, free: attempts.free })
+}
+
+/// A restart after an end that was no doing of the workload's: told as one, and no attempt.
+#[must_use]
+pub fn free(attempts: &Attempts) -> Attempts {
+    Attempts { total: attempts.total + 1, free: attempts.free + 1, ..attempts.clone() }
+}
+
+/// The restart that was counted for an end turns out to be free: the end was no doing of the workload's. `None`: none was
+/// counted for it.
+pub fn give_back(attempts: &Attempts, ended: Timestamp) -> Option<Attempts> {
+    let (last, before) = attempts.at.split_last()?;
+    (*last >= ended).then(|| Attempts { at: before.to_vec(), free: attempts.free + 1, ..attempts.clone() })
 }
 
 /// The restarts that either the policy or the alert still asks about, without the one to come. A window shorter than
@@ -118,6 +131,24 @@ mod tests {
     }
 
     #[test]
+    fn a_free_restart_is_told_and_spends_nothing_whoever_remembers_it() {
+        let policy = RestartPolicy { attempts: 1, ..RestartPolicy::default() };
+        let now = Timestamp(1_000_000);
+        let none = Attempts::default();
+        let Verdict::Now(counted) = after_end(&policy, &none, None, now, now) else { panic!() };
+        assert!(spent(&policy, &counted, now).is_some());
+        let given_back = give_back(&counted, now).unwrap();
+        assert_eq!((given_back.total, spent(&policy, &given_back, now)), (1, None));
+        assert_eq!(give_back(&counted, now + Millis(1)), None, "it was for another end");
+        assert_eq!(give_back(&given_back, now), None, "once");
+        let free = free(&none);
+        assert_eq!((free.total, recent_restarts(&free, now)), (1, 0));
+        // A server or a ledger that has not heard of it is no stricter.
+        assert_eq!(counted.floor(&given_back), given_back);
+        assert_eq!(given_back.floor(&counted), given_back);
+    }
+
+    #[test]
     fn the_pause_has_a_ceiling() {
         let policy = RestartPolicy { attempts: 1000, window: Millis(1), ..RestartPolicy::default() };
         let (pauses, _) = crash_loop(&policy, Millis(10), 100);
@@ -128,7 +159,7 @@ mod tests {
     fn spent_attempts_come_back_when_the_oldest_leaves_the_window() {
         let policy = RestartPolicy::default();
         let at: Vec<_> = (0..5).map(|n| Timestamp(1_000_000 + n)).collect();
-        let attempts = Attempts { at, fast_crashes: 0, total: 5 };
+        let attempts = Attempts { at, fast_crashes: 0, total: 5, free: 0 };
         let decide =
             |now| after_end(&policy, &attempts, Some(Timestamp(0)), Timestamp(1_100_000), Timestamp(now));
         assert_eq!(decide(1_100_000), Verdict::Spent { until: Some(Timestamp(1_600_000)) });

@@ -34,16 +34,17 @@ pub fn summary(world: &World, now: Timestamp) -> Summary {
     };
     let counts = Counts::of(world, service);
     let (state, message) = state(world, service, &counts, &monitor::alerts(world, now));
-    told(state, with_refusals(world, message), counts.wanted, counts.ready)
+    told(state, with_obstacles(world, message), counts.wanted, counts.ready)
 }
 
-/// What is decided for a node that does not take it is not going to happen, whatever else is so.
-fn with_refusals(world: &World, message: String) -> String {
-    let refusals = world.refusals().map(|refusal| refusal.to_string());
+/// What is decided for a node that does not take it, or whose engine does not answer, is not going to happen, whatever
+/// else is so.
+fn with_obstacles(world: &World, message: String) -> String {
+    let obstacles = world.refusals().chain(world.without_engine()).map(|obstacle| obstacle.to_string());
     Some(message)
         .filter(|message| !message.is_empty())
         .into_iter()
-        .chain(refusals)
+        .chain(obstacles)
         .collect::<Vec<_>>()
         .join("; ")
 }

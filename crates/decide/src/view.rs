@@ -204,7 +204,8 @@ impl View {
                 if before.accepted != observation.accepted {
                     keys.extend(self.removing(&observation.node));
                 }
-                if before.lost_volumes != observation.lost_volumes {
+                if (&before.lost_volumes, &before.engine) != (&observation.lost_volumes, &observation.engine)
+                {
                     keys.extend(self.snapshot.worlds.keys().cloned());
                 }
                 keys
@@ -266,10 +267,11 @@ impl View {
             let edges = world.heard_from(self.edges.values(), self.snapshot.now);
             let refused = world.refused_in(&self.refusals);
             let lost_volumes = world.lost_volumes_in(&fresh);
-            if (&seen, &edges, &refused, &lost_volumes)
-                != (&world.seen, &world.edges, &world.refused, &world.lost_volumes)
+            let engines_away = world.engines_away_in(&fresh);
+            if (&seen, &edges, &refused, &lost_volumes, &engines_away)
+                != (&world.seen, &world.edges, &world.refused, &world.lost_volumes, &world.engines_away)
             {
-                let world = World { seen, edges, refused, lost_volumes, ..(**world).clone() };
+                let world = World { seen, edges, refused, lost_volumes, engines_away, ..(**world).clone() };
                 self.replace(world);
             }
         }

@@ -8,7 +8,7 @@ use model::{
     deployment::Deployment,
     instance::{Placement, Stage},
     node::Node,
-    observation::{InstanceReport, LostVolume, Observation},
+    observation::{EngineAway, InstanceReport, LostVolume, Observation},
     plan::{Decision, Parent, ServicePlan},
     reason::Waiting,
     release::Release,
@@ -64,6 +64,9 @@ pub struct World {
     /// Volumes that it declares and that somebody removed, by the node that held them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lost_volumes: BTreeMap<NodeId, Vec<LostVolume>>,
+    /// Nodes that have containers of this service and whose engine does not answer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub engines_away: BTreeMap<NodeId, EngineAway>,
 }
 
 /// An edge as one service needs it. Clamped, so that another service's traffic changes nothing here.
@@ -90,6 +93,7 @@ impl World {
             edges: BTreeMap::new(),
             refused: BTreeMap::new(),
             lost_volumes: BTreeMap::new(),
+            engines_away: BTreeMap::new(),
         }
     }
 
@@ -170,6 +174,28 @@ impl World {
     pub fn see(&mut self, observations: &BTreeMap<NodeId, Arc<Observation>>) {
         self.seen = self.seen_in(observations);
         self.lost_volumes = self.lost_volumes_in(observations);
+        self.engines_away = self.engines_away_in(observations);
+    }
+
+    pub(crate) fn engines_away_in(
+        &self,
+        observations: &BTreeMap<NodeId, Arc<Observation>>,
+    ) -> BTreeMap<NodeId, EngineAway> {
+        let is_container =
+            |release: &ReleaseDigest| self.releases.get(release).is_some_and(|r| r.image().is_some());
+        let held = self.plan.placements.values().filter(|placement| is_container(&placement.release));
+        held.filter_map(|placement| {
+            let away = observations.get(&placement.node)?.engine.as_ref()?.away()?;
+            Some((placement.node.clone(), away.clone()))
+        })
+        .collect()
+    }
+
+    /// Whose engine does not answer, in the planner's words.
+    pub fn without_engine(&self) -> impl Iterator<Item = Waiting> {
+        self.engines_away
+            .iter()
+            .map(|(node, away)| Waiting::EngineAway { node: node.clone(), away: away.clone() })
     }
 
     pub(crate) fn lost_volumes_in(

@@ -46,6 +46,8 @@ fn site() -> (Assigned, Local) {
         current: true,
         busy: None,
         away: None,
+        outage: None,
+        off_network: false,
         unstarted: None,
         rests_until: None,
     };
@@ -107,7 +109,7 @@ fn an_update_that_failed_rests_and_the_site_is_served() {
 fn what_could_not_be_installed_says_so_in_its_own_words() {
     let (assigned, local) = site();
     let failed = Install::Failed { at: Timestamp(1), message: "the program `x` does not exist".into() };
-    let spent = Attempts { at: vec![Timestamp(1); 5], fast_crashes: 5, total: 5 };
+    let spent = Attempts { at: vec![Timestamp(1); 5], fast_crashes: 5, total: 5, free: 0 };
     let local = Local { install: failed, attempts: spent, ..local };
     let step = step(Some(&assigned), &local, Timestamp(2));
     assert!(step.state.is_failed());
@@ -122,7 +124,7 @@ fn the_install_that_succeeds_at_the_last_attempt_is_started() {
     content.workload =
         Workload::Container(model::container::Container::new("registry.local/boxed:1".parse().unwrap()));
     assigned.content = Arc::new(content);
-    let four = Attempts { at: vec![Timestamp(1); 4], fast_crashes: 4, total: 4 };
+    let four = Attempts { at: vec![Timestamp(1); 4], fast_crashes: 4, total: 4, free: 0 };
     let failed = Install::Failed { at: Timestamp(1), message: "the image cannot be had".into() };
     let before = Local { install: failed, attempts: four, ..local };
     let now = Timestamp(60_000);
@@ -146,7 +148,7 @@ fn what_could_not_be_started_says_so_between_its_attempts_and_after_them() {
     assigned.content = Arc::new(content);
     let why = "`x` cannot be run: its working directory /nope";
     let local = Local { unstarted: Some(why.into()), ..local };
-    let spent = Attempts { at: vec![Timestamp(1); 5], fast_crashes: 5, total: 5 };
+    let spent = Attempts { at: vec![Timestamp(1); 5], fast_crashes: 5, total: 5, free: 0 };
     let (between, at_it) = (local.clone(), Local { busy: Some(Busy::Starting), ..local.clone() });
     let after = Local { attempts: spent, ..local };
     for (local, failed) in [(between, false), (at_it, false), (after, true)] {
@@ -192,7 +194,7 @@ fn what_has_lost_its_data_has_failed_and_rests_whatever_was_counted() {
 fn what_waits_for_its_port_looks_again_at_no_cost_and_reports_the_same_throughout() {
     let (assigned, local) = site();
     let why = "port 8080 is taken by another program";
-    let spent = Attempts { at: vec![Timestamp(1); 4], fast_crashes: 4, total: 4 };
+    let spent = Attempts { at: vec![Timestamp(1); 4], fast_crashes: 4, total: 4, free: 0 };
     let install = Install::PortTaken { at: Timestamp(2), message: why.into() };
     let local = Local { install, attempts: spent.clone(), current: false, ..local };
     let waits = step(Some(&assigned), &local, Timestamp(3));
@@ -201,5 +203,85 @@ fn what_waits_for_its_port_looks_again_at_no_cost_and_reports_the_same_throughou
     assert_eq!(looks.operation, Operation::Install { attempts: spent, granted: false });
     for told in [(waits.state, waits.message), (looks.state, looks.message)] {
         assert_eq!(told, (model::observation::State::Starting, why.to_owned()));
+    }
+}
+
+fn container() -> (Assigned, Local) {
+    let (mut assigned, local) = site();
+    let mut content = (*assigned.content).clone();
+    content.workload =
+        Workload::Container(model::container::Container::new("registry.local/boxed:1".parse().unwrap()));
+    assigned.content = Arc::new(content);
+    (assigned, Local { current: false, ..local })
+}
+
+/// Its probes may have been well a moment ago, and are not made any more.
+#[test]
+fn what_is_off_its_network_is_not_ready_whatever_its_probes_said() {
+    let (assigned, local) = container();
+    let health = decide::health::Health::new(&assigned.content.health, Timestamp(1));
+    let well = Local { run: Run::Alive { health }, ..local };
+    assert!(step(Some(&assigned), &well, Timestamp(2)).ready);
+    let off = Local { off_network: true, ..well };
+    let repaired = Local { busy: Some(Busy::Updating), ..off.clone() };
+    let unasked = Local { away: Some(Timestamp(1)), ..off.clone() };
+    for local in [off, repaired, unasked] {
+        let step = step(Some(&assigned), &local, Timestamp(2));
+        assert_eq!((step.ready, &step.state), (false, &model::observation::State::Running), "{local:?}");
+        assert!(step.message.contains("off its network"), "{step:?}");
+    }
+}
+
+/// An engine without live-restore ends its containers with itself, again and again.
+#[test]
+fn what_ended_with_its_engine_is_started_whatever_was_spent_and_spends_nothing() {
+    let (assigned, local) = container();
+    let spent = Attempts { at: vec![Timestamp(50_000); 5], fast_crashes: 0, total: 5, free: 0 };
+    let exit = model::observation::Exit {
+        at: Timestamp(100_000),
+        status: model::observation::ExitStatus::Code(0),
+        why: Some("engine: stop".into()),
+    };
+    let ended = Local {
+        attempts: spent.clone(),
+        run: Run::Ended { started: Some(Timestamp(60_000)), exit },
+        ..local
+    };
+    let now = Timestamp(120_000);
+    let outage = |since: u64, until: u64| {
+        Some(decide::outage::Outage { since: Timestamp(since), until: Some(Timestamp(until)) })
+    };
+    for outage in [None, outage(140_000, 150_000), outage(80_000, 99_999)] {
+        let step = step(Some(&assigned), &Local { outage, ..ended.clone() }, now);
+        assert!(step.state.is_failed(), "{outage:?}: {step:?}");
+    }
+    let explained = Local { outage: outage(101_000, 110_000), ..ended };
+    let Operation::Restart { attempts } = step(Some(&assigned), &explained, now).operation else { panic!() };
+    assert_eq!((attempts.total, attempts.free, &attempts.at), (6, 1, &spent.at));
+    // One that was counted before anybody knew, and came to nothing.
+    let granted = step(Some(&assigned), &Local { granted: true, ..explained }, now);
+    assert_eq!(granted.operation, Operation::Restart { attempts: spent });
+}
+
+#[test]
+fn a_failure_is_told_once_until_it_is_over() {
+    use model::observation::State;
+    let failed = || State::Failed { until: Some(Timestamp(9)) };
+    let unknown = || State::Unknown { since: Timestamp(3) };
+    let mut told = false;
+    let story = [
+        (State::Starting, false),
+        (failed(), true),
+        (failed(), false),
+        (unknown(), false),
+        (failed(), false),
+        (State::Starting, false),
+        (unknown(), false),
+        (failed(), true),
+    ];
+    for (state, expected) in story {
+        let (tells, now) = decide::node::tells_failure(told, &state);
+        assert_eq!(tells, expected, "{state:?}");
+        told = now;
     }
 }

@@ -19,8 +19,12 @@ use decide::{
     world::World,
 };
 use model::{
-    Knowledge, Millis, ServiceKey, Timestamp, image::ImagePin, node::NodeState, observation::ExitStatus,
-    plan::Report, service::Owner,
+    Knowledge, Millis, ServiceKey, Timestamp,
+    image::ImagePin,
+    node::NodeState,
+    observation::{Engine, EngineAway, ExitStatus},
+    plan::Report,
+    service::Owner,
 };
 
 /// Passes without an end are a loop.
@@ -121,6 +125,7 @@ impl Story {
                 let pin = ImagePin::Registry(spec::artifact(content));
                 self.bench.images.insert(image.parse().unwrap(), pin);
             }
+            ["engine", name, what] => self.engine(name, what),
             ["edge", what] => self.edge(what),
             ["in-flight", name, count] => {
                 let id = self.bench.instance(name).unwrap();
@@ -242,6 +247,17 @@ impl Story {
             other => panic!("no such state of a node: {other}"),
         };
         self.bench.set_node(name, state);
+    }
+
+    fn engine(&mut self, name: &str, what: &str) {
+        let since = self.bench.now;
+        let node = self.bench.nodes.get_mut(&name.parse::<model::NodeId>().unwrap()).unwrap();
+        node.engine = Some(match what {
+            "back" => Engine::Answers,
+            "away" => Engine::Away(EngineAway { since, cause: "the engine at n1 hangs".into() }),
+            other => panic!("no such state of an engine: {other}"),
+        });
+        node.report(since);
     }
 
     fn edge(&mut self, what: &str) {

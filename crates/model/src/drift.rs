@@ -21,6 +21,26 @@ pub struct Drift {
     pub stuck: Option<String>,
 }
 
+impl Drift {
+    /// As people read it: what is empty is not left blank.
+    pub fn declared_word(&self) -> &str {
+        word(self.declared.as_deref(), "nothing")
+    }
+
+    pub fn observed_word(&self) -> &str {
+        word(self.observed.as_deref(), "missing")
+    }
+}
+
+/// A value as people read it, where `absent` stands for none.
+pub fn word<'a>(value: Option<&'a str>, absent: &'a str) -> &'a str {
+    match value {
+        Some("") => "nothing",
+        Some(value) => value,
+        None => absent,
+    }
+}
+
 /// Whether an ignore pattern (`*` for any text, also none) covers a drift path: the whole of it, or what follows
 /// `files/`, `site/` or `webroot/`.
 pub fn ignores(pattern: &str, path: &str) -> bool {
@@ -55,7 +75,14 @@ fn covers(pattern: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::ignores;
+    use super::{ignores, word};
+
+    #[test]
+    fn no_value_is_left_blank() {
+        assert_eq!(word(Some("0-1"), "nothing"), "0-1");
+        assert_eq!(word(Some(""), "missing"), "nothing");
+        assert_eq!(word(None, "missing"), "missing");
+    }
 
     #[test]
     fn patterns_cover_by_stars() {

@@ -77,13 +77,22 @@ pub struct Attempts {
     pub fast_crashes: u32,
     /// All restarts of the instance's life, for people.
     pub total: u64,
+    /// So many of them spent no attempt: what ended the run before was no doing of the workload's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub free: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Attempts {
     /// The stricter of both: what either side remembers counts.
     #[must_use]
     pub fn floor(&self, other: &Self) -> Self {
-        let newer = |a: &Self, b: &Self| (a.total, a.at.last().copied()) >= (b.total, b.at.last().copied());
-        if newer(self, other) { self.clone() } else { other.clone() }
+        // What was given back is known later than that it was counted.
+        let age = |attempts: &Self| (attempts.total, attempts.free, attempts.at.last().copied());
+        if age(self) >= age(other) { self.clone() } else { other.clone() }
     }
 }

@@ -25,9 +25,9 @@ pub struct Observation {
     /// Volumes that held data of ours and are gone: told until they are back, and never made anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost_volumes: Vec<LostVolume>,
-    /// Whether the node's container engine answers; `None` where no container is or was held, and no engine is named.
+    /// The node's container engine; `None` where no container is or was held, and no engine is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub engine_answers: Option<bool>,
+    pub engine: Option<Engine>,
     /// False while the node has not yet looked at everything it holds: what is missing is then unknown.
     pub complete: bool,
 }
@@ -164,6 +164,31 @@ pub struct Stranger {
     /// Whose it says to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceKey>,
+}
+
+/// A container engine, as its node finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    Answers,
+    Away(EngineAway),
+}
+
+impl Engine {
+    pub fn away(&self) -> Option<&EngineAway> {
+        match self {
+            Self::Answers => None,
+            Self::Away(away) => Some(away),
+        }
+    }
+}
+
+/// An engine that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineAway {
+    pub since: Timestamp,
+    /// Why, and what to do; a whole sentence.
+    pub cause: String,
 }
 
 /// A volume that somebody removed.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DeploymentId, EdgeId, InstanceId, Millis, NodeId, ReleaseDigest, RouteRevision, Timestamp,
-    deployment::Phase, instance::RetireReason, observation::LostVolume,
+    deployment::Phase,
+    instance::RetireReason,
+    observation::{EngineAway, LostVolume},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,6 +213,11 @@ pub enum Waiting {
         instance: InstanceId,
         cause: String,
     },
+    /// Nothing is done to its containers there, and nothing new is known of them.
+    EngineAway {
+        node: NodeId,
+        away: EngineAway,
+    },
     /// Nothing that needs it is started.
     VolumeLost {
         node: NodeId,
@@ -411,6 +418,11 @@ impl fmt::Display for Waiting {
             Self::Drift { instance, path, corrected: false, .. } => {
                 write!(f, "{path} of {instance} differs; its drift mode only warns")
             }
+            Self::EngineAway { node, away: EngineAway { since, cause } } => write!(
+                f,
+                "the container engine at {node} does not answer since {since}, and what is told of its containers is \
+                 what is known without it: {cause}"
+            ),
             Self::VolumeLost { node, volume } => write!(f, "at {node} {volume}"),
             Self::Confirmation { removals, running } => write!(
                 f,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use decide::{
     health::Health,
     node::{self, Busy, Install, Local, Step},
+    outage::Outage,
 };
 use model::{
     InstanceId, Timestamp,
@@ -45,6 +46,8 @@ pub struct Instance {
     pub held: Option<Box<Held>>,
     /// Its engine does not answer: since when, and why.
     pub away: Option<(Timestamp, String)>,
+    /// When its engine did not answer last.
+    pub outage: Option<Outage>,
     pub drift: BTreeMap<String, Drift>,
     /// Drifted paths that may be put back: ours, and not ignored.
     pub correctable: bool,
@@ -109,8 +112,10 @@ pub struct Held {
     pub rests: Rests,
     /// What the engine told that was done to it.
     pub deeds: Deeds,
-    /// The run that we asked the engine to end.
-    pub ended_by_us: Option<u64>,
+    /// After a start of the node, until its engine has been asked: since when.
+    pub unasked: Option<Timestamp>,
+    /// It lives, and nobody reaches it.
+    pub off_network: bool,
     /// What the engine's own probing said last.
     pub judged: Option<Judged>,
     /// Instead of the declared probes, where the image has its own.
@@ -175,6 +180,7 @@ impl Instance {
             site: Site::of(sites, &assigned),
             held: matches!(assigned.content.workload, Workload::Container(_)).then(Box::default),
             away: None,
+            outage: None,
             state: State::default(),
             install: Install::Absent,
             run: Run::NotStarted,
@@ -223,6 +229,11 @@ impl Instance {
             Workload::Container(container) => Some(container),
             Workload::Site(_) | Workload::Process(_) => None,
         }
+    }
+
+    /// It lives, and is known to be where nobody reaches it.
+    pub fn is_off_network(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.off_network)
     }
 
     /// It lives and dies, and takes requests by its address.
@@ -278,9 +289,7 @@ impl Instance {
     pub fn ending(&mut self) -> Option<Ending> {
         let life = self.life()?;
         let (run, ending) = (life.run(), life.ending());
-        if let Some(held) = &mut self.held {
-            held.ended_by_us = Some(run);
-        }
+        self.state.asked_to_end = self.held.is_some().then_some(run);
         Some(ending)
     }
 
@@ -332,6 +341,8 @@ impl Instance {
                 || (self.state.switched && !site::corrects(&self.assigned.drift, "site/current")),
             busy: self.busy,
             away: self.away.as_ref().map(|(since, _)| *since),
+            outage: self.outage,
+            off_network: self.is_off_network(),
             unstarted: self.unstarted.clone(),
             rests_until: self.rests_until,
         };

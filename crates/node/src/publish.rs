@@ -10,7 +10,7 @@ use std::{
 use model::{
     BootId, InstanceId, NodeId, Timestamp,
     assignment::Stamp,
-    observation::{InstanceReport, LostVolume, Observation, Stranger},
+    observation::{Engine, InstanceReport, LostVolume, Observation, Stranger},
 };
 use tokio::sync::watch;
 
@@ -43,7 +43,7 @@ impl Publisher {
             instances: BTreeMap::new(),
             lost_volumes: Vec::new(),
             strangers: Vec::new(),
-            engine_answers: None,
+            engine: None,
             complete: false,
         };
         let tell = watch::Sender::new(Arc::new(first.clone()));
@@ -87,9 +87,10 @@ impl Publisher {
         self.next.lost_volumes = lost;
     }
 
-    pub fn engine_answers(&mut self, answers: bool) {
-        self.dirty |= self.next.engine_answers != Some(answers);
-        self.next.engine_answers = Some(answers);
+    pub fn engine(&mut self, engine: Engine) {
+        let engine = Some(engine);
+        self.dirty |= self.next.engine != engine;
+        self.next.engine = engine;
     }
 
     pub fn knows_stranger(&self, stranger: &Stranger) -> bool {

@@ -101,6 +101,7 @@ fn world_of(row: ServiceRow) -> World {
         edges: BTreeMap::new(),
         refused: BTreeMap::new(),
         lost_volumes: BTreeMap::new(),
+        engines_away: BTreeMap::new(),
     }
 }
 

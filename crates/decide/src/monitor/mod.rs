@@ -53,7 +53,7 @@ pub struct Checkup {
 pub fn check(world: &World, now: Timestamp) -> Checkup {
     let summary = status::summary(world, now);
     let (alerts, stuck) = (alerts(world, now), stuck(world, now));
-    let drift = world.lost().next().or_else(|| first_drift(world));
+    let drift = world.lost().chain(world.without_engine()).next().or_else(|| first_drift(world));
     let troubled = stuck.is_some() || !alerts.is_empty() || drift.is_some();
     let by_state = by_state(world, &summary);
     let health = if troubled { by_state.max(ServiceHealth::Degraded) } else { by_state };
@@ -486,7 +486,7 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_000_000_000);
 
     fn attempts(total: u64, ago: &[Millis]) -> Attempts {
-        Attempts { at: ago.iter().map(|ago| NOW - *ago).collect(), fast_crashes: 0, total }
+        Attempts { at: ago.iter().map(|ago| NOW - *ago).collect(), fast_crashes: 0, total, free: 0 }
     }
 
     #[test]
@@ -537,7 +537,7 @@ mod tests {
         // Every 6 seconds for two days.
         for nth in 0..2 * 14_400 {
             let now = NOW + Millis::secs(6 * nth);
-            let after = Attempts { at: vec![now], fast_crashes: 0, total: nth + 1 };
+            let after = Attempts { at: vec![now], fast_crashes: 0, total: nth + 1, free: 0 };
             note_restarts(&mut restarts, &before, &after, now);
             before = after;
         }

@@ -12,7 +12,7 @@ use model::{
     drift::Drift,
     instance::Attempts,
     node::NodeState,
-    observation::{Exit, ExitStatus, InstanceReport, Observation},
+    observation::{Engine, Exit, ExitStatus, InstanceReport, Observation},
     release::Release,
     spec::{Port, Workload},
 };
@@ -26,6 +26,8 @@ pub struct Fake {
     pub reachable: bool,
     /// Why it takes nothing.
     pub refuses: Option<String>,
+    /// What it says of its container engine.
+    pub engine: Option<Engine>,
     pub assignment: Option<Assignment>,
     pub instances: BTreeMap<InstanceId, Instance>,
     pub heard: Option<Observation>,
@@ -60,6 +62,7 @@ impl Fake {
             state: NodeState::Up,
             reachable: true,
             refuses: None,
+            engine: None,
             assignment: None,
             instances: BTreeMap::new(),
             heard: None,
@@ -164,7 +167,7 @@ impl Fake {
                 .collect(),
             strangers: Vec::new(),
             lost_volumes: Vec::new(),
-            engine_answers: None,
+            engine: self.engine.clone(),
             complete: true,
         });
     }
@@ -197,6 +200,8 @@ impl Instance {
                 current: false,
                 busy: None,
                 away: None,
+                outage: None,
+                off_network: false,
                 unstarted: None,
                 rests_until: None,
             },

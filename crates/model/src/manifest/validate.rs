@@ -144,6 +144,18 @@ fn templates(spec: &ServiceSpec) -> Vec<(FieldPath, &Template)> {
     all
 }
 
+/// Where an engine mounts the kernel's own view of things: nothing starts with something else there. Below `/dev` and
+/// `/sys` there are places for others, such as `/dev/shm`.
+fn of_the_kernel(path: &str) -> Option<&'static str> {
+    let steps: Vec<&str> = path.split('/').filter(|step| !matches!(*step, "" | ".")).collect();
+    match steps.as_slice() {
+        ["proc", ..] => Some("/proc"),
+        ["sys"] => Some("/sys"),
+        ["dev"] => Some("/dev"),
+        _ => None,
+    }
+}
+
 #[derive(Default)]
 struct Found(Vec<FieldError>);
 
@@ -255,6 +267,9 @@ impl Found {
         let path = path.trim_end_matches('/');
         if path.is_empty() || path.contains([':', ',']) {
             let message = "what is mounted needs a folder of its own inside, without colons and commas";
+            self.error("invalid_value", field, message);
+        } else if let Some(kernels) = of_the_kernel(path) {
+            let message = format!("`{kernels}` is the kernel's inside a container: mount it somewhere else");
             self.error("invalid_value", field, message);
         } else if !seen.insert(path) {
             self.error("conflict", field, format!("`{}` is mounted twice", printable(path)));

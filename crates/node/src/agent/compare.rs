@@ -239,10 +239,8 @@ pub(super) fn drift_of(found: site::Difference, since: Timestamp, by: Option<Str
 }
 
 pub(super) fn describe(drift: &Drift) -> String {
-    let Drift { path, declared, observed, since, by, .. } = drift;
-    let observed = observed.as_deref().unwrap_or("missing");
-    let declared = declared.as_deref().unwrap_or("nothing");
-    let found = format!("{path} is {observed}, declared is {declared}");
+    let Drift { path, since, by, .. } = drift;
+    let found = format!("{path} is {}, declared is {}", drift.observed_word(), drift.declared_word());
     match by {
         Some(by) => format!("{found}, since {since} by {by}"),
         None => found,

@@ -26,7 +26,7 @@ use crate::{
         names,
         probe::Inside,
         registry,
-        watch::{End, Watched},
+        watch::Watched,
     },
     instance::{Instance, Run},
     life::Life,
@@ -58,6 +58,9 @@ pub(super) fn take_over(instance: &mut Instance, now: Timestamp) {
             instance.hold(record);
             let cause = "its engine has not been asked yet".into();
             instance.run = Run::Unknown { since: now, cause };
+            if let Some(held) = &mut instance.held {
+                held.unasked = Some(now);
+            }
         }
         // Nothing was ever asked of an engine: there is nothing to be unknown.
         Ok(None) => instance.run = Run::NotStarted,
@@ -224,9 +227,14 @@ impl Agent {
 
     fn take_state(&mut self, id: &InstanceId, seen: &Seen) {
         let now = self.cx.now();
+        let network = self.network_of(id);
         let Some(instance) = self.instances.get_mut(id) else { return };
         let started = instance.record().and_then(|record| record.started.clone());
         let of_this_run = instance.record().is_some_and(|record| record.is_run_of(seen));
+        let direct = instance.record().is_some_and(|record| record.direct);
+        if let Some(held) = &mut instance.held {
+            held.off_network = seen.is_off(network.as_deref(), direct);
+        }
         match &seen.state {
             State::Running | State::Paused => {
                 let known = instance.life().is_some() && started == seen.started;
@@ -243,14 +251,15 @@ impl Agent {
                 }
             }
             State::Ended { exit, error, .. } => {
-                let exit = Exit { at: now, status: *exit, why: seen.why_ended() };
+                let at = seen.finished.map_or(now, |at| at.min(now));
+                let exit = Exit { at, status: *exit, why: seen.why_ended() };
                 let error = error.clone();
                 match &instance.run {
                     // Looked at before it was started anew.
                     Run::Alive { .. } if !of_this_run => return,
                     Run::Alive { life, .. } => {
                         let run = life.run();
-                        self.ended(id, run, exit.status, exit.why);
+                        self.ended(id, run, exit);
                     }
                     Run::Unknown { .. } => self.ended_unseen(id, Some(exit)),
                     Run::NotStarted | Run::Ended { .. } => {}
@@ -260,6 +269,9 @@ impl Agent {
                 }
             }
             State::Dead => self.ended_unseen(id, None),
+        }
+        if let Some(held) = self.instances.get_mut(id).and_then(|instance| instance.held.as_mut()) {
+            held.unasked = None;
         }
     }
 
@@ -288,6 +300,7 @@ impl Agent {
         instance.state.runs = instance.state.runs.max(run);
         instance.state.started_at = Some(began);
         instance.state.ended_by_us = false;
+        instance.state.granted = false;
         let health = if same {
             Health::adopted(instance.health(), began, instance.state.ready, now)
         } else {
@@ -330,9 +343,14 @@ impl Agent {
         self.containers.insert(seen.id.clone(), id.clone());
         let first = super::job::down(&self.cx, instance);
         let (events, of) = (self.cx.events.clone(), id.clone());
-        let then = move |ended: Result<End, EngineError>| async move {
+        let clock = self.cx.clock.clone();
+        let first = move || {
+            first();
+            clock.now()
+        };
+        let then = move |ended: Result<Exit, EngineError>| async move {
             let event = match ended {
-                Ok(End { status, why }) => Event::Ended { id: of, run, status, why },
+                Ok(exit) => Event::Ended { id: of, run, exit },
                 Err(error) => Event::Lost { id: of, run, cause: error.to_string() },
             };
             let _ = events.send(event).await;
@@ -381,9 +399,19 @@ impl Agent {
         let run = instance.record().map(|record| record.run);
         let seen =
             instance.state.last_exit.clone().filter(|_| run.is_some() && instance.state.ended_run == run);
-        let exit = seen.or(exit).unwrap_or(Exit { at: now, status: ExitStatus::Unknown, why: None });
+        let mut exit = seen.or(exit).unwrap_or(Exit { at: now, status: ExitStatus::Unknown, why: None });
         if instance.state.ended_run != run {
-            self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {exit}"));
+            let with_engine = instance.outage.is_some_and(|outage| outage.explains_untold(exit.at));
+            if with_engine && exit.why.is_none() {
+                exit.why = Some("engine: its own end".into());
+            }
+            let unasked = instance.held.as_ref().and_then(|held| held.unasked);
+            let unwatched = if unasked.is_some_and(|since| exit.at <= since) {
+                format!(", at {} while Setpoint was away", exit.at)
+            } else {
+                String::new()
+            };
+            self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {exit}{unwatched}"));
         }
         instance.state.last_exit = Some(exit.clone());
         instance.state.ended_run = run;
@@ -550,6 +578,7 @@ impl Agent {
                 // What it was asked may have been done.
                 if instance.state.installed {
                     instance.run = Run::Unknown { since: now, cause: failure.message.clone() };
+                    Self::remember(instance);
                 }
                 self.engine_away(failure.message);
             }

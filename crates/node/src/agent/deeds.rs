@@ -29,7 +29,8 @@ impl Agent {
         let run = record.run.saturating_sub(u64::from(earlier));
         let asks = signals::of_stop(&instance.assigned.content.stop, record.stop_signal.as_deref());
         let stop = signals::number(asks).unwrap_or(libc::SIGTERM);
-        let Some(held) = instance.held.as_mut().filter(|held| held.ended_by_us != Some(run)) else { return };
+        let asked = instance.state.asked_to_end;
+        let Some(held) = instance.held.as_mut().filter(|_| asked != Some(run)) else { return };
         held.deeds.note_end(run, deed, stop);
         self.lay_end_to_deed(id);
         self.touch(id);

@@ -32,8 +32,9 @@ impl Agent {
             return;
         };
         instance.state.ended_by_us = true;
+        let living = instance.ending();
         Self::remember(instance);
-        let Some(living) = instance.ending() else { return };
+        let Some(living) = living else { return };
         self.cx.say_endpoint(instance, EndpointHealth::Down);
         instance.busy = Some(Busy::Stopping { since: now });
         let policy = instance.assigned.content.stop.clone();

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
+use decide::{outage::Outage, retry};
 use model::{
     InstanceId, Timestamp,
     event::{self, Kind},
-    observation::Stranger,
+    observation::{self, EngineAway, Stranger},
 };
 
 use super::{Agent, Event, volumes::Volumes};
@@ -33,6 +34,8 @@ pub(crate) struct View {
     listening: bool,
     /// Since when it has not answered, and why; before its first answer, since the node's start.
     away: Option<(Timestamp, String)>,
+    /// The last time that it was away, which people were told of.
+    outage: Option<Outage>,
     pub machine: Machine,
     listing: bool,
     /// Asked for meanwhile: what the list under way says may be from before.
@@ -63,6 +66,7 @@ impl View {
     pub fn tell(&self, instance: &mut Instance) {
         if instance.held.is_some() {
             instance.away.clone_from(&self.away);
+            instance.outage = self.outage;
         }
     }
 }
@@ -89,13 +93,14 @@ impl Agent {
         self.engine.listening = true;
         let now = self.cx.now();
         let cause = format!("the engine at {} has not answered yet", self.cx.engine.host());
-        self.engine.away = Some((now, cause));
-        self.publisher.engine_answers(false);
+        self.engine.away = Some((now, cause.clone()));
+        self.publisher.engine(observation::Engine::Away(EngineAway { since: now, cause }));
         for instance in self.instances.values_mut() {
             self.engine.tell(instance);
         }
         let (tell, mut news) = tokio::sync::mpsc::channel(NEWS);
-        tokio::spawn(watch::run(self.cx.engine.clone(), self.cx.doubt.clone(), tell));
+        let (engine, data, doubt) = (&self.cx.engine, &self.cx.config.data, &self.cx.doubt);
+        tokio::spawn(watch::run(engine.clone(), data.clone(), doubt.clone(), tell));
         let events = self.cx.events.clone();
         tokio::spawn(async move {
             while let Some(news) = news.recv().await {
@@ -129,15 +134,31 @@ impl Agent {
         let since = self.engine.away.as_ref().map_or(now, |(since, _)| *since);
         if !self.engine.told_away {
             self.engine.told_away = true;
+            let outage = Outage { since, until: None };
+            self.engine.outage = Some(outage);
+            self.give_back_attempts(outage);
             self.say_of_engine(
                 Kind::EngineAway,
                 format!("{cause}; what runs there runs on, and nothing is changed"),
             );
         }
-        self.engine.away = Some((since, cause));
-        self.publisher.engine_answers(false);
+        self.engine.away = Some((since, cause.clone()));
+        self.publisher.engine(observation::Engine::Away(EngineAway { since, cause }));
         self.doubt_deeds();
         self.tell_engine();
+    }
+
+    /// An engine that ends ends its containers first: what was counted for that meanwhile was no doing of theirs.
+    fn give_back_attempts(&mut self, outage: Outage) {
+        for instance in self.instances.values_mut().filter(|instance| instance.held.is_some()) {
+            let exit = instance.state.last_exit.as_ref().filter(|exit| outage.explains(exit));
+            let given_back = exit.and_then(|exit| retry::give_back(&instance.state.attempts, exit.at));
+            let Some(attempts) = given_back else { continue };
+            instance.state.attempts = attempts;
+            if instance.busy.is_none() {
+                Self::remember(instance);
+            }
+        }
     }
 
     /// It answers. What it says of each container is asked anew: nobody knows what happened meanwhile.
@@ -238,8 +259,10 @@ impl Agent {
             Err(error) => return tracing::warn!(%error, "the containers cannot be listed"),
         };
         if self.engine.away.take().is_some() {
-            self.publisher.engine_answers(true);
+            self.publisher.engine(observation::Engine::Answers);
             if std::mem::take(&mut self.engine.told_away) {
+                let until = Some(self.cx.now());
+                self.engine.outage = self.engine.outage.map(|outage| Outage { until, ..outage });
                 let message = format!("the engine at {} answers", self.cx.engine.host());
                 self.say_of_engine(Kind::EngineBack, message);
             }

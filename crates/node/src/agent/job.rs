@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use decide::node::{drift_policy, rest_after};
 use model::{
     InstanceId,
-    observation::Copied,
+    observation::{Copied, Exit},
     route::{EndpointEvent, EndpointHealth},
     spec::StopPolicy,
 };
@@ -31,9 +31,10 @@ pub(super) fn watch(
     origin: Origin,
 ) -> std::io::Result<Live> {
     let first = down(cx, instance);
-    let (events, id) = (cx.events.clone(), instance.id.clone());
+    let (events, id, clock) = (cx.events.clone(), instance.id.clone(), cx.clock.clone());
     Live::watch(pidfd, identity, run, origin, first, move |status| async move {
-        let _ = events.send(Event::Ended { id, run, status, why: None }).await;
+        let exit = Exit { at: clock.now(), status, why: None };
+        let _ = events.send(Event::Ended { id, run, exit }).await;
     })
 }
 

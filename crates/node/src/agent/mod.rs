@@ -31,7 +31,7 @@ use decide::health::Purpose;
 use model::{
     InstanceId, Timestamp,
     assignment::{Assignment, Stamp},
-    observation::{Copied, ExitStatus, Stranger},
+    observation::{Copied, Exit, Stranger},
     spec::Check,
 };
 use sys::PidFd;
@@ -98,8 +98,7 @@ pub(crate) enum Event {
     Ended {
         id: InstanceId,
         run: u64,
-        status: ExitStatus,
-        why: Option<String>,
+        exit: Exit,
     },
     Probed {
         id: InstanceId,
@@ -367,7 +366,7 @@ impl Agent {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Ended { id, run, status, why } => self.ended(&id, run, status, why),
+            Event::Ended { id, run, exit } => self.ended(&id, run, exit),
             Event::Probed { id, run, check, purposes, result, at } => {
                 self.probed(&id, run, &check, &purposes, result, at);
             }

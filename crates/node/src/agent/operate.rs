@@ -147,8 +147,8 @@ fn give_port(ports: &mut ports::Ports, instance: &mut Instance) -> Result<(), po
             instance.state.port = Some(port);
             Ok(())
         }
-        // Its own from before: it lasts for the instance's life.
-        (Some(Port::Dynamic), Some(_)) => Ok(()),
+        // Its own from before: it lasts for the instance's life, unless it was given up to whoever had taken it.
+        (Some(Port::Dynamic), Some(port)) => ports.take(&instance.id, port),
         (Some(Port::Dynamic), None) => {
             instance.state.port = Some(ports.give(&instance.id, random_start())?);
             Ok(())

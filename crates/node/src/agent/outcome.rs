@@ -6,8 +6,9 @@ use decide::{
 };
 use model::{
     InstanceId, Timestamp,
+    container::Network,
     event::Kind,
-    observation::{Copied, Exit, ExitStatus},
+    observation::{Copied, Exit},
 };
 
 use super::{Agent, FailureKind, Launched, Outcome, StartFailure, job::watch, operate::random_start};
@@ -90,6 +91,8 @@ impl Agent {
         if result.is_ok() {
             instance.failures = 0;
         }
+        // Unless it was done, what was counted has not been tried.
+        instance.state.granted = result.as_ref().is_err_and(|failure| failure.kind == FailureKind::Away);
         match result {
             Ok(Launched::Container(started)) => self.container_started(id, *started),
             Ok(Launched::Process { pidfd, identity, prepared, began }) => {
@@ -130,15 +133,18 @@ impl Agent {
     }
 
     /// The kernel has said that a process ended.
-    pub(super) fn ended(&mut self, id: &InstanceId, run: u64, status: ExitStatus, why: Option<String>) {
-        let now = self.cx.now();
+    pub(super) fn ended(&mut self, id: &InstanceId, run: u64, mut exit: Exit) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Run::Alive { life, health } = &instance.run else { return };
         if life.run() != run {
             return;
         }
         let was_ready = health.ready;
-        let exit = Exit { at: now, status, why: instance.ended_for.take().or(why) };
+        exit.why = instance.ended_for.take().or(exit.why);
+        let shares_ports = match instance.container() {
+            Some(container) => container.network == Network::Host,
+            None => true,
+        };
         let message = format!("{id} ended with {exit}");
         instance.stop_probing();
         instance.state.ready = false;
@@ -151,7 +157,7 @@ impl Agent {
         let asked = matches!(instance.busy, Some(Busy::Starting | Busy::Stopping { .. }));
         if !asked {
             self.cx.say(instance, Kind::InstanceExited, message);
-            if !was_ready && instance.held.is_none() {
+            if !was_ready && shares_ports {
                 self.move_port(id);
             }
         }
@@ -181,7 +187,9 @@ impl Agent {
     pub(super) fn give_another_port(&mut self, id: &InstanceId) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Some(port) = instance.state.port else { return };
-        if !instance.has_dynamic_port() {
+        // A container was told its port when it was made.
+        let is_told = instance.container().is_some_and(|container| container.network == Network::Host);
+        if !instance.has_dynamic_port() || is_told {
             let taken = ports::Error::Taken { port, host: self.cx.config.host.clone() };
             self.ports.release(id);
             instance.prepared = None;

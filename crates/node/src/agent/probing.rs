@@ -25,6 +25,10 @@ impl Agent {
         if instance.busy.is_some_and(|busy| matches!(busy, decide::node::Busy::Stopping { .. })) {
             return None;
         }
+        // Its address may be somebody else's by now, and what is asked inside is of no use to anybody.
+        if instance.is_off_network() {
+            return None;
+        }
         let spec = instance.health();
         let (due, next) = health.due(spec, now);
         let run = life.run();
@@ -140,6 +144,9 @@ pub(super) fn target(cx: &Context, instance: &Instance, check: &Check) -> Result
     };
     if let Some((address, port)) = super::containers::direct(instance) {
         (target.host, target.port) = (address, Some(port));
+    } else if instance.record().is_some_and(|record| record.direct) {
+        // No port of the machine leads to it.
+        target.port = None;
     }
     if let (Check::Exec(_), Some(process)) = (check, instance.process()) {
         let inherited = &cx.surroundings.inherited;

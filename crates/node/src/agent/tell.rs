@@ -139,7 +139,7 @@ impl Agent {
         }
         let before = instance.report.take();
         Self::tell_readiness(cx, instance, before.as_deref(), &report);
-        Self::tell_failure(cx, instance, before.as_deref(), &report);
+        Self::tell_failure(cx, instance, &report);
         let report = Arc::new(report);
         instance.report = Some(report.clone());
         publisher.put(report);
@@ -165,13 +165,12 @@ impl Agent {
         }
     }
 
-    fn tell_failure(
-        cx: &Context,
-        instance: &Instance,
-        before: Option<&InstanceReport>,
-        now: &InstanceReport,
-    ) {
-        if now.state.is_failed() && !before.is_some_and(|report| report.state.is_failed()) {
+    fn tell_failure(cx: &Context, instance: &mut Instance, now: &InstanceReport) {
+        let (tells, told) = decide::node::tells_failure(instance.state.told_failed, &now.state);
+        if std::mem::replace(&mut instance.state.told_failed, told) != told && instance.busy.is_none() {
+            Self::remember(instance);
+        }
+        if tells {
             let id = &instance.id;
             let service = &id.service;
             let message = format!(

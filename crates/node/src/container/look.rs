@@ -7,7 +7,7 @@ use bollard::models::{
     HostConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 use model::{
-    Bytes,
+    Bytes, Timestamp,
     container::{Container, Network},
     observation::ExitStatus,
     spec::Resources,
@@ -26,6 +26,8 @@ pub struct Seen {
     pub pid: Option<u32>,
     /// When its present or last run began, in the engine's words; only ever compared.
     pub started: Option<String>,
+    /// When its last run ended.
+    pub finished: Option<Timestamp>,
     pub health: Option<Judged>,
     /// Its networks by name, with its address in each.
     pub networks: BTreeMap<String, String>,
@@ -34,6 +36,15 @@ pub struct Seen {
     pub limits: Limits,
     /// The machine's port that leads to it: published for it, or told to it where it has the machine's network.
     pub port: Option<u16>,
+}
+
+impl Seen {
+    /// It lives, and nobody reaches it: it is not in the network that it must be in, or has no address there.
+    pub fn is_off(&self, network: Option<&str>, direct: bool) -> bool {
+        let address = network.map(|network| self.networks.get(network));
+        let off = |address: Option<&String>| address.is_none_or(|at| direct && at.is_empty());
+        self.state.lives() && address.is_some_and(off)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +119,7 @@ impl Seen {
             state: state_of(state),
             pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
             started: state.started_at.clone().filter(|at| !at.starts_with("0001-")),
+            finished: state.finished_at.as_deref().and_then(time),
             health: state.health.as_ref().and_then(judged),
             networks: networks
                 .into_iter()
@@ -123,6 +135,12 @@ impl Seen {
             port: host.and_then(|host| port_of(host, inspected.config.as_ref()?.env.as_deref())),
         })
     }
+}
+
+/// `None` also for the year 1, by which an engine says "never".
+fn time(text: &str) -> Option<Timestamp> {
+    let at: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(at.as_millisecond()).ok().map(Timestamp)
 }
 
 fn port_of(host: &HostConfig, env: Option<&[String]>) -> Option<u16> {
@@ -378,8 +396,7 @@ pub fn compare(wanted: &Wanted<'_>, seen: &Seen) -> Vec<Difference> {
         if let Some(known) = seen.aliases.get(network) {
             let declared = wanted.aliases.join(", ");
             let there: Vec<_> = wanted.aliases.iter().filter(|name| known.contains(*name)).cloned().collect();
-            let observed = if there.is_empty() { "none".into() } else { there.join(", ") };
-            differ("container/aliases".into(), &declared, &observed);
+            differ("container/aliases".into(), &declared, &there.join(", "));
         }
     }
     let declared = wanted.limits.cloned().unwrap_or_else(|| declared(wanted.resources, &seen.limits));
@@ -421,6 +438,7 @@ mod tests {
             state: State::Running,
             pid: Some(7),
             started: Some("2026-01-01T00:00:00Z".into()),
+            finished: None,
             health: None,
             networks: [("demo".to_owned(), "172.18.0.2".to_owned())].into(),
             aliases: [("demo".to_owned(), names(&["web", "web-0", "c1"]))].into(),
@@ -549,6 +567,31 @@ mod tests {
         let seen = Limits { cpu_shares: 100, memory: 1 << 27, memory_swap: 1 << 27, ..told.clone() };
         let body = told.restore(&seen, &machine, |field| field == "cpu_shares");
         assert_eq!((body.cpu_shares, body.memory, body.memory_swap), (Some(512), None, None));
+    }
+
+    #[test]
+    fn what_is_not_in_its_network_or_has_no_address_there_is_off_it() {
+        let off = |network: Option<&str>, direct, change: fn(&mut Seen)| {
+            let mut seen = seen();
+            change(&mut seen);
+            seen.is_off(network, direct)
+        };
+        let bare = |seen: &mut Seen| drop(seen.networks.insert("demo".into(), String::new()));
+        assert!(!off(Some("demo"), true, |_| {}));
+        assert!(off(Some("demo"), true, |seen| seen.networks.clear()));
+        assert!(off(Some("demo"), false, |seen| seen.networks.clear()));
+        assert!(off(Some("demo"), true, bare) && !off(Some("demo"), false, bare), "a port leads there");
+        assert!(!off(None, false, |seen| seen.networks.clear()), "the machine's network, or none");
+        assert!(!off(Some("demo"), true, |seen| {
+            seen.networks.clear();
+            seen.state = State::Created;
+        }));
+    }
+
+    #[test]
+    fn an_engine_says_never_by_the_year_one() {
+        assert_eq!(time("0001-01-01T00:00:00Z"), None);
+        assert_eq!(time("2026-11-27T17:03:45.616123456Z"), Some(Timestamp(1_795_799_025_616)));
     }
 
     #[test]

@@ -16,6 +16,17 @@ const IMAGES: &str = "images.json";
 const NETWORKS: &str = "networks.json";
 const USERS: &str = "volume-users.json";
 const LOST: &str = "lost-volumes.json";
+const HEARD: &str = "engine-heard.json";
+
+/// Up to which event the engine has been heard, by its own clock.
+pub fn heard(data: &Path) -> Result<Option<i64>, ledger::Error> {
+    files::read(&data.join(HEARD))
+}
+
+/// After a power loss nothing that an engine remembers from before is of use.
+pub fn note_heard(data: &Path, nanos: i64) -> Result<(), ledger::Error> {
+    files::write(&data.join(HEARD), &nanos, files::Durable::No)
+}
 
 /// Volumes that we have made or used: one that is gone is not made anew, because what was in it is gone with it.
 pub fn known_volumes(data: &Path) -> Result<BTreeMap<String, bool>, ledger::Error> {

@@ -82,6 +82,7 @@ mod tests {
             state: State::Running,
             pid: None,
             started: Some(started.into()),
+            finished: None,
             health: None,
             networks: BTreeMap::new(),
             aliases: BTreeMap::new(),

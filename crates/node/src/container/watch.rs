@@ -2,14 +2,17 @@
 //!
 //! Events only say where to look: what is lost of them is found by the next full list.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use bollard::{
     models::{EventMessage, EventMessageTypeEnum as Type},
     query_parameters::{EventsOptionsBuilder, WaitContainerOptionsBuilder},
 };
 use futures_util::StreamExt;
-use model::{Timestamp, observation::ExitStatus};
+use model::{
+    Timestamp,
+    observation::{Exit, ExitStatus},
+};
 use sys::PidFd;
 use tokio::{
     sync::{Notify, mpsc},
@@ -20,7 +23,7 @@ use super::{
     deeds::{Deed, Of},
     engine::{Engine, Error},
     look::{Seen, exit_status},
-    names, work,
+    names, notes, work,
 };
 
 /// Between looks whether an engine that is away is back; doubled up to the second.
@@ -52,6 +55,17 @@ pub enum News {
     },
 }
 
+impl News {
+    /// It says by what something was done, which nothing else tells.
+    fn is_deed(&self) -> bool {
+        match self {
+            Self::Container { deed, .. } | Self::Images { deed } => deed.is_some(),
+            Self::Volume { removed, .. } => removed.is_some(),
+            Self::Away { .. } | Self::Back => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// Its first process ended. How, the engine says when it is asked: an event may be about a run before this one.
@@ -65,10 +79,13 @@ pub enum What {
 }
 
 /// Tells news of the engine for as long as somebody listens. `doubt` asks it to make sure at once.
-pub async fn run(engine: Arc<Engine>, doubt: Arc<Notify>, tell: mpsc::Sender<News>) {
-    let (mut pause, mut last) = (RETRY, None);
+///
+/// What was heard last is noted in the node's folder `data`, so that what was done before a restart of the node is told too.
+pub async fn run(engine: Arc<Engine>, data: PathBuf, doubt: Arc<Notify>, tell: mpsc::Sender<News>) {
+    let mut heard = Heard::read(data);
+    let mut pause = RETRY;
     loop {
-        if let Err(error) = follow(&engine, &doubt, &tell, &mut pause, &mut last).await {
+        if let Err(error) = follow(&engine, &doubt, &tell, &mut pause, &mut heard).await {
             engine.forget();
             let cause = error.to_string();
             if tell.send(News::Away { cause }).await.is_err() {
@@ -83,16 +100,41 @@ pub async fn run(engine: Arc<Engine>, doubt: Arc<Notify>, tell: mpsc::Sender<New
     }
 }
 
+/// Up to which event the engine has been heard, by its own clock.
+#[derive(Debug)]
+struct Heard {
+    data: PathBuf,
+    nanos: Option<i64>,
+}
+
+impl Heard {
+    fn read(data: PathBuf) -> Self {
+        let nanos = notes::heard(&data).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what was done to containers before is not told");
+            None
+        });
+        Self { data, nanos }
+    }
+
+    /// What says by whom something was done is asked for again if nobody heard it; of all else any number may be lost.
+    fn note(&mut self, nanos: i64, is_deed: bool) {
+        self.nanos = Some(nanos);
+        if is_deed && let Err(error) = notes::note_heard(&self.data, nanos) {
+            tracing::warn!(%error, "after a restart some of what was done to containers is told again");
+        }
+    }
+}
+
 async fn follow(
     engine: &Engine,
     doubt: &Notify,
     tell: &mpsc::Sender<News>,
     pause: &mut Duration,
-    last: &mut Option<i64>,
+    heard: &mut Heard,
 ) -> Result<(), Error> {
     let client = engine.client().await?;
     let mut options = EventsOptionsBuilder::default().filters(&filters());
-    if let Some(last) = *last {
+    if let Some(last) = heard.nanos {
         // An engine remembers its newest events: they say when what was done meanwhile was done.
         options = options.since(&after(last));
     }
@@ -106,7 +148,9 @@ async fn follow(
         pong = engine.ping() => pong?,
     }
     *pause = RETRY;
-    last.get_or_insert_with(now);
+    if heard.nanos.is_none() {
+        heard.note(now(), true);
+    }
     if tell.send(News::Back).await.is_err() {
         return Ok(());
     }
@@ -121,11 +165,15 @@ async fn follow(
         };
         let event = next.ok_or_else(|| engine.away("it ended its stream of events"))?;
         let event = event.map_err(|error| engine.error(error))?;
-        *last = event.time_nano.or(*last);
-        if let Some(news) = news(&event)
+        let news = news(&event);
+        let is_deed = news.as_ref().is_some_and(News::is_deed);
+        if let Some(news) = news
             && tell.send(news).await.is_err()
         {
             return Ok(());
+        }
+        if let Some(nanos) = event.time_nano {
+            heard.note(nanos, is_deed);
         }
     }
 }
@@ -214,14 +262,14 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// `first` is called the moment the kernel says that the first process ended; `then` once the engine has said how, or
-    /// that it does not answer.
+    /// `first` is called the moment the kernel says that the first process ended, and tells the time; `then` once the engine
+    /// has said how, or that it does not answer.
     pub fn watch<Then: Future<Output = ()> + Send + 'static>(
         engine: Arc<Engine>,
         run: u64,
         seen: &Seen,
-        first: impl FnOnce() + Send + 'static,
-        then: impl FnOnce(Result<End, Error>) -> Then + Send + 'static,
+        first: impl FnOnce() -> Timestamp + Send + 'static,
+        then: impl FnOnce(Result<Exit, Error>) -> Then + Send + 'static,
     ) -> Self {
         let container = seen.id.clone();
         let process = seen.pid.and_then(|pid| open(pid, &container));
@@ -232,9 +280,9 @@ impl Watched {
                 if pidfd.readable().await.is_err() {
                     return std::future::pending().await;
                 }
-                first();
+                let at = first();
                 // For as long as it lives, what asks about its end takes no room.
-                let ended = Box::pin(ended(&engine, &id, limited)).await;
+                let ended = Box::pin(ended(&engine, &id, limited, at)).await;
                 then(ended).await;
             });
             watching.abort_handle()
@@ -269,20 +317,13 @@ fn open(pid: u32, container: &str) -> Option<tokio::io::unix::AsyncFd<Arc<PidFd>
     sys::ready::pidfd(Arc::new(of_container(pid, container)?)).ok()
 }
 
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
-    pub status: ExitStatus,
-    pub why: Option<String>,
-}
-
 /// Waits for the engine to have noticed. What had a limit of memory is asked whether that ended it: the next start
 /// makes an engine forget.
-async fn ended(engine: &Engine, container: &str, limited: bool) -> Result<End, Error> {
+async fn ended(engine: &Engine, container: &str, limited: bool, at: Timestamp) -> Result<Exit, Error> {
     let status = exit(engine, container).await?;
     let asked = limited && !matches!(status, ExitStatus::Code(0) | ExitStatus::Unknown);
     let seen = if asked { work::inspect(engine, container).await.ok().flatten() } else { None };
-    Ok(End { status, why: seen.and_then(|seen| seen.why_ended()) })
+    Ok(Exit { at, status, why: seen.and_then(|seen| seen.why_ended()) })
 }
 
 async fn exit(engine: &Engine, container: &str) -> Result<ExitStatus, Error> {

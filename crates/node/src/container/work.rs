@@ -64,7 +64,8 @@ pub enum Failure {
     #[error("{message}: {help}")]
     Forbidden { message: String, help: String },
     #[error(
-        "{path} is not allowed to be mounted: it leads to {leads}, which `containers.binds` does not allow"
+        "{path} is not allowed to be mounted: it leads to {leads}. Mount another folder, or let the machine's owner name \
+         that one in `containers.binds` of setpoint.toml"
     )]
     Bind { path: String, leads: String },
     #[error("{path} cannot be mounted: {error}; create it, or correct `volumes`")]

@@ -37,6 +37,12 @@ pub struct State {
     pub last_exit: Option<Exit>,
     /// Setpoint ended it in order: the next start is no attempt.
     pub ended_by_us: bool,
+    /// The run that Setpoint asked the engine of its container to end: that it did is nobody's meddling.
+    #[serde(default)]
+    pub asked_to_end: Option<u64>,
+    /// That it has failed was told, and it has not been otherwise since.
+    #[serde(default)]
+    pub told_failed: bool,
     /// For a site: `current` has been switched to it, so that a `current` elsewhere is drift.
     pub switched: bool,
     /// Since when each drifted path differs.

@@ -307,6 +307,7 @@ fn instance_of_waiting(waiting: &Waiting) -> Option<&InstanceId> {
         | Waiting::Drift { instance, .. } => Some(instance),
         Waiting::ServiceUnknown { .. }
         | Waiting::VolumeLost { .. }
+        | Waiting::EngineAway { .. }
         | Waiting::NodeUnknown { .. }
         | Waiting::NodeRefuses { .. }
         | Waiting::NoRelease

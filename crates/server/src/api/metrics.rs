@@ -270,7 +270,8 @@ fn of_nodes(api: &Api, seen: &Seen) -> Vec<Family> {
         "1 while the container engine of a node answers, 0 while it does not.",
     );
     for observation in &nodes {
-        if let Some(up) = observation.engine_answers {
+        if let Some(engine) = &observation.engine {
+            let up = engine.away().is_none();
             engines = engines.with(vec![("node", observation.node.to_string())], f64::from(u8::from(up)));
         }
     }

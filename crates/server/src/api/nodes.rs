@@ -71,6 +71,7 @@ fn shown(brain: &Brain, id: &NodeId, now: model::Timestamp) -> Option<views::Nod
     let cluster = &brain.snapshot.cluster;
     let node = cluster.nodes.get(id)?;
     let seen = brain.observation(id);
+    let away = seen.and_then(|seen| seen.engine.as_ref()?.away());
     let drain = brain.drain_of(id);
     Some(views::Node {
         id: id.clone(),
@@ -80,6 +81,8 @@ fn shown(brain: &Brain, id: &NodeId, now: model::Timestamp) -> Option<views::Nod
         instances: cluster.load.get(id).copied().unwrap_or_default(),
         strangers: seen.map(|seen| seen.strangers.iter().map(stranger).collect()).unwrap_or_default(),
         refuses: brain.refusals().get(id).cloned(),
+        engine_away: away.map(|away| away.cause.clone()),
+        engine_away_since: away.map(|away| Time(away.since)),
         draining_since: drain.map(|drain| Time(drain.since)),
         drained_by: drain.map(|drain| drain.by.clone()),
         remaining: if drain.is_some() { remaining(brain, id, now) } else { Vec::new() },

@@ -41,6 +41,9 @@ pub enum LogError {
     Unknown(InstanceId),
     #[error("the output of {0} cannot be read: {1}")]
     Failed(InstanceId, String),
+    /// Its engine has it, and does not answer.
+    #[error("the output of {0} is kept by its container engine: {1}")]
+    Away(InstanceId, String),
 }
 
 impl From<LogError> for Problem {
@@ -54,6 +57,11 @@ impl From<LogError> for Problem {
                 "output_unreadable",
                 message,
                 "look at `log/` of the instance in the data folder, and at its disk",
+            ),
+            LogError::Away(..) => Self::unavailable(
+                "engine_away",
+                message,
+                "the engine keeps it, and it can be read again once the engine answers",
             ),
         }
     }

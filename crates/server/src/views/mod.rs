@@ -334,6 +334,11 @@ pub struct Node {
     /// Why it does not take what it is assigned; null when it does.
     #[serde(default)]
     pub refuses: Option<String>,
+    /// Why its container engine does not answer; null when it does, or when it has none.
+    #[serde(default)]
+    pub engine_away: Option<String>,
+    #[serde(default)]
+    pub engine_away_since: Option<Time>,
     /// Set while it is being drained.
     #[serde(default)]
     pub draining_since: Option<Time>,

@@ -108,7 +108,7 @@ fn brain(services: u32) -> Brain {
         instances,
         lost_volumes: Vec::new(),
         strangers: Vec::new(),
-        engine_answers: None,
+        engine: None,
         complete: true,
     }));
     for world in worlds {
@@ -163,6 +163,7 @@ fn world(n: u32, release: &Arc<Release>, digest: ReleaseDigest, node: &NodeId) -
         edges: BTreeMap::new(),
         refused: BTreeMap::new(),
         lost_volumes: BTreeMap::new(),
+        engines_away: BTreeMap::new(),
     }
 }
 

@@ -21,6 +21,7 @@ impl NodeSessions {
 fn told(instance: &InstanceId, error: &NodeError) -> LogError {
     match error {
         NodeError::Unknown(id) => LogError::Unknown(id.clone()),
+        NodeError::Engine(error) if error.is_away() => LogError::Away(instance.clone(), error.to_string()),
         other => LogError::Failed(instance.clone(), other.to_string()),
     }
 }

@@ -161,7 +161,8 @@ fn drift_says_since_when_and_by_what_as_the_engine_tells() {
     let mut setpoint = setpoint(&engine).manifest(&manifest).start();
     setpoint.wait_until_converged("web");
     let id = container(&setpoint, &engine, 0);
-    let mut events = engine.api().events(&serde_json::json!({ "event": ["rename", "update", "disconnect"] }));
+    let mut events =
+        engine.api().events(&serde_json::json!({ "event": ["rename", "update", "disconnect", "pause"] }));
     let network = engine.inspect(&id, "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}");
     let mut expected = Vec::new();
     for (path, action, args) in [
@@ -197,9 +198,10 @@ fn drift_says_since_when_and_by_what_as_the_engine_tells() {
     }
     let table = setpoint.ok(&["drift"]);
     assert!(table.contains("engine: rename"), "{table}");
-    // The same after a restart of Setpoint, and what was done meanwhile is known by its discovery alone.
+    // The same after a restart of Setpoint, and so is what was done meanwhile.
     setpoint.kill9();
     engine.docker(&["pause", &id]);
+    let at = events.until("pause")["timeNano"].as_u64().unwrap() / 1_000_000;
     setpoint.restart();
     let later = testkit::until("it is paused too", testkit::setpoint::SOON, || {
         let rows = rows(&setpoint);
@@ -208,8 +210,48 @@ fn drift_says_since_when_and_by_what_as_the_engine_tells() {
     let (paused, others): (Vec<_>, Vec<_>) =
         later.into_iter().partition(|row| row["path"] == "container/paused");
     assert_eq!(others, all);
-    assert_eq!(paused[0]["by"], serde_json::Value::Null, "nobody was told who did it");
+    assert_eq!(paused[0]["by"], "engine: pause");
+    assert_eq!(paused[0]["since"], model::Timestamp(at).to_string());
     engine.docker(&["unpause", &id]);
+}
+
+/// With its network it loses its address: it takes no request and is not asked how it is, and least of all is somebody
+/// else.
+#[test]
+fn a_container_that_is_left_off_its_network_is_out_of_the_routes_until_it_is_back() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let probe = "interval: 200ms, timeout: 200ms";
+    // So late that no probe has failed as often as it may before everything is looked at.
+    let health = format!(
+        "health: {{ readiness: {{ http: /healthz, {probe}, fall: 60 }}, liveness: {{ http: /healthz, {probe}, fall: 3 }} }}"
+    );
+    let manifest = web(&app, 2, "drift: warn").replace("health: /healthz", &health);
+    let setpoint = setpoint(&engine).manifest(&manifest).start();
+    let before = setpoint.wait_until_converged("web");
+    let id = container(&setpoint, &engine, 0);
+    let network = engine.inspect(&id, "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}");
+    engine.docker(&["network", "disconnect", &network, &id]);
+    let off = |web: &serde_json::Value| {
+        let first = &web["instances"][0];
+        first["ready"] == false
+            && first["message"].as_str().is_some_and(|message| message.contains("off its network"))
+    };
+    let meanwhile = setpoint.wait_for_service("web", "it is not ready, and why", off);
+    assert_eq!(meanwhile["replicas"]["ready"], 1, "{meanwhile:#}");
+    let load = setpoint.load("web.localhost", "/").rate(100).start();
+    // As long as it takes a liveness probe to end what it cannot reach, and more.
+    load.go_on_for(200);
+    load.stop().assert_clean(200);
+    let still = setpoint.service("web");
+    assert!(off(&still) && still["instances"][0]["restarts"] == 0, "{still:#}");
+    engine.docker(&["network", "connect", "--alias", "web", "--alias", "web-0", &network, &id]);
+    let back = |web: &serde_json::Value| web["replicas"]["ready"] == 2 && web["state"] == "converged";
+    let after = setpoint.wait_for_service("web", "it is back", back);
+    assert_eq!(testkit::setpoint::pids(&after), testkit::setpoint::pids(&before));
+    let events = setpoint.events();
+    let probed_another = |event: &&serde_json::Value| event["message"].to_string().contains("127.0.0.1:");
+    assert_eq!(events.iter().find(probed_another), None);
 }
 
 #[test]

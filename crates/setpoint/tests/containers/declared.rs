@@ -119,6 +119,47 @@ fn with_the_machines_network_it_listens_on_the_port_that_it_is_given() {
     }
 }
 
+/// As with a process: it is nobody's fault, it is told, and it is over when the port is free.
+#[test]
+fn with_the_machines_network_a_port_that_somebody_took_is_told_and_costs_no_attempt() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let port = testkit::setpoint::free_port().port();
+    let manifest = format!(
+        "services:\n  web:\n    image: {app}\n    network: host\n    port: {port}\n    health: /healthz\n    \
+         restart: {{ attempts: 20, backoff: 100ms, max_backoff: 100ms }}\n"
+    );
+    let builder = setpoint(&engine).env("SETPOINT__CONTAINERS__HOST_NETWORK", "true");
+    let setpoint = builder.manifest(&manifest).start();
+    setpoint.wait_until_converged("web");
+    // It frees the port for a moment when it dies.
+    let taken = testkit::until("its port was taken", testkit::setpoint::SOON, || {
+        let pid = setpoint.service("web")["instances"][0]["pid"].as_u64()?;
+        testkit::proc::kill9(u32::try_from(pid).unwrap());
+        let began = std::time::Instant::now();
+        while began.elapsed() < std::time::Duration::from_secs(1) {
+            if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+                return Some(listener);
+            }
+        }
+        None
+    });
+    let sentence = format!("port {port} at 127.0.0.1 is taken by another program");
+    let told = |web: &serde_json::Value| web["message"].as_str().is_some_and(|told| told.contains(&sentence));
+    let meanwhile = setpoint.wait_for_service("web", "it is told that its port is taken", told);
+    assert_eq!(meanwhile["instances"][0]["state"], "starting", "{meanwhile:#}");
+    let restarts = meanwhile["instances"][0]["restarts"].as_u64().unwrap();
+    // It is looked at every second.
+    let spent = testkit::wait::within(std::time::Duration::from_secs(4), || {
+        let web = setpoint.service("web");
+        (web["instances"][0]["restarts"].as_u64() > Some(restarts) || !told(&web)).then_some(web)
+    });
+    assert_eq!(spent, None, "it waits, and spends nothing");
+    drop(taken);
+    let again = |web: &serde_json::Value| web["state"] == "converged" && web["replicas"]["ready"] == 1;
+    setpoint.wait_for_service("web", "it has its port again", again);
+}
+
 #[test]
 fn what_the_kernel_ends_for_want_of_memory_says_so_with_its_limit() {
     const WHY: &str = "out of memory: its limit is 64MiB";

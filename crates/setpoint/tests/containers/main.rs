@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must end, and say where")]
 
+mod away;
 mod behind;
 mod chaos;
 mod declared;

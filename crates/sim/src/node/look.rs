@@ -168,6 +168,8 @@ impl Agent {
             current: shows(entry, machine),
             busy: memory.busy.get(id).map(|doing| doing.busy),
             away: memory.engine.away.filter(|_| is_container(entry)),
+            outage: None,
+            off_network: false,
             unstarted: None,
             rests_until: None,
         })

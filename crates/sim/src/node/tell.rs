@@ -45,7 +45,7 @@ impl Agent {
             instances: seen.collect(),
             lost_volumes: Vec::new(),
             strangers: Vec::new(),
-            engine_answers: None,
+            engine: None,
             complete,
         };
         let is_new = memory.sent.as_ref().is_none_or(|(at, sent)| {

@@ -18,7 +18,7 @@ use model::{
     drift::Drift,
     event::{Event, Kind},
     instance::Attempts,
-    observation::{Exit, ExitStatus, InstanceReport, Observation, State, Stranger},
+    observation::{Engine, EngineAway, Exit, ExitStatus, InstanceReport, Observation, State, Stranger},
     plan::Plan,
     route::EdgeReport,
     session::{Exec, Input, Output, Usage},
@@ -309,12 +309,16 @@ async fn node(control: Control, reports: Arc<AtomicBool>, engine: Arc<AtomicU8>)
         if reports.load(Ordering::SeqCst)
             && let Some(assignment) = assignment
         {
-            let engine_answers = match engine.load(Ordering::SeqCst) {
+            let engine = match engine.load(Ordering::SeqCst) {
                 0 => None,
-                said => Some(said == 1),
+                1 => Some(Engine::Answers),
+                _ => Some(Engine::Away(EngineAway {
+                    since: Timestamp(1_795_253_400_000),
+                    cause: "the engine hangs".into(),
+                })),
             };
             let seen = observation(&id, sequence, &assignment, control.now());
-            control.observe(Arc::new(Observation { engine_answers, ..seen }));
+            control.observe(Arc::new(Observation { engine, ..seen }));
         }
         let _ = tokio::time::timeout(Duration::from_millis(50), assignments.changed()).await;
     }
@@ -336,7 +340,7 @@ fn observation(node: &NodeId, sequence: u64, assignment: &Assignment, now: Times
             message: "it bears our mark".into(),
             service: None,
         }],
-        engine_answers: None,
+        engine: None,
         complete: true,
     }
 }
@@ -349,7 +353,7 @@ fn attempts(assigned: &Assigned) -> Attempts {
     }
     let last = *BEGAN.get_or_init(now) - Millis::mins(1);
     let at = [30, 4, 3, 2, 0].map(|minutes| last - Millis::mins(minutes)).to_vec();
-    Attempts { at, fast_crashes: 0, total: 5 }
+    Attempts { at, fast_crashes: 0, total: 5, free: 0 }
 }
 
 fn report(assigned: &Assigned) -> InstanceReport {

@@ -22,15 +22,18 @@ pub async fn list(args: &NodeList) -> Result<u8, Error> {
         let header = ["NODE", "STATE", "INSTANCES", "LOOKED AT ALL", "HEARD", "STRANGERS", "DRAINING SINCE"];
         let mut table = Table::new(&header);
         for node in nodes {
-            let tone = match node.refuses {
-                Some(_) => Tone::Bad,
-                None if node.state == "up" => Tone::Good,
-                None => Tone::Busy,
+            let refuses = node.refuses.as_ref().map(|why| format!("refuses its assignment: {why}"));
+            let away = node.engine_away.as_ref().map(|why| match node.engine_away_since {
+                Some(since) => format!("without its engine since {since}: {why}"),
+                None => format!("without its engine: {why}"),
+            });
+            let obstacles: Vec<String> = refuses.into_iter().chain(away).collect();
+            let tone = match node.state.as_str() {
+                _ if !obstacles.is_empty() => Tone::Bad,
+                "up" => Tone::Good,
+                _ => Tone::Busy,
             };
-            let state = match &node.refuses {
-                Some(why) => format!("{}, refuses its assignment: {why}", node.state),
-                None => node.state,
-            };
+            let state = std::iter::once(node.state).chain(obstacles).collect::<Vec<_>>().join(", ");
             let cells = [
                 node.id.to_string(),
                 state,

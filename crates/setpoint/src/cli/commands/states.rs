@@ -2,7 +2,10 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use model::status::{ServiceHealth, ServiceState};
+use model::{
+    drift::word,
+    status::{ServiceHealth, ServiceState},
+};
 use server::views::{self, Service, Services};
 use tokio::time::sleep;
 
@@ -269,8 +272,8 @@ pub async fn drift(args: &Drift) -> Result<u8, Error> {
             let cells = [
                 row.instance.to_string(),
                 row.path,
-                or_dash(row.declared),
-                or_dash(row.observed),
+                word(row.declared.as_deref(), "nothing").to_owned(),
+                word(row.observed.as_deref(), "missing").to_owned(),
                 row.since.to_string(),
                 or_dash(row.by),
             ];
