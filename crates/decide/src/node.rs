@@ -285,9 +285,11 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
         ),
         Run::NotStarted => first_start(assigned, attempts, local, now),
         Run::Ended { started, exit } => {
-            if local.outage.is_some_and(|outage| outage.explains(exit)) {
-                // One that was counted and came to nothing is this one.
-                let attempts = if local.granted { attempts } else { retry::free(&attempts) };
+            // One that was counted, and that its engine's absence prevented, is this one.
+            let counted = local.granted.then(|| attempts.clone());
+            let is_explained = local.outage.is_some_and(|outage| outage.explains(*started, exit));
+            let free = || retry::free(&assigned.restart, &attempts, now).filter(|_| is_explained);
+            if let Some(attempts) = counted.or_else(free) {
                 return Step::act(Operation::Restart { attempts }, State::Starting);
             }
             // The planted bug that the simulator must find: an end while Setpoint itself was being restarted begins the

@@ -24,10 +24,12 @@ impl Outage {
     /// Whether a run's end is laid to the engine's own: the engine was asked for it shortly before it went, as by its own
     /// stop, or it fell into its absence. One that ended for another reason meanwhile is laid to it too: nobody can tell, and
     /// without its engine nothing dies twice.
-    pub fn explains(&self, exit: &Exit) -> bool {
+    pub fn explains(&self, began: Option<Timestamp>, exit: &Exit) -> bool {
         let by_engine = exit.why.as_ref().is_some_and(|why| why.starts_with("engine: "));
         let before = if by_engine { ENDS_BEFORE } else { Millis::ZERO };
-        exit.at + before >= self.since && self.until.is_none_or(|until| exit.at <= until)
+        // A run that began after it is not of it, whatever the engine's clock says of its end.
+        let is_over = |at: Timestamp| self.until.is_some_and(|until| at > until);
+        exit.at + before >= self.since && !is_over(exit.at) && !began.is_some_and(is_over)
     }
 }
 
@@ -58,8 +60,9 @@ mod tests {
             (201, stop, true, false),
         ] {
             let exit = exit(ended, why);
-            assert_eq!(away.explains(&exit), meanwhile, "{exit:?}");
-            assert_eq!(over.explains(&exit), afterwards, "{exit:?}");
+            assert_eq!(away.explains(None, &exit), meanwhile, "{exit:?}");
+            assert_eq!(over.explains(Some(at(60)), &exit), afterwards, "{exit:?}");
+            assert!(!over.explains(Some(at(201)), &exit), "of a later run");
         }
     }
 }

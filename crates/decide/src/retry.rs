@@ -10,6 +10,9 @@ pub const FAST_CRASH: Millis = Millis::secs(1);
 pub const ALERT_RESTARTS: usize = 3;
 pub const ALERT_WINDOW: Millis = Millis::mins(10);
 
+/// Restarts within the window of the policy that spend no attempt, whoever is said to have ended the runs before.
+pub const MOST_FREE: usize = 10;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Start now, and count it: this is the new count.
@@ -41,20 +44,34 @@ pub fn after_end(
     }
     let mut at = remembered(policy, attempts, now);
     at.push(now);
-    Verdict::Now(Attempts { at, fast_crashes, total: attempts.total + 1, free: attempts.free })
+    Verdict::Now(Attempts { at, fast_crashes, total: attempts.total + 1, free: attempts.free.clone() })
 }
 
-/// A restart after an end that was no doing of the workload's: told as one, and no attempt.
+/// A restart after an end that was no doing of the workload's: told as one, and no attempt. `None`: there were so many within the
+/// window that it may be its doing after all.
 #[must_use]
-pub fn free(attempts: &Attempts) -> Attempts {
-    Attempts { total: attempts.total + 1, free: attempts.free + 1, ..attempts.clone() }
+pub fn free(policy: &RestartPolicy, attempts: &Attempts, now: Timestamp) -> Option<Attempts> {
+    let free = one_more_free(policy, attempts, now)?;
+    Some(Attempts { total: attempts.total + 1, free, ..attempts.clone() })
+}
+
+fn one_more_free(policy: &RestartPolicy, attempts: &Attempts, now: Timestamp) -> Option<Vec<Timestamp>> {
+    let mut free: Vec<_> = attempts.free.iter().copied().filter(|at| *at + policy.window > now).collect();
+    free.push(now);
+    (free.len() <= MOST_FREE).then_some(free)
 }
 
 /// The restart that was counted for an end turns out to be free: the end was no doing of the workload's. `None`: none was
 /// counted for it.
-pub fn give_back(attempts: &Attempts, ended: Timestamp) -> Option<Attempts> {
-    let (last, before) = attempts.at.split_last()?;
-    (*last >= ended).then(|| Attempts { at: before.to_vec(), free: attempts.free + 1, ..attempts.clone() })
+pub fn give_back(
+    policy: &RestartPolicy,
+    attempts: &Attempts,
+    ended: Timestamp,
+    now: Timestamp,
+) -> Option<Attempts> {
+    let (_, before) = attempts.at.split_last().filter(|(last, _)| **last >= ended)?;
+    let free = one_more_free(policy, attempts, now)?;
+    Some(Attempts { at: before.to_vec(), free, ..attempts.clone() })
 }
 
 /// The restarts that either the policy or the alert still asks about, without the one to come. A window shorter than
@@ -137,12 +154,16 @@ mod tests {
         let none = Attempts::default();
         let Verdict::Now(counted) = after_end(&policy, &none, None, now, now) else { panic!() };
         assert!(spent(&policy, &counted, now).is_some());
-        let given_back = give_back(&counted, now).unwrap();
+        let given_back = give_back(&policy, &counted, now, now).unwrap();
         assert_eq!((given_back.total, spent(&policy, &given_back, now)), (1, None));
-        assert_eq!(give_back(&counted, now + Millis(1)), None, "it was for another end");
-        assert_eq!(give_back(&given_back, now), None, "once");
-        let free = free(&none);
-        assert_eq!((free.total, recent_restarts(&free, now)), (1, 0));
+        assert_eq!(give_back(&policy, &counted, now + Millis(1), now), None, "it was for another end");
+        assert_eq!(give_back(&policy, &given_back, now, now), None, "once");
+        let one_more = |attempts: &Attempts, now| free(&policy, attempts, now);
+        let one = one_more(&none, now).unwrap();
+        assert_eq!((one.total, recent_restarts(&one, now)), (1, 0));
+        let most = (0..MOST_FREE).fold(none, |attempts, _| one_more(&attempts, now).unwrap());
+        assert_eq!(one_more(&most, now), None, "it may be its doing after all");
+        assert!(one_more(&most, now + policy.window).is_some_and(|attempts| attempts.free.len() == 1));
         // A server or a ledger that has not heard of it is no stricter.
         assert_eq!(counted.floor(&given_back), given_back);
         assert_eq!(given_back.floor(&counted), given_back);
@@ -159,7 +180,7 @@ mod tests {
     fn spent_attempts_come_back_when_the_oldest_leaves_the_window() {
         let policy = RestartPolicy::default();
         let at: Vec<_> = (0..5).map(|n| Timestamp(1_000_000 + n)).collect();
-        let attempts = Attempts { at, fast_crashes: 0, total: 5, free: 0 };
+        let attempts = Attempts { at, fast_crashes: 0, total: 5, free: vec![] };
         let decide =
             |now| after_end(&policy, &attempts, Some(Timestamp(0)), Timestamp(1_100_000), Timestamp(now));
         assert_eq!(decide(1_100_000), Verdict::Spent { until: Some(Timestamp(1_600_000)) });

@@ -109,7 +109,7 @@ fn an_update_that_failed_rests_and_the_site_is_served() {
 fn what_could_not_be_installed_says_so_in_its_own_words() {
     let (assigned, local) = site();
     let failed = Install::Failed { at: Timestamp(1), message: "the program `x` does not exist".into() };
-    let spent = Attempts { at: vec![Timestamp(1); 5], fast_crashes: 5, total: 5, free: 0 };
+    let spent = Attempts { at: vec![Timestamp(1); 5], fast_crashes: 5, total: 5, free: vec![] };
     let local = Local { install: failed, attempts: spent, ..local };
     let step = step(Some(&assigned), &local, Timestamp(2));
     assert!(step.state.is_failed());
@@ -124,7 +124,7 @@ fn the_install_that_succeeds_at_the_last_attempt_is_started() {
     content.workload =
         Workload::Container(model::container::Container::new("registry.local/boxed:1".parse().unwrap()));
     assigned.content = Arc::new(content);
-    let four = Attempts { at: vec![Timestamp(1); 4], fast_crashes: 4, total: 4, free: 0 };
+    let four = Attempts { at: vec![Timestamp(1); 4], fast_crashes: 4, total: 4, free: vec![] };
     let failed = Install::Failed { at: Timestamp(1), message: "the image cannot be had".into() };
     let before = Local { install: failed, attempts: four, ..local };
     let now = Timestamp(60_000);
@@ -148,7 +148,7 @@ fn what_could_not_be_started_says_so_between_its_attempts_and_after_them() {
     assigned.content = Arc::new(content);
     let why = "`x` cannot be run: its working directory /nope";
     let local = Local { unstarted: Some(why.into()), ..local };
-    let spent = Attempts { at: vec![Timestamp(1); 5], fast_crashes: 5, total: 5, free: 0 };
+    let spent = Attempts { at: vec![Timestamp(1); 5], fast_crashes: 5, total: 5, free: vec![] };
     let (between, at_it) = (local.clone(), Local { busy: Some(Busy::Starting), ..local.clone() });
     let after = Local { attempts: spent, ..local };
     for (local, failed) in [(between, false), (at_it, false), (after, true)] {
@@ -194,7 +194,7 @@ fn what_has_lost_its_data_has_failed_and_rests_whatever_was_counted() {
 fn what_waits_for_its_port_looks_again_at_no_cost_and_reports_the_same_throughout() {
     let (assigned, local) = site();
     let why = "port 8080 is taken by another program";
-    let spent = Attempts { at: vec![Timestamp(1); 4], fast_crashes: 4, total: 4, free: 0 };
+    let spent = Attempts { at: vec![Timestamp(1); 4], fast_crashes: 4, total: 4, free: vec![] };
     let install = Install::PortTaken { at: Timestamp(2), message: why.into() };
     let local = Local { install, attempts: spent.clone(), current: false, ..local };
     let waits = step(Some(&assigned), &local, Timestamp(3));
@@ -236,7 +236,7 @@ fn what_is_off_its_network_is_not_ready_whatever_its_probes_said() {
 #[test]
 fn what_ended_with_its_engine_is_started_whatever_was_spent_and_spends_nothing() {
     let (assigned, local) = container();
-    let spent = Attempts { at: vec![Timestamp(50_000); 5], fast_crashes: 0, total: 5, free: 0 };
+    let spent = Attempts { at: vec![Timestamp(50_000); 5], fast_crashes: 0, total: 5, free: vec![] };
     let exit = model::observation::Exit {
         at: Timestamp(100_000),
         status: model::observation::ExitStatus::Code(0),
@@ -257,7 +257,7 @@ fn what_ended_with_its_engine_is_started_whatever_was_spent_and_spends_nothing()
     }
     let explained = Local { outage: outage(101_000, 110_000), ..ended };
     let Operation::Restart { attempts } = step(Some(&assigned), &explained, now).operation else { panic!() };
-    assert_eq!((attempts.total, attempts.free, &attempts.at), (6, 1, &spent.at));
+    assert_eq!((attempts.total, attempts.free, &attempts.at), (6, vec![now], &spent.at));
     // One that was counted before anybody knew, and came to nothing.
     let granted = step(Some(&assigned), &Local { granted: true, ..explained }, now);
     assert_eq!(granted.operation, Operation::Restart { attempts: spent });

@@ -77,14 +77,9 @@ pub struct Attempts {
     pub fast_crashes: u32,
     /// All restarts of the instance's life, for people.
     pub total: u64,
-    /// So many of them spent no attempt: what ended the run before was no doing of the workload's.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub free: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
+    /// When those were made, of the newest, that spent no attempt: what ended the run before was no doing of the workload's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub free: Vec<Timestamp>,
 }
 
 impl Attempts {
@@ -92,7 +87,8 @@ impl Attempts {
     #[must_use]
     pub fn floor(&self, other: &Self) -> Self {
         // What was given back is known later than that it was counted.
-        let age = |attempts: &Self| (attempts.total, attempts.free, attempts.at.last().copied());
+        let last = |times: &[Timestamp]| times.last().copied();
+        let age = |attempts: &Self| (attempts.total, last(&attempts.free), last(&attempts.at));
         if age(self) >= age(other) { self.clone() } else { other.clone() }
     }
 }

@@ -300,6 +300,12 @@ impl Instance {
         }
     }
 
+    /// Not before what the failed one has left was looked at.
+    fn rests_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.rests_until?;
+        Some(if self.check.running { until.max(now + node::rest_after(0)) } else { until })
+    }
+
     /// Takes why what differs could not be put back; of what the policy leaves, nobody has tried.
     pub fn note_stuck(&mut self, why: impl Fn(&str) -> Option<String>) {
         for drift in self.drift.values_mut().filter(|drift| site::corrects(&self.assigned.drift, &drift.path))
@@ -344,7 +350,7 @@ impl Instance {
             outage: self.outage,
             off_network: self.is_off_network(),
             unstarted: self.unstarted.clone(),
-            rests_until: self.rests_until,
+            rests_until: self.rests_until(now),
         };
         node::step(self.wanted.then_some(&*self.assigned), &local, now)
     }

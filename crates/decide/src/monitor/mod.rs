@@ -486,7 +486,7 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_000_000_000);
 
     fn attempts(total: u64, ago: &[Millis]) -> Attempts {
-        Attempts { at: ago.iter().map(|ago| NOW - *ago).collect(), fast_crashes: 0, total, free: 0 }
+        Attempts { at: ago.iter().map(|ago| NOW - *ago).collect(), fast_crashes: 0, total, free: vec![] }
     }
 
     #[test]
@@ -537,7 +537,7 @@ mod tests {
         // Every 6 seconds for two days.
         for nth in 0..2 * 14_400 {
             let now = NOW + Millis::secs(6 * nth);
-            let after = Attempts { at: vec![now], fast_crashes: 0, total: nth + 1, free: 0 };
+            let after = Attempts { at: vec![now], fast_crashes: 0, total: nth + 1, free: vec![] };
             note_restarts(&mut restarts, &before, &after, now);
             before = after;
         }

@@ -268,10 +268,10 @@ pub(super) fn repair(cx: Arc<Context>, job: Job, paths: Vec<String>, machine: Ma
     tokio::spawn(async move {
         let repair = async {
             match job.repair(&cx, &paths, &machine).await {
-                Ok((look, left)) => Repair::Done { look: Some(Box::new(look)), left },
+                Ok((look, left)) => Repair::Done { tried: paths, look: Some(Box::new(look)), left },
                 Err(failure) => {
                     let left = paths.iter().map(|path| (path.clone(), failure.message.clone())).collect();
-                    Repair::Done { look: None, left }
+                    Repair::Done { tried: paths, look: None, left }
                 }
             }
         };

@@ -45,8 +45,8 @@ pub(crate) struct Look {
 /// What putting a container right came to.
 #[derive(Debug)]
 pub(crate) enum Repair {
-    /// How it is now, and what could not be put right, with why.
-    Done { look: Option<Box<Look>>, left: BTreeMap<String, String> },
+    /// What was tried, how it is now, and what of that could not be put right, with why.
+    Done { tried: Vec<String>, look: Option<Box<Look>>, left: BTreeMap<String, String> },
     /// Something more urgent came: it ended, or shall end.
     LeftOff,
 }
@@ -154,7 +154,7 @@ impl Agent {
             }
             Ok(Some(look)) => self.take_look(id, &look),
             Ok(None) => self.container_gone(id),
-            Err(error) if error.is_away() => self.engine_away(error.to_string()),
+            Err(error) if error.is_away() => self.engine_silent(error.to_string()),
             Err(error) => {
                 tracing::warn!(instance = %id, %error, "its container cannot be looked at");
                 // At the next list.
@@ -251,8 +251,7 @@ impl Agent {
                 }
             }
             State::Ended { exit, error, .. } => {
-                let at = seen.finished.map_or(now, |at| at.min(now));
-                let exit = Exit { at, status: *exit, why: seen.why_ended() };
+                let exit = Exit { at: now, status: *exit, why: seen.why_ended() };
                 let error = error.clone();
                 match &instance.run {
                     // Looked at before it was started anew.
@@ -261,7 +260,14 @@ impl Agent {
                         let run = life.run();
                         self.ended(id, run, exit);
                     }
-                    Run::Unknown { .. } => self.ended_unseen(id, Some(exit)),
+                    Run::Unknown { .. } => {
+                        // Nobody watched: its engine's clock is all there is, and may be another than ours.
+                        let since = instance.state.started_at.filter(|_| of_this_run);
+                        let at = seen.finished.map_or(now, |at| at.max(since.unwrap_or(at)).min(now));
+                        // A start that nobody heard of was made, and what was counted for it is spent.
+                        instance.state.granted &= of_this_run;
+                        self.ended_unseen(id, Some(Exit { at, ..exit }));
+                    }
                     Run::NotStarted | Run::Ended { .. } => {}
                 }
                 if let Some(instance) = self.instances.get_mut(id) {
@@ -403,7 +409,7 @@ impl Agent {
         if instance.state.ended_run != run {
             let with_engine = instance.outage.is_some_and(|outage| outage.explains_untold(exit.at));
             if with_engine && exit.why.is_none() {
-                exit.why = Some("engine: its own end".into());
+                exit.why = Some(deeds::OWN_END.into());
             }
             let unasked = instance.held.as_ref().and_then(|held| held.unasked);
             let unwatched = if unasked.is_some_and(|since| exit.at <= since) {
@@ -580,7 +586,7 @@ impl Agent {
                     instance.run = Run::Unknown { since: now, cause: failure.message.clone() };
                     Self::remember(instance);
                 }
-                self.engine_away(failure.message);
+                self.engine_silent(failure.message);
             }
         }
     }
@@ -588,10 +594,17 @@ impl Agent {
     pub(super) fn repaired(&mut self, id: &InstanceId, repair: Repair) {
         let now = self.cx.now();
         let Some(instance) = self.instances.get_mut(id) else { return };
-        if let Repair::Done { look, left } = repair {
+        if let Repair::Done { tried, look, left } = repair {
             instance.check.put_back += 1;
-            instance.note_stuck(|path| left.get(path).cloned());
-            instance.trouble = left.values().next().map(|why| format!("it cannot be put right: {why}"));
+            for path in &tried {
+                if let Some(drift) = instance.drift.get_mut(path) {
+                    drift.stuck = left.get(path).cloned();
+                }
+            }
+            // Also of what rests.
+            let stuck = instance.drift.values().find_map(|drift| drift.stuck.as_ref());
+            let why = left.values().next().or(stuck);
+            instance.trouble = why.map(|why| format!("it cannot be put right: {why}"));
             if let Some(held) = &mut instance.held {
                 held.rests.take(left.into_keys(), now);
             }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     container::{
-        deeds::{Deed, Of, RUNNING_PATH, is_before, not_running},
+        deeds::{Deed, OWN_END, Of, RUNNING_PATH, is_before, not_running},
         signals,
     },
     instance::Run,
@@ -49,7 +49,8 @@ impl Agent {
             return;
         };
         let (since, by) = (deed.at.min(now), deed.by());
-        let first = exit.why.is_none();
+        // Nobody has told of it yet; that it went with its engine is a guess.
+        let first = exit.why.as_ref().is_none_or(|why| why == OWN_END);
         if exit.why.as_ref().is_some_and(|why| *why == by || !why.starts_with("engine: ")) {
             return;
         }

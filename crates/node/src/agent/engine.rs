@@ -92,9 +92,9 @@ impl Agent {
         }
         self.engine.listening = true;
         let now = self.cx.now();
+        // Nobody is told before it was asked.
         let cause = format!("the engine at {} has not answered yet", self.cx.engine.host());
-        self.engine.away = Some((now, cause.clone()));
-        self.publisher.engine(observation::Engine::Away(EngineAway { since: now, cause }));
+        self.engine.away = Some((now, cause));
         for instance in self.instances.values_mut() {
             self.engine.tell(instance);
         }
@@ -113,7 +113,7 @@ impl Agent {
 
     pub(super) fn engine_news(&mut self, news: News) {
         match news {
-            News::Away { cause } => self.engine_away(cause),
+            News::Away { cause } => self.engine_gone(cause),
             News::Back => self.engine_back(),
             News::Container { id, what, deed } => self.container_news(&id, what, deed),
             News::Images { deed } => {
@@ -126,7 +126,26 @@ impl Agent {
         }
     }
 
-    pub(super) fn engine_away(&mut self, cause: String) {
+    /// It has ended, or answers nothing at all: what ended meanwhile has ended with it.
+    fn engine_gone(&mut self, cause: String) {
+        self.engine_away(cause);
+        if self.engine.outage.is_some_and(|outage| outage.until.is_none()) {
+            return;
+        }
+        let since = self.engine.away.as_ref().map_or_else(|| self.cx.now(), |(since, _)| *since);
+        let outage = Outage { since, until: None };
+        self.engine.outage = Some(outage);
+        self.give_back_attempts(outage);
+        self.tell_engine();
+    }
+
+    /// One answer that does not come may have its own reason: whether it is gone is asked at once.
+    pub(super) fn engine_silent(&mut self, cause: String) {
+        self.cx.doubt.notify_one();
+        self.engine_away(cause);
+    }
+
+    fn engine_away(&mut self, cause: String) {
         if self.engine.away.as_ref().is_some_and(|(_, before)| *before == cause) {
             return;
         }
@@ -134,9 +153,6 @@ impl Agent {
         let since = self.engine.away.as_ref().map_or(now, |(since, _)| *since);
         if !self.engine.told_away {
             self.engine.told_away = true;
-            let outage = Outage { since, until: None };
-            self.engine.outage = Some(outage);
-            self.give_back_attempts(outage);
             self.say_of_engine(
                 Kind::EngineAway,
                 format!("{cause}; what runs there runs on, and nothing is changed"),
@@ -150,9 +166,12 @@ impl Agent {
 
     /// An engine that ends ends its containers first: what was counted for that meanwhile was no doing of theirs.
     fn give_back_attempts(&mut self, outage: Outage) {
+        let now = self.cx.now();
         for instance in self.instances.values_mut().filter(|instance| instance.held.is_some()) {
-            let exit = instance.state.last_exit.as_ref().filter(|exit| outage.explains(exit));
-            let given_back = exit.and_then(|exit| retry::give_back(&instance.state.attempts, exit.at));
+            let (state, policy) = (&instance.state, &instance.assigned.restart);
+            // What runs by now began after that.
+            let exit = state.last_exit.as_ref().filter(|exit| outage.explains(None, exit));
+            let given_back = exit.and_then(|exit| retry::give_back(policy, &state.attempts, exit.at, now));
             let Some(attempts) = given_back else { continue };
             instance.state.attempts = attempts;
             if instance.busy.is_none() {
@@ -255,14 +274,16 @@ impl Agent {
     fn take_list(&mut self, listed: Result<Vec<Listed>, EngineError>) {
         let listed = match listed {
             Ok(listed) => listed,
-            Err(error) if error.is_away() => return self.engine_away(error.to_string()),
+            Err(error) if error.is_away() => return self.engine_silent(error.to_string()),
             Err(error) => return tracing::warn!(%error, "the containers cannot be listed"),
         };
         if self.engine.away.take().is_some() {
             self.publisher.engine(observation::Engine::Answers);
+            let until = self.cx.now();
+            if let Some(outage) = self.engine.outage.as_mut().filter(|outage| outage.until.is_none()) {
+                outage.until = Some(until);
+            }
             if std::mem::take(&mut self.engine.told_away) {
-                let until = Some(self.cx.now());
-                self.engine.outage = self.engine.outage.map(|outage| Outage { until, ..outage });
                 let message = format!("the engine at {} answers", self.cx.engine.host());
                 self.say_of_engine(Kind::EngineBack, message);
             }

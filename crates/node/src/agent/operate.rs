@@ -147,8 +147,11 @@ fn give_port(ports: &mut ports::Ports, instance: &mut Instance) -> Result<(), po
             instance.state.port = Some(port);
             Ok(())
         }
-        // Its own from before: it lasts for the instance's life, unless it was given up to whoever had taken it.
-        (Some(Port::Dynamic), Some(port)) => ports.take(&instance.id, port),
+        // Its own from before: it lasts for the instance's life, and is waited for where somebody has taken it.
+        (Some(Port::Dynamic), Some(port)) if matches!(instance.install, Install::PortTaken { .. }) => {
+            ports.take_back(&instance.id, port)
+        }
+        (Some(Port::Dynamic), Some(_)) => Ok(()),
         (Some(Port::Dynamic), None) => {
             instance.state.port = Some(ports.give(&instance.id, random_start())?);
             Ok(())

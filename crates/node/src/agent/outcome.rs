@@ -191,7 +191,10 @@ impl Agent {
         let is_told = instance.container().is_some_and(|container| container.network == Network::Host);
         if !instance.has_dynamic_port() || is_told {
             let taken = ports::Error::Taken { port, host: self.cx.config.host.clone() };
-            self.ports.release(id);
+            // What is given for its life is given to none of ours meanwhile.
+            if !instance.has_dynamic_port() {
+                self.ports.release(id);
+            }
             instance.prepared = None;
             instance.run = Run::NotStarted;
             instance.install = Install::PortTaken { at: self.cx.now(), message: taken.to_string() };

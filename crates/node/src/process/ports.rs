@@ -62,6 +62,14 @@ impl Ports {
         }
     }
 
+    /// As `take`, of one that is its own and that another program may still have.
+    pub fn take_back(&mut self, id: &InstanceId, port: u16) -> Result<(), Error> {
+        if !is_free(&self.host, port) {
+            return Err(Error::Taken { port, host: self.host.clone() });
+        }
+        self.take(id, port)
+    }
+
     pub fn release(&mut self, id: &InstanceId) {
         self.given.retain(|_, holder| holder != id);
     }

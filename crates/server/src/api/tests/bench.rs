@@ -353,7 +353,7 @@ fn attempts(assigned: &Assigned) -> Attempts {
     }
     let last = *BEGAN.get_or_init(now) - Millis::mins(1);
     let at = [30, 4, 3, 2, 0].map(|minutes| last - Millis::mins(minutes)).to_vec();
-    Attempts { at, fast_crashes: 0, total: 5, free: 0 }
+    Attempts { at, fast_crashes: 0, total: 5, free: vec![] }
 }
 
 fn report(assigned: &Assigned) -> InstanceReport {
