@@ -139,7 +139,8 @@ fn a_registry_that_hangs_is_waited_for_within_a_bound_and_nothing_is_begun() {
     registry.hang();
     let output = setpoint.apply(&web(&tag, 1, ""), &[]);
     assert_eq!(output.code, 1, "{output:?}");
-    assert!(output.stderr.contains("does not answer") || output.stderr.contains("no answer"), "{output:?}");
+    let whose = format!("the registry {} does not answer", registry.host());
+    assert!(output.stderr.contains(&whose) && !output.stderr.contains("the engine"), "{output:?}");
     assert_eq!(setpoint.deployments("web").len(), 1, "nothing was begun");
     registry.go_on();
     setpoint.apply_ok(&web(&tag, 1, ""), &["--wait=60s"]);

@@ -1,7 +1,7 @@
 //! Commands in the middle of a deployment, in each phase that lasts: whatever is asked for, everything comes to rest,
 //! each deployment has one outcome, and nothing is left over.
 
-use std::{collections::BTreeMap, fs};
+use std::fs;
 
 use serde_json::Value;
 use testkit::{
@@ -57,19 +57,41 @@ impl Command {
     }
 }
 
-/// Exactly one end for each deployment that began; `superseded` and `rolled_back` come after an end that was good.
-#[track_caller]
-fn assert_each_ended_once(setpoint: &Setpoint) {
-    let mut ends: BTreeMap<String, Vec<String>> = BTreeMap::new();
+/// The ends that are told of each deployment that began, the oldest first; `superseded` and `rolled_back` come after an
+/// end that was good.
+fn ends(setpoint: &Setpoint) -> Vec<Vec<String>> {
+    let mut ends: Vec<(String, Vec<String>)> = Vec::new();
     for event in setpoint.events() {
         let kind = event["kind"].as_str().unwrap();
         let Some(word) = kind.strip_prefix("deployment.") else { continue };
-        let ends = ends.entry(event["deployment"].as_str().unwrap().to_owned()).or_default();
+        let id = event["deployment"].as_str().unwrap();
+        if !ends.iter().any(|(known, _)| known == id) {
+            ends.push((id.to_owned(), Vec::new()));
+        }
         if ["active", "failed", "cancelled"].contains(&word) {
-            ends.push(word.to_owned());
+            ends.iter_mut().filter(|(known, _)| known == id).for_each(|(_, ends)| ends.push(word.to_owned()));
         }
     }
-    assert!(ends.values().all(|ends| ends.len() == 1), "{ends:#?}");
+    ends.into_iter().map(|(_, ends)| ends).collect()
+}
+
+/// Exactly one end for each deployment that began.
+#[track_caller]
+fn assert_each_ended_once(setpoint: &Setpoint) {
+    let ends = ends(setpoint);
+    assert!(ends.iter().all(|ends| ends.len() == 1), "{ends:#?}");
+}
+
+/// Of what was deleted only its events are left: what was open had not become active.
+#[track_caller]
+fn assert_open_was_cancelled(setpoint: &Setpoint) {
+    assert_eq!(ends(setpoint), [["active"], ["cancelled"]]);
+}
+
+/// What was open ends with the stop, not with what comes after it.
+#[track_caller]
+fn assert_stop_cancelled(setpoint: &Setpoint, service: &str) {
+    assert_eq!(statuses(&setpoint.deployments(service)), ["cancelled", "active"]);
 }
 
 /// The same deployments, instances and states after further passes.
@@ -113,6 +135,7 @@ fn process_in(phase: &str, next: fn(&Setpoint) -> String, command: Command) {
     setpoint.wait_for_service("api", "the second deployment is in that phase", |api| {
         api["deployment"]["number"] == 2 && api["deployment"]["phase"] == phase
     });
+    let before = setpoint.workloads();
     command.give(&setpoint, "api");
     if command == Delete {
         drop(load);
@@ -121,11 +144,13 @@ fn process_in(phase: &str, next: fn(&Setpoint) -> String, command: Command) {
         assert_eq!(setpoint.workloads(), []);
         let left = fs::read_dir(setpoint.data().join("node/instances")).unwrap().count();
         assert_eq!(left, 0);
+        assert_open_was_cancelled(&setpoint);
         return;
     }
     if command == Stop {
         drop(load);
         setpoint.wait_until_state("api", "stopped");
+        assert_stop_cancelled(&setpoint, "api");
         assert_eq!(setpoint.workloads(), []);
         setpoint.ok(&["start", "api"]);
     } else {
@@ -141,6 +166,12 @@ fn process_in(phase: &str, next: fn(&Setpoint) -> String, command: Command) {
     });
     assert_eq!(setpoint.service("api")["replicas"]["ready"], replicas);
     assert_eq!(setpoint.get("api.localhost", VERSION).text().trim(), command.serves());
+    if command == Restart {
+        let after = setpoint.workloads();
+        let stayed: Vec<_> =
+            after.iter().filter(|now| before.iter().any(|then| then.pid == now.pid)).collect();
+        assert!(stayed.is_empty(), "each that ran is replaced: {stayed:?}");
+    }
     assert_eq!(statuses(&setpoint.deployments("api")), command.outcomes());
     assert_each_ended_once(&setpoint);
     assert_at_rest(&setpoint, "api");
@@ -208,10 +239,12 @@ fn site_in(until_edge: bool, command: Command) {
         setpoint
             .wait_for("nothing is left of it", SOON, |status| find(status, "docs").is_none().then_some(()));
         assert!(!setpoint.data().join("sites/default/docs").exists());
+        assert_open_was_cancelled(&setpoint);
         return;
     }
     if command == Stop {
         setpoint.wait_until_state("docs", "stopped");
+        assert_stop_cancelled(&setpoint, "docs");
         setpoint.ok(&["start", "docs"]);
     }
     settle(&setpoint, "docs", command);

@@ -252,6 +252,15 @@ fn damage_done_while_setpoint_is_away_is_found_at_the_start() {
     });
 }
 
+/// From where content is put back, this one is gone.
+fn lose_content(setpoint: &Setpoint, text: &str) {
+    let stored = setpoint.data().join("blobs/blobs");
+    let blobs =
+        fs::read_dir(stored).unwrap().flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+    let is_lost = |path: &PathBuf| fs::read(path).unwrap() == text.as_bytes();
+    fs::remove_file(blobs.map(|entry| entry.unwrap().path()).find(is_lost).unwrap()).unwrap();
+}
+
 /// A file whose content is nowhere any more cannot be put back; everything else can.
 #[test]
 fn what_cannot_be_put_back_is_in_no_way_of_the_rest() {
@@ -260,11 +269,7 @@ fn what_cannot_be_put_back_is_in_no_way_of_the_rest() {
     let setpoint =
         builder.manifest("services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n").start();
     setpoint.wait_until_converged("docs");
-    let stored = setpoint.data().join("blobs/blobs");
-    let blobs =
-        fs::read_dir(stored).unwrap().flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
-    let is_lost = |path: &std::path::PathBuf| fs::read(path).unwrap() == b"v1 1\n";
-    fs::remove_file(blobs.map(|entry| entry.unwrap().path()).find(is_lost).unwrap()).unwrap();
+    lose_content(&setpoint, "v1 1\n");
     let current = setpoint.data().join("sites/default/docs/current");
     remove(current.join("part/1.txt"));
     setpoint.wait_for_service("docs", "the reason is told", |docs| {
@@ -272,10 +277,13 @@ fn what_cannot_be_put_back_is_in_no_way_of_the_rest() {
     });
     let explained = setpoint.ok(&["explain", "docs"]);
     assert!(explained.contains("differs and cannot be put back: ") && !explained.contains("being corrected"));
+    // What is looked at before it, and what after.
     remove(current.join("index.html"));
+    remove(current.join("part/2.txt"));
     remove(current.clone());
     testkit::until("the rest is put back", testkit::setpoint::SOON, || {
-        (fs::read_to_string(current.join("index.html")).ok()? == "v1").then_some(())
+        let text = |file: &str| fs::read_to_string(current.join(file)).ok();
+        (text("index.html")? == "v1" && text("part/2.txt")? == "v1 2\n").then_some(())
     });
 }
 
@@ -300,6 +308,32 @@ fn a_kept_folder_that_was_damaged_is_whole_before_it_is_shown_again() {
     load.go_on_for(50);
     load.stop().assert_clean(50);
     assert_eq!(setpoint.get("docs.localhost", "/part/1.txt").text(), "v1 1\n");
+}
+
+/// Going back to it fails instead, and what is shown goes on being shown.
+#[test]
+fn a_kept_folder_that_cannot_be_made_whole_is_not_shown() {
+    let builder = setpoint();
+    let site = builder.work().join("site");
+    versioned_site(&site, "v1", 3);
+    let manifest = "services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n    drift: warn\n";
+    let setpoint = builder.manifest(manifest).start();
+    let first = setpoint.wait_until_converged("docs");
+    versioned_site(&site, "v2", 3);
+    setpoint.apply_ok(manifest, &["--wait"]);
+    setpoint.apply_ok(&format!("{manifest}    deploy: {{ deadline: 3s }}\n"), &["--wait"]);
+    lose_content(&setpoint, "v1 1\n");
+    let kept = format!("sites/default/docs/deployment-{}", first["deployment"]["id"].as_str().unwrap());
+    remove(setpoint.data().join(kept).join("part/1.txt"));
+    let load = setpoint.load("docs.localhost", "/part/1.txt").rate(100).start();
+    let output = setpoint.cli(&["rollback", "docs", "--wait=60s"]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("no progress within 3s"), "{output:?}");
+    load.go_on_for(50);
+    load.stop().assert_clean(50);
+    assert_eq!(setpoint.get("docs.localhost", "/part/1.txt").text(), "v2 1\n");
+    let current = setpoint.data().join("sites/default/docs/current/part/1.txt");
+    assert_eq!(fs::read_to_string(current).unwrap(), "v2 1\n");
 }
 
 #[test]

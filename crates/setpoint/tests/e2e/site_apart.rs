@@ -1,5 +1,7 @@
 //! A site through `setpoint edge`: readers notice neither its switches nor the server's death.
 
+use std::{fs, os::unix::fs::MetadataExt};
+
 use testkit::{Load, Setpoint, setpoint::SOON};
 
 use crate::setpoint;
@@ -73,6 +75,34 @@ fn switches_cost_no_request_and_each_answer_is_of_one_version() {
     }
     setpoint.ok(&["rollback", "docs", "--wait"]);
     assert_read(loads, &["a", "b", "c", "d", "c"]);
+    setpoint.ok(&["delete", "docs", "--wait"]);
+}
+
+/// An edge that cannot keep a newer table serves the one before: by the folder that it names, which stays.
+#[test]
+fn an_edge_that_takes_no_newer_routes_goes_on_showing_the_folder_before() {
+    let setpoint = started();
+    let loads = loads(&setpoint);
+    let in_the_way = setpoint.data().join("edge/.routes.json.tmp");
+    fs::create_dir(&in_the_way).unwrap();
+    let current = setpoint.data().join("sites/default/docs/current/index.html");
+    let shown = fs::canonicalize(&current).unwrap();
+    let before = fs::metadata(&shown).unwrap().ino();
+    write(&setpoint, "b");
+    setpoint.ok(&["deploy", "docs", "site"]);
+    testkit::until("`current` shows the new one", SOON, || {
+        (fs::read(&current).ok()?.first() == Some(&b'b')).then_some(())
+    });
+    loads[0].go_on_for(100);
+    loads[1].go_on_for(50);
+    assert_eq!(version(&setpoint.get("docs.localhost", "/")).unwrap(), "a");
+    let docs = setpoint.service("docs");
+    assert_eq!(docs["deployment"]["phase"], "updating_routes", "it is not served yet: {docs:#}");
+    assert_eq!(fs::metadata(&shown).unwrap().ino(), before, "it was not taken away meanwhile");
+    fs::remove_dir(&in_the_way).unwrap();
+    setpoint.wait_until_converged("docs");
+    assert_eq!(version(&setpoint.get("docs.localhost", "/")).unwrap(), "b", "every edge serves it by then");
+    assert_read(loads, &["a", "b"]);
     setpoint.ok(&["delete", "docs", "--wait"]);
 }
 
