@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use decide::{outage::Outage, retry};
 use model::{
-    InstanceId, Timestamp,
+    InstanceId, Millis, Timestamp,
     event::{self, Kind},
     observation::{self, EngineAway, Stranger},
 };
@@ -24,6 +24,8 @@ use crate::{
     life::Life,
 };
 
+/// One that fails at one question and answers all others is not asked all of them again and again.
+const DOUBTED_EVERY: Millis = Millis::secs(5);
 /// News of the engine waiting for the agent.
 const NEWS: usize = 1024;
 
@@ -34,8 +36,10 @@ pub(crate) struct View {
     listening: bool,
     /// Since when it has not answered, and why; before its first answer, since the node's start.
     away: Option<(Timestamp, String)>,
-    /// The last time that it was away, which people were told of.
+    /// The last time that it answered nothing at all.
     outage: Option<Outage>,
+    /// When one answer did not come, and whether it answers at all was asked.
+    doubted: Option<Timestamp>,
     pub machine: Machine,
     listing: bool,
     /// Asked for meanwhile: what the list under way says may be from before.
@@ -141,7 +145,11 @@ impl Agent {
 
     /// One answer that does not come may have its own reason: whether it is gone is asked at once.
     pub(super) fn engine_silent(&mut self, cause: String) {
-        self.cx.doubt.notify_one();
+        let now = self.cx.now();
+        if self.engine.doubted.is_none_or(|at| now.since(at) >= DOUBTED_EVERY) {
+            self.engine.doubted = Some(now);
+            self.cx.doubt.notify_one();
+        }
         self.engine_away(cause);
     }
 
