@@ -1,6 +1,7 @@
 //! Whether a node accepts an assignment. An assignment older than what was accepted has no effect (I2), whoever
 //! sends it and however late it comes.
 
+use crate::planted::Bug;
 use model::{
     ClusterId, NodeId,
     assignment::{Assignment, Stamp},
@@ -59,7 +60,7 @@ pub fn accept(
     let stamp = &offered.stamp;
     is_for(cluster, node, offered)?;
     // The planted bug that the simulator must find: a node that takes whatever comes.
-    if cfg!(feature = "bug-accept-stale") {
+    if Bug::AcceptStale.is_planted() {
         return Ok(Accepted::Newer);
     }
     if stamp.term < held.term {

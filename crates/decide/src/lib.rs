@@ -18,6 +18,7 @@ pub mod monitor;
 pub mod node;
 pub mod outage;
 pub mod plan;
+pub mod planted;
 pub mod policy;
 pub mod recovery;
 pub mod retry;

@@ -12,6 +12,7 @@ use model::{
 use crate::{
     health::Health,
     outage::Outage,
+    planted::Bug,
     retry::{self, Verdict},
 };
 
@@ -294,7 +295,7 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
             }
             // The planted bug that the simulator must find: an end while Setpoint itself was being restarted begins the
             // count anew, whatever the assignment says that was counted.
-            let forgets = cfg!(feature = "bug-budget-reset") && exit.status == ExitStatus::Unknown;
+            let forgets = Bug::BudgetReset.is_planted() && exit.status == ExitStatus::Unknown;
             let attempts = if forgets { Attempts::default() } else { attempts };
             match retry::after_end(&assigned.restart, &attempts, *started, exit.at, now) {
                 Verdict::Now(attempts) => Step::act(Operation::Restart { attempts }, State::Starting),

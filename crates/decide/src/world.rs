@@ -18,6 +18,8 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::planted::Bug;
+
 /// An edge that has not reported for this long counts as lost.
 pub const EDGE_LOST_AFTER: model::Millis = model::Millis::secs(10);
 
@@ -306,7 +308,7 @@ pub fn not_heard(edge: EdgeId, boot: BootId, began: Timestamp) -> EdgeReport {
 /// the removal was accepted, is not absence (I14).
 fn seen(placement: &Placement, observation: Option<&Arc<Observation>>) -> Knowledge<Arc<InstanceReport>> {
     // The planted bug that the simulator must find: no observation read as an empty one.
-    if cfg!(feature = "bug-unknown-is-empty") && observation.is_none() {
+    if Bug::UnknownIsEmpty.is_planted() && observation.is_none() {
         return Knowledge::Absent;
     }
     let unknown = |cause: &str| Knowledge::Unknown { since: placement.created_at, cause: cause.into() };

@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use decide::planted::Bug;
 use sim::{Options, Outcome, Story};
 
 const USAGE: &str = "\
@@ -18,6 +19,7 @@ sim --seed S [--trace]          play one seed; with --trace print all that happe
 sim --shrink --seed S           print the shortest story of this seed that still fails
 sim --soak                      play until something fails
 sim --must-fail [--seeds N]     find a planted bug: exit 0 if a seed fails and its story shrinks; plans are not linted
+    --planted BUG               plant it first, in a build with the feature `planted`
 ";
 
 /// Lines of the trace that are printed with a violation.
@@ -31,6 +33,7 @@ struct Wanted {
     trace: bool,
     must_fail: bool,
     no_lint: bool,
+    planted: Option<Bug>,
 }
 
 fn main() -> ExitCode {
@@ -52,10 +55,12 @@ fn wanted(mut args: impl Iterator<Item = String>) -> Result<Wanted, String> {
         trace: false,
         must_fail: false,
         no_lint: false,
+        planted: None,
     };
     while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         let mut number = || {
-            let text = args.next().ok_or_else(|| format!("{arg} needs a number"))?;
+            let text = value()?;
             text.parse::<u64>().map_err(|_| format!("{arg} needs a number, not `{text}`"))
         };
         match arg.as_str() {
@@ -67,13 +72,35 @@ fn wanted(mut args: impl Iterator<Item = String>) -> Result<Wanted, String> {
             "--trace" => wanted.trace = true,
             "--must-fail" => wanted.must_fail = true,
             "--no-lint" => wanted.no_lint = true,
+            "--planted" => wanted.planted = Some(planted(&value()?)?),
             other => return Err(format!("no such option: {other}")),
         }
     }
     Ok(wanted)
 }
 
+fn planted(name: &str) -> Result<Bug, String> {
+    let known = || Bug::ALL.map(Bug::name).join(", ");
+    let bug = Bug::ALL.into_iter().find(|bug| bug.name() == name);
+    bug.ok_or_else(|| format!("no such bug: `{name}`; there are {}", known()))
+}
+
+#[cfg(feature = "planted")]
+fn plant(bug: Bug) -> Result<(), String> {
+    decide::planted::plant(bug);
+    Ok(())
+}
+
+#[cfg(not(feature = "planted"))]
+fn plant(bug: Bug) -> Result<(), String> {
+    Err(format!("`{}` can be planted in a build with `--features planted` alone", bug.name()))
+}
+
 fn run(wanted: &Wanted) -> ExitCode {
+    if let Some(Err(message)) = wanted.planted.map(plant) {
+        println!("{message}");
+        return ExitCode::from(2);
+    }
     let options = Options { linted: !wanted.must_fail && !wanted.no_lint };
     if let Some(seed) = wanted.seed {
         return one(seed, wanted, &options);
@@ -86,7 +113,7 @@ fn run(wanted: &Wanted) -> ExitCode {
             ExitCode::FAILURE
         }
         (Some((seed, _)), false) => {
-            tell_shortest(seed, &options);
+            tell_shortest(seed, wanted, &options);
             ExitCode::FAILURE
         }
         (None, false) => {
@@ -98,7 +125,7 @@ fn run(wanted: &Wanted) -> ExitCode {
 
 fn one(seed: u64, wanted: &Wanted, options: &Options) -> ExitCode {
     if wanted.shrink {
-        tell_shortest(seed, options);
+        tell_shortest(seed, wanted, options);
         return ExitCode::FAILURE;
     }
     let outcome = sim::run(seed, options);
@@ -137,7 +164,7 @@ fn must_shrink(seed: u64, found: &Outcome, options: &Options) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn tell_shortest(seed: u64, options: &Options) {
+fn tell_shortest(seed: u64, wanted: &Wanted, options: &Options) {
     let (story, outcome) = sim::shrink(&Story::of(seed), options);
     let Some(violation) = outcome.violation else {
         println!("seed {seed}: no violation of its own; its two plays differed");
@@ -146,7 +173,11 @@ fn tell_shortest(seed: u64, options: &Options) {
     println!("seed {seed} violates {violation}\n\nthe shortest story that still does:\n{story}");
     println!("its end:\n{}", outcome.trace[outcome.trace.len().saturating_sub(TAIL)..].join("\n"));
     let unlinted = if options.linted { "" } else { " --no-lint" };
-    println!("\nagain: cargo run -p sim -- --shrink --seed {seed}{unlinted}");
+    let (feature, planted) = match wanted.planted {
+        Some(bug) => (" --features planted", format!(" --planted {}", bug.name())),
+        None => ("", String::new()),
+    };
+    println!("\nagain: cargo run -p sim{feature} -- --shrink --seed {seed}{unlinted}{planted}");
 }
 
 /// The first seed that fails, by the order of seeds as far as they were played.

@@ -6,16 +6,7 @@ use sim::{Options, Story};
 const SEEDS: u64 = 40;
 
 #[test]
-#[cfg_attr(
-    any(
-        feature = "bug-accept-stale",
-        feature = "bug-unknown-is-empty",
-        feature = "bug-budget-reset",
-        feature = "bug-stop-before-route-out",
-        feature = "bug-create-beside"
-    ),
-    ignore = "a bug is planted"
-)]
+#[cfg_attr(feature = "planted", ignore = "bugs are planted")]
 fn stories_of_the_first_seeds_break_nothing_and_come_out_the_same_twice() {
     for seed in 0..SEEDS {
         let outcome = sim::run(seed, &Options::default());
@@ -45,16 +36,18 @@ fn a_story_has_users_and_faults_and_does_its_work() {
     assert!(deployed > 150, "{deployed} deployments became active");
 }
 
-/// Run with each of the features that plant a bug: `cargo nextest run -p sim --features bug-accept-stale`.
+/// `cargo nextest run -p sim --features planted`.
 #[test]
-#[cfg(any(
-    feature = "bug-accept-stale",
-    feature = "bug-unknown-is-empty",
-    feature = "bug-budget-reset",
-    feature = "bug-stop-before-route-out",
-    feature = "bug-create-beside"
-))]
-fn a_planted_bug_is_found_and_its_story_shrinks() {
+#[cfg(feature = "planted")]
+fn each_planted_bug_is_found_and_its_story_shrinks() {
+    for bug in decide::planted::Bug::ALL {
+        decide::planted::plant(bug);
+        is_found_and_shrinks();
+    }
+}
+
+#[cfg(feature = "planted")]
+fn is_found_and_shrinks() {
     let options = Options { linted: false };
     let seed = (0..500).find(|seed| sim::run(*seed, &options).violation.is_some());
     let seed = seed.expect("a seed finds it");

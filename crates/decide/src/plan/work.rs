@@ -19,7 +19,10 @@ use super::{
     classify::{Class, Readiness},
     events, order, place,
 };
-use crate::world::{Cluster, World};
+use crate::{
+    planted::Bug,
+    world::{Cluster, World},
+};
 
 pub struct Work<'a> {
     pub world: &'a World,
@@ -222,7 +225,7 @@ impl<'a> Work<'a> {
             None => return self.withdraw(id, why, model::reason::Drained::Unrouted),
         };
         // The planted bug that the simulator must find: a stop before the route is out.
-        if cfg!(feature = "bug-stop-before-route-out") {
+        if Bug::StopBeforeRouteOut.is_planted() {
             return self.withdraw(id, why, model::reason::Drained::Empty);
         }
         let now = self.now;

@@ -1,7 +1,7 @@
 //! Operations on containers: one call of the engine at a time. Each step finds out first what is there, so that it may
 //! be repeated after any interruption, and after an answer that never came.
 
-use decide::{health::Health, node::Busy};
+use decide::{health::Health, node::Busy, planted::Bug};
 use model::{InstanceId, Millis, spec::Port};
 use rand::Rng;
 
@@ -83,7 +83,7 @@ impl Agent {
         let call = match &entry.record {
             Some(Record { id: Some(container), .. }) => Call::Inspect(*container),
             // The planted bug that the simulator must find: what was not answered was not done.
-            Some(_) if cfg!(feature = "bug-create-beside") => return self.create(id, around),
+            Some(_) if Bug::CreateBeside.is_planted() => return self.create(id, around),
             Some(Record { nonce, .. }) => Call::OfNonce(*nonce),
             None if entry.made_before => return self.create(id, around),
             None => Call::OfInstance(id.clone()),
@@ -199,7 +199,7 @@ impl Agent {
     fn create(&mut self, id: &InstanceId, around: &mut Around<'_>) {
         let port = self.free_port(around);
         let Some(entry) = self.ledger.entries.get_mut(id) else { return };
-        if cfg!(feature = "bug-create-beside")
+        if Bug::CreateBeside.is_planted()
             && let Some(record) = &mut entry.record
         {
             record.name.push('-');
