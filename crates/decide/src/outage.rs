@@ -25,8 +25,7 @@ impl Outage {
     /// stop, or it fell into its absence. One that ended for another reason meanwhile is laid to it too: nobody can tell, and
     /// without its engine nothing dies twice.
     pub fn explains(&self, began: Option<Timestamp>, exit: &Exit) -> bool {
-        let by_engine = exit.why.as_ref().is_some_and(|why| why.starts_with("engine: "));
-        let before = if by_engine { ENDS_BEFORE } else { Millis::ZERO };
+        let before = if exit.is_by_engine() { ENDS_BEFORE } else { Millis::ZERO };
         // A run that began after it is not of it, whatever the engine's clock says of its end.
         let is_over = |at: Timestamp| self.until.is_some_and(|until| at > until);
         exit.at + before >= self.since && !is_over(exit.at) && !began.is_some_and(is_over)

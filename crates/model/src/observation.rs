@@ -126,6 +126,16 @@ pub struct Exit {
     pub why: Option<String>,
 }
 
+/// Before what an engine was asked, where that is told as the reason of something: `engine: stop`.
+pub const BY_ENGINE: &str = "engine: ";
+
+impl Exit {
+    /// An engine was asked for it, or ended with what it held.
+    pub fn is_by_engine(&self) -> bool {
+        self.why.as_ref().is_some_and(|why| why.starts_with(BY_ENGINE))
+    }
+}
+
 /// As it is said after "it ended with".
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

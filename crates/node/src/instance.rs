@@ -306,11 +306,18 @@ impl Instance {
         Some(if self.check.running { until.max(now + node::rest_after(0)) } else { until })
     }
 
-    /// Takes why what differs could not be put back; of what the policy leaves, nobody has tried.
-    pub fn note_stuck(&mut self, why: impl Fn(&str) -> Option<String>) {
-        for drift in self.drift.values_mut().filter(|drift| site::corrects(&self.assigned.drift, &drift.path))
-        {
-            drift.stuck = why(&drift.path);
+    /// Paths that differ and that the policy lets us put back.
+    pub fn to_put_back(&self) -> Vec<String> {
+        let policy = node::drift_policy(&self.assigned, self.assigned.current);
+        self.drift.keys().filter(|path| site::corrects(&policy, path)).cloned().collect()
+    }
+
+    /// Takes why what was tried could not be put back; about all else nothing is said.
+    pub fn note_stuck(&mut self, tried: &[String], why: impl Fn(&str) -> Option<String>) {
+        for path in tried {
+            if let Some(drift) = self.drift.get_mut(path) {
+                drift.stuck = why(path);
+            }
         }
     }
 
@@ -318,9 +325,8 @@ impl Instance {
     pub fn to_repair(&self, now: Timestamp) -> Vec<String> {
         let Some(held) = &self.held else { return Vec::new() };
         // What does not run is started, not repaired.
-        let paths = self.drift.keys().filter(|path| *path != RUNNING_PATH);
-        let paths = paths.filter(|path| site::corrects(&self.assigned.drift, path));
-        paths.filter(|path| !held.rests.holds(path, now)).cloned().collect()
+        let due = |path: &String| path != RUNNING_PATH && !held.rests.holds(path, now);
+        self.to_put_back().into_iter().filter(due).collect()
     }
 
     /// When something is to be put right that rests now.

@@ -19,7 +19,7 @@ sim --seed S [--trace]          play one seed; with --trace print all that happe
 sim --shrink --seed S           print the shortest story of this seed that still fails
 sim --soak                      play until something fails
 sim --must-fail [--seeds N]     find a planted bug: exit 0 if a seed fails and its story shrinks; plans are not linted
-    --planted BUG               plant it first, in a build with the feature `planted`
+    --planted BUG               plant it first, or `each` in turn, in a build with the feature `planted`
 ";
 
 /// Lines of the trace that are printed with a violation.
@@ -33,7 +33,8 @@ struct Wanted {
     trace: bool,
     must_fail: bool,
     no_lint: bool,
-    planted: Option<Bug>,
+    /// One after the other.
+    planted: Vec<Bug>,
 }
 
 fn main() -> ExitCode {
@@ -55,7 +56,7 @@ fn wanted(mut args: impl Iterator<Item = String>) -> Result<Wanted, String> {
         trace: false,
         must_fail: false,
         no_lint: false,
-        planted: None,
+        planted: Vec::new(),
     };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
@@ -72,17 +73,19 @@ fn wanted(mut args: impl Iterator<Item = String>) -> Result<Wanted, String> {
             "--trace" => wanted.trace = true,
             "--must-fail" => wanted.must_fail = true,
             "--no-lint" => wanted.no_lint = true,
-            "--planted" => wanted.planted = Some(planted(&value()?)?),
+            "--planted" => wanted.planted = planted(&value()?)?,
             other => return Err(format!("no such option: {other}")),
         }
     }
     Ok(wanted)
 }
 
-fn planted(name: &str) -> Result<Bug, String> {
-    let known = || Bug::ALL.map(Bug::name).join(", ");
-    let bug = Bug::ALL.into_iter().find(|bug| bug.name() == name);
-    bug.ok_or_else(|| format!("no such bug: `{name}`; there are {}", known()))
+fn planted(name: &str) -> Result<Vec<Bug>, String> {
+    let found: Vec<Bug> = Bug::ALL.into_iter().filter(|bug| name == "each" || bug.name() == name).collect();
+    if found.is_empty() {
+        return Err(format!("no such bug: `{name}`; there are {}", Bug::ALL.map(Bug::name).join(", ")));
+    }
+    Ok(found)
 }
 
 #[cfg(feature = "planted")]
@@ -97,13 +100,27 @@ fn plant(bug: Bug) -> Result<(), String> {
 }
 
 fn run(wanted: &Wanted) -> ExitCode {
-    if let Some(Err(message)) = wanted.planted.map(plant) {
-        println!("{message}");
-        return ExitCode::from(2);
+    if wanted.planted.is_empty() {
+        return play(wanted, None);
     }
+    for bug in &wanted.planted {
+        if let Err(message) = plant(*bug) {
+            println!("{message}");
+            return ExitCode::from(2);
+        }
+        println!("planted: {}", bug.name());
+        let end = play(wanted, Some(*bug));
+        if end != ExitCode::SUCCESS {
+            return end;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn play(wanted: &Wanted, planted: Option<Bug>) -> ExitCode {
     let options = Options { linted: !wanted.must_fail && !wanted.no_lint };
     if let Some(seed) = wanted.seed {
-        return one(seed, wanted, &options);
+        return one(seed, wanted, planted, &options);
     }
     let found = search(wanted, &options);
     match (found, wanted.must_fail) {
@@ -113,7 +130,7 @@ fn run(wanted: &Wanted) -> ExitCode {
             ExitCode::FAILURE
         }
         (Some((seed, _)), false) => {
-            tell_shortest(seed, wanted, &options);
+            tell_shortest(seed, planted, &options);
             ExitCode::FAILURE
         }
         (None, false) => {
@@ -123,9 +140,9 @@ fn run(wanted: &Wanted) -> ExitCode {
     }
 }
 
-fn one(seed: u64, wanted: &Wanted, options: &Options) -> ExitCode {
+fn one(seed: u64, wanted: &Wanted, planted: Option<Bug>, options: &Options) -> ExitCode {
     if wanted.shrink {
-        tell_shortest(seed, wanted, options);
+        tell_shortest(seed, planted, options);
         return ExitCode::FAILURE;
     }
     let outcome = sim::run(seed, options);
@@ -164,7 +181,7 @@ fn must_shrink(seed: u64, found: &Outcome, options: &Options) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn tell_shortest(seed: u64, wanted: &Wanted, options: &Options) {
+fn tell_shortest(seed: u64, planted: Option<Bug>, options: &Options) {
     let (story, outcome) = sim::shrink(&Story::of(seed), options);
     let Some(violation) = outcome.violation else {
         println!("seed {seed}: no violation of its own; its two plays differed");
@@ -173,7 +190,7 @@ fn tell_shortest(seed: u64, wanted: &Wanted, options: &Options) {
     println!("seed {seed} violates {violation}\n\nthe shortest story that still does:\n{story}");
     println!("its end:\n{}", outcome.trace[outcome.trace.len().saturating_sub(TAIL)..].join("\n"));
     let unlinted = if options.linted { "" } else { " --no-lint" };
-    let (feature, planted) = match wanted.planted {
+    let (feature, planted) = match planted {
         Some(bug) => (" --features planted", format!(" --planted {}", bug.name())),
         None => ("", String::new()),
     };

@@ -596,11 +596,7 @@ impl Agent {
         let Some(instance) = self.instances.get_mut(id) else { return };
         if let Repair::Done { tried, look, left } = repair {
             instance.check.put_back += 1;
-            for path in &tried {
-                if let Some(drift) = instance.drift.get_mut(path) {
-                    drift.stuck = left.get(path).cloned();
-                }
-            }
+            instance.note_stuck(&tried, |path| left.get(path).cloned());
             // Also of what rests.
             let stuck = instance.drift.values().find_map(|drift| drift.stuck.as_ref());
             let why = left.values().next().or(stuck);

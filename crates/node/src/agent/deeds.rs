@@ -51,7 +51,8 @@ impl Agent {
         let (since, by) = (deed.at.min(now), deed.by());
         // Nobody has told of it yet; that it went with its engine is a guess.
         let first = exit.why.as_ref().is_none_or(|why| why == OWN_END);
-        if exit.why.as_ref().is_some_and(|why| *why == by || !why.starts_with("engine: ")) {
+        let is_anothers = exit.why.is_some() && !exit.is_by_engine();
+        if is_anothers || exit.why.as_ref() == Some(&by) {
             return;
         }
         exit.why = Some(by.clone());

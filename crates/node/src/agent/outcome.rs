@@ -63,19 +63,20 @@ impl Agent {
     fn updated(&mut self, id: &InstanceId, result: Result<site::View, String>, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         instance.check.put_back += 1;
+        let tried = instance.to_put_back();
         match result {
             Ok(view) => {
                 instance.failures = 0;
                 instance.rests_until = None;
                 instance.trouble = None;
-                instance.note_stuck(|_| None);
+                instance.note_stuck(&tried, |_| None);
                 self.see(id, view);
                 self.watch_site(id);
             }
             Err(message) => {
                 instance.rests_until = Some(now + rest_after(instance.failures));
                 instance.failures += 1;
-                instance.note_stuck(|_| Some(message.clone()));
+                instance.note_stuck(&tried, |_| Some(message.clone()));
                 instance.trouble = Some(format!("it cannot be put right: {message}"));
                 // What could be put back has been.
                 self.compare(id, &[], true);

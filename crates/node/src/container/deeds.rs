@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use bollard::models::EventMessageTypeEnum as Type;
-use model::{Timestamp, observation::ExitStatus};
+use model::{
+    Timestamp,
+    observation::{BY_ENGINE, ExitStatus},
+};
 
 use crate::site::Difference;
 
@@ -36,7 +39,7 @@ pub enum Of {
 impl Deed {
     /// As drift names whoever did it.
     pub fn by(&self) -> String {
-        format!("engine: {}", self.action)
+        format!("{BY_ENGINE}{}", self.action)
     }
 }
 

@@ -287,20 +287,29 @@ fn what_cannot_be_put_back_is_in_no_way_of_the_rest() {
     });
 }
 
+const WARNED: &str =
+    "services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n    drift: warn\n";
+
+/// `v2` of a site is shown; gives the folder in which `v1` is kept for a rollback.
+fn shown_after_kept() -> (Setpoint, PathBuf) {
+    let builder = setpoint();
+    let site = builder.work().join("site");
+    versioned_site(&site, "v1", 3);
+    let setpoint = builder.manifest(WARNED).start();
+    let first = setpoint.wait_until_converged("docs");
+    versioned_site(&site, "v2", 3);
+    setpoint.apply_ok(WARNED, &["--wait"]);
+    let kept = format!("sites/default/docs/deployment-{}", first["deployment"]["id"].as_str().unwrap());
+    let kept = setpoint.data().join(kept);
+    (setpoint, kept)
+}
+
 /// A folder that is kept for a rollback, and from which somebody took a file, is shown only once it is whole: also where
 /// drift is only warned of.
 #[test]
 fn a_kept_folder_that_was_damaged_is_whole_before_it_is_shown_again() {
-    let builder = setpoint();
-    let site = builder.work().join("site");
-    versioned_site(&site, "v1", 3);
-    let manifest = "services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n    drift: warn\n";
-    let setpoint = builder.manifest(manifest).start();
-    let first = setpoint.wait_until_converged("docs");
-    versioned_site(&site, "v2", 3);
-    setpoint.apply_ok(manifest, &["--wait"]);
-    let kept = format!("sites/default/docs/deployment-{}", first["deployment"]["id"].as_str().unwrap());
-    let taken = setpoint.data().join(kept).join("part/1.txt");
+    let (setpoint, kept) = shown_after_kept();
+    let taken = kept.join("part/1.txt");
     remove(taken.clone());
     testkit::until("it is put back", testkit::setpoint::SOON, || taken.exists().then_some(()));
     let load = setpoint.load("docs.localhost", "/part/1.txt").rate(100).start();
@@ -313,18 +322,10 @@ fn a_kept_folder_that_was_damaged_is_whole_before_it_is_shown_again() {
 /// Going back to it fails instead, and what is shown goes on being shown.
 #[test]
 fn a_kept_folder_that_cannot_be_made_whole_is_not_shown() {
-    let builder = setpoint();
-    let site = builder.work().join("site");
-    versioned_site(&site, "v1", 3);
-    let manifest = "services:\n  docs:\n    static: ./site\n    domains: [docs.localhost]\n    drift: warn\n";
-    let setpoint = builder.manifest(manifest).start();
-    let first = setpoint.wait_until_converged("docs");
-    versioned_site(&site, "v2", 3);
-    setpoint.apply_ok(manifest, &["--wait"]);
-    setpoint.apply_ok(&format!("{manifest}    deploy: {{ deadline: 3s }}\n"), &["--wait"]);
+    let (setpoint, kept) = shown_after_kept();
+    setpoint.apply_ok(&format!("{WARNED}    deploy: {{ deadline: 3s }}\n"), &["--wait"]);
     lose_content(&setpoint, "v1 1\n");
-    let kept = format!("sites/default/docs/deployment-{}", first["deployment"]["id"].as_str().unwrap());
-    remove(setpoint.data().join(kept).join("part/1.txt"));
+    remove(kept.join("part/1.txt"));
     let load = setpoint.load("docs.localhost", "/part/1.txt").rate(100).start();
     let output = setpoint.cli(&["rollback", "docs", "--wait=60s"]);
     assert_eq!(output.code, 1, "{output:?}");
