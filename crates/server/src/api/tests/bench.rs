@@ -132,6 +132,19 @@ impl Bench {
         self.control.collects_by(collector, schedule, std::time::Duration::from_secs(3600));
     }
 
+    /// Waits until the edge serves a service's newest routes, and a pass has taken that in: it is progress.
+    pub fn until_served(&self, service: &str) {
+        let key = service.parse().unwrap();
+        self.until("its edge serves its routes", || {
+            self.control.with_brain(|brain| {
+                let world = brain.world(&key)?;
+                let route = world.plan.route.as_ref()?;
+                world.edges.values().any(|edge| edge.served >= route.revision).then_some(())
+            })
+        });
+        self.post("/api/v1/reconcile", &serde_json::json!({}));
+    }
+
     /// For the server, so much time passes at once.
     pub fn pass_time(&self, by: Millis) {
         self.ahead.fetch_add(by.0, Ordering::SeqCst);

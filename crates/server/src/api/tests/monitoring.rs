@@ -111,6 +111,7 @@ fn a_deployment_that_stands_still_is_told_with_since_when() {
     bench.node_reports.store(false, Ordering::SeqCst);
     bench.apply(API);
     bench.until("it is placed", || (bench.service("default/api").instances.len() == 2).then_some(()));
+    bench.until_served("default/api");
     assert_eq!(bench.read("/api/monitoring/deployments/stuck"), json!({"deployments": []}));
     assert_eq!(bench.read("/api/monitoring/stats")["deploymentsStuck"], 0);
     bench.pass_time(Millis::mins(6));
