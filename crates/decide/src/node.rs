@@ -60,6 +60,11 @@ pub enum Install {
         at: Timestamp,
         message: String,
     },
+    /// Something outside of it is in the way, for this reason; a whole sentence. It is no fault of the release either.
+    Prevented {
+        at: Timestamp,
+        message: String,
+    },
     /// Data of its own is not there, for this reason; a whole sentence. No attempt would bring it back: it is tried
     /// again when that is there.
     DataGone {
@@ -69,6 +74,8 @@ pub enum Install {
 
 /// Between two looks whether a port is free by now.
 const PORT_LOOK: Millis = Millis(1000);
+/// Between two tries at what the engine could not do, as for want of room.
+const PREVENTED_LOOK: Millis = Millis(5000);
 
 const FIRST_REST: Millis = Millis(500);
 const LONGEST_REST: Millis = Millis(10_000);
@@ -158,7 +165,8 @@ pub fn step(assigned: Option<&Assigned>, local: &Local, now: Timestamp) -> Step 
         // What lives goes on, whatever became of an operation on it.
         _ if matches!(local.run, Run::Alive { .. }) => whole(assigned, local, now),
         Install::Failed { at, message } => retry_install(assigned, local, *at, message, now),
-        Install::PortTaken { at, message } => wait_for_port(assigned, local, *at, message, now),
+        Install::PortTaken { at, message } => wait(assigned, local, *at + PORT_LOOK, message, now),
+        Install::Prevented { at, message } => wait(assigned, local, *at + PREVENTED_LOOK, message, now),
         Install::DataGone { message } => Step::rest(State::Failed { until: None }, message),
         Install::Whole => whole(assigned, local, now),
     }
@@ -238,8 +246,7 @@ fn retry_install(assigned: &Assigned, local: &Local, failed: Timestamp, why: &st
 }
 
 /// The same is reported at each look, so that waiting is rest.
-fn wait_for_port(assigned: &Assigned, local: &Local, looked: Timestamp, why: &str, now: Timestamp) -> Step {
-    let again = looked + PORT_LOOK;
+fn wait(assigned: &Assigned, local: &Local, again: Timestamp, why: &str, now: Timestamp) -> Step {
     let waits = Step::rest(State::Starting, why);
     if now < again {
         return Step { wake_at: Some(again), ..waits };

@@ -65,6 +65,8 @@ struct Counts {
     /// Not ready, and has been up, died or failed before.
     troubled: Vec<(InstanceId, String)>,
     unknown: u32,
+    /// What a node that is heard says of one that it cannot tell of.
+    untold: Option<String>,
     /// Outdated, retiring or being removed.
     others: u32,
     missing_or_new: u32,
@@ -73,8 +75,15 @@ struct Counts {
 impl Counts {
     fn of(world: &World, service: &Service) -> Self {
         let wanted = order::wanted(service, target(world, service));
-        let mut counts =
-            Self { wanted, ready: 0, troubled: Vec::new(), unknown: 0, others: 0, missing_or_new: 0 };
+        let mut counts = Self {
+            wanted,
+            ready: 0,
+            troubled: Vec::new(),
+            unknown: 0,
+            untold: None,
+            others: 0,
+            missing_or_new: 0,
+        };
         for placement in world.plan.placements.values() {
             match placement.stage {
                 Stage::Kept => {}
@@ -94,6 +103,8 @@ impl Counts {
         }
         if world.is_unknown(&placement.id) {
             self.unknown += 1;
+            let seen = world.report(&placement.id).filter(|seen| seen.state.is_unknown());
+            self.untold = self.untold.take().or(seen.map(|seen| format!("{}: {}", seen.id, seen.message)));
             return;
         }
         match world.report(&placement.id) {
@@ -140,7 +151,8 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
         return (Progressing, "it is being deleted".into());
     }
     if counts.unknown > 0 {
-        return (Unknown, format!("{} instances have not been heard of", counts.unknown));
+        let message = || format!("{} instances have not been heard of", counts.unknown);
+        return (Unknown, counts.untold.clone().unwrap_or_else(message));
     }
     if service.stopped {
         let message = "it was stopped; `setpoint start` brings it back";

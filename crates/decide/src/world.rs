@@ -114,7 +114,7 @@ impl World {
     /// Not told of, or told that it cannot be told.
     pub fn is_unknown(&self, id: &InstanceId) -> bool {
         self.seen.get(id).is_none_or(Knowledge::is_unknown)
-            || self.report(id).is_some_and(|r| matches!(r.state, model::observation::State::Unknown { .. }))
+            || self.report(id).is_some_and(|report| report.state.is_unknown())
     }
 
     pub fn is_gone(&self, id: &InstanceId) -> bool {

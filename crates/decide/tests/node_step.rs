@@ -191,18 +191,23 @@ fn what_has_lost_its_data_has_failed_and_rests_whatever_was_counted() {
 
 /// A program of somebody else's listens where the release wants to.
 #[test]
-fn what_waits_for_its_port_looks_again_at_no_cost_and_reports_the_same_throughout() {
+fn what_waits_for_its_port_or_for_room_looks_again_at_no_cost_and_reports_the_same_throughout() {
     let (assigned, local) = site();
     let why = "port 8080 is taken by another program";
     let spent = Attempts { at: vec![Timestamp(1); 4], fast_crashes: 4, total: 4, free: vec![] };
-    let install = Install::PortTaken { at: Timestamp(2), message: why.into() };
-    let local = Local { install, attempts: spent.clone(), current: false, ..local };
-    let waits = step(Some(&assigned), &local, Timestamp(3));
-    assert_eq!((waits.operation, waits.wake_at), (Operation::Nothing, Some(Timestamp(1002))));
-    let looks = step(Some(&assigned), &local, Timestamp(1002));
-    assert_eq!(looks.operation, Operation::Install { attempts: spent, granted: false });
-    for told in [(waits.state, waits.message), (looks.state, looks.message)] {
-        assert_eq!(told, (model::observation::State::Starting, why.to_owned()));
+    let (at, message) = (Timestamp(2), why.to_owned());
+    for (install, again) in [
+        (Install::PortTaken { at, message: message.clone() }, Timestamp(1002)),
+        (Install::Prevented { at, message: message.clone() }, Timestamp(5002)),
+    ] {
+        let local = Local { install, attempts: spent.clone(), current: false, ..local.clone() };
+        let waits = step(Some(&assigned), &local, Timestamp(3));
+        assert_eq!((waits.operation, waits.wake_at), (Operation::Nothing, Some(again)));
+        let looks = step(Some(&assigned), &local, again);
+        assert_eq!(looks.operation, Operation::Install { attempts: spent.clone(), granted: false });
+        for told in [(waits.state, waits.message), (looks.state, looks.message)] {
+            assert_eq!(told, (model::observation::State::Starting, why.to_owned()));
+        }
     }
 }
 

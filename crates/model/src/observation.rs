@@ -114,6 +114,10 @@ impl State {
     pub fn is_failed(&self) -> bool {
         matches!(self, Self::Failed { .. })
     }
+
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown { .. })
+    }
 }
 
 /// How a run ended.

@@ -136,10 +136,11 @@ async fn on_schedule(control: Control, schedule: Schedule, look_every: Duration)
         let Some(collector) = control.0.collector.get() else { return };
         let full = collector.disk().await.is_some_and(|(used, total)| schedule.is_full(used, total));
         if schedule.is_due(control.now().since(last), was_full, full) {
-            last = control.now();
             if let Err(error) = control.collect(Asked::default()).await {
-                tracing::info!(%error, "nothing was collected");
+                tracing::warn!(%error, "nothing was collected; it is tried again at the next look");
+                continue;
             }
+            last = control.now();
         }
         was_full = full;
     }

@@ -25,7 +25,7 @@ use crate::{
         Record, Seen,
         engine::Error as EngineError,
         look::{self, Machine, Wanted},
-        names,
+        names, notes,
         order::Order,
         output, registry,
         work::{self, Failure, Work},
@@ -178,6 +178,8 @@ impl Job {
                 self.keep_output(cx, &seen.id, went).await;
             }
             work::remove(&cx.engine, &seen.id).await.map_err(told)?;
+        } else if let Some(nonce) = record.unanswered() {
+            notes::note_late(&cx.config.data, nonce, cx.now()).map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -234,6 +236,7 @@ impl Context {
             Failure::PortTaken(_) => FailureKind::PortTaken,
             Failure::VolumeGone { .. } => FailureKind::VolumeGone,
             failure if failure.is_away() => FailureKind::Away,
+            failure if failure.is_outside() => FailureKind::Prevented,
             _ => FailureKind::Ordinary,
         };
         if kind == FailureKind::Away {
@@ -247,9 +250,11 @@ impl Context {
 fn lives_on(failure: StartFailure) -> StartFailure {
     match failure.kind {
         FailureKind::Away => failure,
-        FailureKind::Ordinary | FailureKind::PortTaken | FailureKind::VolumeGone | FailureKind::LivesOn => {
-            StartFailure { kind: FailureKind::LivesOn, ..failure }
-        }
+        FailureKind::Ordinary
+        | FailureKind::PortTaken
+        | FailureKind::Prevented
+        | FailureKind::VolumeGone
+        | FailureKind::LivesOn => StartFailure { kind: FailureKind::LivesOn, ..failure },
     }
 }
 
@@ -296,7 +301,14 @@ pub(super) async fn look(
     let Some(seen) = work::inspect(&cx.engine, id).await? else { return Ok(None) };
     let mut image_missing = None;
     if let Some(name) = assigned.content.image().filter(|_| image).and(pinned(assigned)) {
-        image_missing = Some(registry::inspect(&cx.engine, &name).await?.is_none());
+        image_missing = match registry::inspect(&cx.engine, &name).await {
+            Ok(found) => Some(found.is_none()),
+            Err(error) if error.is_away() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%name, %error, "the engine cannot tell of an image");
+                None
+            }
+        };
     }
     let rendered = order(cx, assigned, folder, port).and_then(|order| order.files().ok()).unwrap_or_default();
     let files = if rendered.is_empty() { Vec::new() } else { files::compare(&folder.work(), &rendered) };

@@ -157,6 +157,9 @@ impl Agent {
             Err(error) if error.is_away() => self.engine_silent(error.to_string()),
             Err(error) => {
                 tracing::warn!(instance = %id, %error, "its container cannot be looked at");
+                if let Run::Unknown { cause, .. } = &mut instance.run {
+                    *cause = format!("its engine cannot tell of it: {error}");
+                }
                 // At the next list.
                 if let Some(held) = &mut instance.held {
                     held.glance.clear();
@@ -288,10 +291,12 @@ impl Agent {
         let Some(instance) = self.instances.get_mut(id) else { return };
         let Some(mut record) = instance.record().cloned() else { return };
         let same = record.started == seen.started && record.run > 0;
-        let (run, began) = if same {
-            (record.run, instance.state.started_at.unwrap_or(now))
-        } else {
-            (instance.state.runs + 1, now)
+        // A start of ours whose answer was lost.
+        let untold = instance.state.granted && matches!(instance.run, Run::Unknown { .. });
+        let (run, began) = match (same, untold) {
+            (true, _) => (record.run, instance.state.started_at.unwrap_or(now)),
+            (false, true) => (instance.state.runs, now),
+            (false, false) => (instance.state.runs + 1, now),
         };
         record.started.clone_from(&seen.started);
         record.run = run;
@@ -316,8 +321,11 @@ impl Agent {
         self.watch_container(id, seen, run, health);
         self.runs_again(id);
         if let Some(instance) = self.instances.get(id) {
-            let message =
-                if same { format!("{id} runs on") } else { format!("{id} was started by somebody") };
+            let message = match (same, untold) {
+                (true, _) => format!("{id} runs on"),
+                (false, true) => format!("{id} runs: the answer to its start was lost"),
+                (false, false) => format!("{id} was started by somebody"),
+            };
             self.cx.say(instance, Kind::InstanceAdopted, message);
             Self::remember(instance);
         }
@@ -498,6 +506,7 @@ impl Agent {
                 self.look_at_container(id, false);
             }
             Err(failure) if failure.kind == FailureKind::Ordinary => {
+                tracing::warn!(instance = %id, error = failure.message, "it cannot be installed");
                 if let Some(record) = failure.record {
                     instance.hold(*record);
                 }
@@ -572,6 +581,13 @@ impl Agent {
                 // It may be back by now.
                 self.look_at_volumes();
             }
+            FailureKind::Prevented => {
+                // What was counted has not been tried.
+                instance.state.granted = true;
+                instance.run = Run::NotStarted;
+                instance.install = Install::Prevented { at: now, message: failure.message };
+                Self::remember(instance);
+            }
             FailureKind::LivesOn => {
                 if let Run::Alive { health, .. } = &instance.run {
                     instance.state.started_at = Some(health.began);
@@ -581,6 +597,11 @@ impl Agent {
                 Self::remember(instance);
             }
             FailureKind::Away | FailureKind::Ordinary => {
+                // What was counted for another try of it has not been tried.
+                if matches!(instance.install, Install::Failed { .. } | Install::Prevented { .. }) {
+                    instance.install =
+                        if instance.state.installed { Install::Whole } else { Install::Absent };
+                }
                 // What it was asked may have been done.
                 if instance.state.installed {
                     instance.run = Run::Unknown { since: now, cause: failure.message.clone() };

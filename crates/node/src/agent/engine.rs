@@ -14,6 +14,7 @@ use crate::{
     container::{
         deeds::Deed,
         engine::Error as EngineError,
+        late,
         look::Machine,
         networks::ProjectNetwork,
         notes,
@@ -150,7 +151,10 @@ impl Agent {
             self.engine.doubted = Some(now);
             self.cx.doubt.notify_one();
         }
-        self.engine_away(cause);
+        // Each question has words of its own for the same silence.
+        if !self.engine.told_away {
+            self.engine_away(cause);
+        }
     }
 
     fn engine_away(&mut self, cause: String) {
@@ -266,8 +270,11 @@ impl Agent {
         }
         let cx = self.cx.clone();
         tokio::spawn(async move {
-            let listed = work::ours(&cx.engine, &cx.config.cluster).await;
+            let (engine, data) = (&cx.engine, &cx.config.data);
+            let mut listed = work::ours(engine, &cx.config.cluster).await;
+            let late = listed.as_mut().map(|listed| late::take(data, listed, cx.now())).unwrap_or_default();
             let _ = cx.events.send(Event::Listed(listed)).await;
+            late::remove(engine, data, late).await;
         });
     }
 
@@ -283,6 +290,12 @@ impl Agent {
         let listed = match listed {
             Ok(listed) => listed,
             Err(error) if error.is_away() => return self.engine_silent(error.to_string()),
+            // It answers, and nothing is known of what it has.
+            Err(error) if self.engine.away.is_some() => {
+                let host = self.cx.engine.host();
+                return self
+                    .engine_silent(format!("the engine at {host} cannot list its containers: {error}"));
+            }
             Err(error) => return tracing::warn!(%error, "the containers cannot be listed"),
         };
         if self.engine.away.take().is_some() {
@@ -327,11 +340,13 @@ impl Agent {
 
     /// Whoever bears our marks and is in no ledger is reported, and left alone.
     fn note_strangers(&mut self, listed: &[Listed]) {
+        let what = |found: &Listed| format!("container {}", found.name);
         let stranger = |found: &&Listed| {
             let claimed = found.instance.as_ref().and_then(|id| self.instances.get(id));
+            let is_known = || self.strange_containers.iter().any(|known| known.what == what(found));
             let ours = claimed.is_some_and(|instance| {
                 // One that is being made is not in the ledger yet.
-                instance.busy.is_some()
+                (instance.busy.is_some() && !is_known())
                     || instance.record().is_none_or(|record| {
                         record.id.as_deref() == Some(&found.id)
                             || (record.id.is_none() && record.nonce == found.nonce)
@@ -340,7 +355,7 @@ impl Agent {
             !ours
         };
         let strangers = listed.iter().filter(stranger).map(|found| Stranger {
-            what: format!("container {}", found.name),
+            what: what(found),
             message: match &found.instance {
                 Some(id) => format!("it bears the labels of instance {id} and is not its container"),
                 None => "it bears our labels and names no instance".into(),

@@ -216,6 +216,8 @@ pub(crate) enum FailureKind {
     Away,
     /// Somebody else holds its port.
     PortTaken,
+    /// Something else is in the way, and no fault of its own: it is waited for.
+    Prevented,
     /// A volume that had data is not there: it is waited for.
     VolumeGone,
     /// What ran before could not be ended: it lives on.

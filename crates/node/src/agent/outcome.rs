@@ -124,6 +124,7 @@ impl Agent {
                 if let Some(record) = failure.record {
                     instance.hold(*record);
                 }
+                tracing::warn!(instance = %id, error = failure.message, "it cannot be started");
                 // Nothing ran: the budget counts it as an install that failed.
                 instance.prepared = None;
                 instance.run = Run::NotStarted;
@@ -197,6 +198,8 @@ impl Agent {
                 self.ports.release(id);
             }
             instance.prepared = None;
+            // What was counted has not been tried.
+            instance.state.granted = true;
             instance.run = Run::NotStarted;
             instance.install = Install::PortTaken { at: self.cx.now(), message: taken.to_string() };
             return;
@@ -209,6 +212,7 @@ impl Agent {
             tracing::info!(instance = %id, port, other, "its port was taken by another program; it gets another");
             instance.state.port = Some(other);
             instance.state.port_moves += 1;
+            instance.state.granted = true;
             instance.prepared = None;
             instance.run = Run::NotStarted;
         }

@@ -16,7 +16,9 @@ use model::{
 
 use super::{
     engine::{Engine, Error, QUESTION, WORK},
-    names, networks, notes, registry,
+    names,
+    networks::{self, NETWORKS},
+    notes, registry,
     work::Failure,
 };
 
@@ -40,12 +42,20 @@ async fn images(engine: &Engine, data: &Path) -> Result<Vec<Held>, Failure> {
     let used: BTreeSet<String> = containers.into_iter().filter_map(|container| container.image_id).collect();
     let mut held = Vec::new();
     for (name, id) in notes::pulled(data)? {
-        let image = match registry::inspect(engine, &name).await? {
-            Some(image) => Some(image),
-            None => nameless(engine, id.as_deref()).await?,
+        let image = match registry::inspect(engine, &name).await {
+            Ok(Some(image)) => Some(image),
+            Ok(None) => nameless(engine, id.as_deref()).await?,
+            Err(error) if error.is_away() => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%name, %error, "an image stays: the engine cannot tell of it");
+                continue;
+            }
         };
         let Some(image) = image else {
-            notes::forget_pulled(data, &name)?;
+            // One that was asked for may be on its way.
+            if id.is_some() {
+                notes::forget_pulled(data, &name)?;
+            }
             continue;
         };
         let bytes = image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
@@ -159,6 +169,7 @@ async fn remove_image(engine: &Engine, data: &Path, name: &str) -> Result<(), Fa
 }
 
 async fn remove_network(engine: &Engine, data: &Path, name: &str) -> Result<(), Failure> {
+    let _unused = NETWORKS.write().await;
     let client = engine.client().await?;
     absent_is_fine(engine.within(QUESTION, client.remove_network(name)).await)?;
     Ok(notes::forget_network(data, name)?)

@@ -41,6 +41,16 @@ impl Error {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound(_))
     }
+
+    /// Whether two things have the name that was asked for.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Refused { message, .. } | Self::Conflict(message) if message.contains("is ambiguous"))
+    }
+
+    /// Whether the disk is full.
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::Refused { message, .. } if message.contains("no space left on device"))
+    }
 }
 
 /// Containers made or started at once. An engine that is asked for hundreds is no faster, and answers no question
@@ -145,12 +155,12 @@ impl Engine {
     pub fn error(&self, error: bollard::errors::Error) -> Error {
         use bollard::errors::Error as E;
         match error {
-            E::DockerResponseServerError { status_code: 404, message } => Error::NotFound(message),
-            E::DockerResponseServerError { status_code: 409, message } => Error::Conflict(message),
+            E::DockerResponseServerError { status_code: 404, message } => Error::NotFound(words(&message)),
+            E::DockerResponseServerError { status_code: 409, message } => Error::Conflict(words(&message)),
             E::DockerResponseServerError { status_code: status, message } => {
-                Error::Refused { status, message }
+                Error::Refused { status, message: words(&message) }
             }
-            E::DockerStreamError { error: message } => Error::Refused { status: 500, message },
+            E::DockerStreamError { error } => Error::Refused { status: 500, message: words(&error) },
             E::JsonDataError { message, .. } => {
                 Error::Refused { status: 500, message: format!("its answer cannot be read: {message}") }
             }
@@ -159,6 +169,17 @@ impl Engine {
             other => self.away(plain(&other)),
         }
     }
+}
+
+/// An engine's words quote what an image says of itself, which may be anything of any length.
+fn words(message: &str) -> String {
+    const MOST: usize = 2000;
+    let (head, cut) = match message.char_indices().nth(MOST) {
+        Some((end, _)) => (&message[..end], "…"),
+        None => (message, ""),
+    };
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    head.trim().chars().map(printable).chain(cut.chars()).collect()
 }
 
 /// The innermost cause says it best: what wraps it only names libraries.

@@ -11,6 +11,7 @@ pub mod collect;
 pub mod deeds;
 pub mod engine;
 pub mod exec;
+pub mod late;
 pub mod look;
 pub mod names;
 pub mod networks;

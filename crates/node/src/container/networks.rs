@@ -17,6 +17,9 @@ use super::{
 /// Held for reading while a container is put into a network, for writing while one is removed.
 pub static NETWORKS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 
+/// One at a time: an engine makes two networks of one name when it is asked twice at once.
+static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// One project's network. What it is called is in `names`, whether it is ours in `notes`.
 #[derive(Debug, Clone, Copy)]
 pub struct ProjectNetwork<'a> {
@@ -37,13 +40,12 @@ impl ProjectNetwork<'_> {
         match self.find().await {
             Ok(Some(here)) => return Ok(here),
             Ok(None) => {}
-            Err(Failure::Engine(Error::Refused { message, .. })) if message.contains("ambiguous") => {
+            Err(Failure::Engine(error)) if error.is_ambiguous() => {
+                let _alone = MAKING.lock().await;
                 return self.one_of_several().await;
             }
             Err(failure) => return Err(failure),
         }
-        // One at a time: an engine makes two networks of one name when it is asked twice at once.
-        static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let _making = MAKING.lock().await;
         if let Ok(Some(here)) = self.find().await {
             return Ok(here);
@@ -96,9 +98,14 @@ impl ProjectNetwork<'_> {
             .collect();
         ours.sort();
         for id in ours.clone() {
-            // One that is used is kept by the engine.
-            if ours.len() > 1 && self.engine.within(QUESTION, client.remove_network(&id)).await.is_ok() {
-                ours.retain(|one| *one != id);
+            if ours.len() == 1 {
+                break;
+            }
+            match self.engine.within(QUESTION, client.remove_network(&id)).await {
+                Err(error) if !error.is_not_found() => {
+                    tracing::debug!(%name, %error, "one that is used is kept by the engine");
+                }
+                Ok(()) | Err(_) => ours.retain(|one| *one != id),
             }
         }
         let network = self.engine.within(QUESTION, client.inspect_network(&name, None)).await?;

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use model::{ServiceKey, observation::LostVolume};
+use model::{Millis, ServiceKey, Timestamp, observation::LostVolume};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::ledger::{self, files};
@@ -17,6 +17,9 @@ const NETWORKS: &str = "networks.json";
 const USERS: &str = "volume-users.json";
 const LOST: &str = "lost-volumes.json";
 const HEARD: &str = "engine-heard.json";
+const LATE: &str = "late.json";
+/// After which an engine that was asked for a container, and showed none, is not taken to make it any more.
+const LATEST: Millis = Millis::secs(3600);
 
 /// Up to which event the engine has been heard, by its own clock.
 pub fn heard(data: &Path) -> Result<Option<i64>, ledger::Error> {
@@ -26,6 +29,24 @@ pub fn heard(data: &Path) -> Result<Option<i64>, ledger::Error> {
 /// After a power loss nothing that an engine remembers from before is of use.
 pub fn note_heard(data: &Path, nanos: i64) -> Result<(), ledger::Error> {
     files::write(&data.join(HEARD), &nanos, files::Durable::No)
+}
+
+/// A container with this mark was asked for, has not been seen, and is wanted no more: one that is made late is removed.
+pub fn note_late(data: &Path, nonce: &str, now: Timestamp) -> Result<(), ledger::Error> {
+    change_all(&data.join(LATE), |late: &mut BTreeMap<String, Timestamp>| {
+        late.retain(|_, at| *at + LATEST > now);
+        late.insert(nonce.to_owned(), now).is_none()
+    })
+}
+
+/// The marks of what is removed if it comes.
+pub fn late(data: &Path, now: Timestamp) -> Result<BTreeSet<String>, ledger::Error> {
+    let late: BTreeMap<String, Timestamp> = files::read(&data.join(LATE))?.unwrap_or_default();
+    Ok(late.into_iter().filter(|(_, at)| *at + LATEST > now).map(|(nonce, _)| nonce).collect())
+}
+
+pub fn forget_late(data: &Path, nonce: &str) -> Result<(), ledger::Error> {
+    change_all(&data.join(LATE), |late: &mut BTreeMap<String, Timestamp>| late.remove(nonce).is_some())
 }
 
 /// Volumes that we have made or used: one that is gone is not made anew, because what was in it is gone with it.

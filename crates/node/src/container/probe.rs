@@ -53,8 +53,9 @@ fn has_listener(table: &str, port: u16) -> bool {
 pub async fn exec(inside: &Inside, command: Vec<String>, timeout: Duration) -> Result<(), Failure> {
     let failed = |error: Error| {
         let message = format!("the health command: {error}");
-        // An engine that was restarted in between knows nothing of it.
-        if error.is_away() || error.is_not_found() {
+        // An engine that was restarted in between knows nothing of it, and what goes wrong in the engine itself is not the
+        // container's fault.
+        if error.is_away() || error.is_not_found() || is_engines_own(&error) {
             Failure::NotMade(message)
         } else {
             Failure::Unhealthy(message)
@@ -92,6 +93,11 @@ pub async fn exec(inside: &Inside, command: Vec<String>, timeout: Duration) -> R
         asked.end().await;
         return verdict(seen, timeout);
     }
+}
+
+/// What cannot be run inside is told by the runtime below the engine.
+fn is_engines_own(error: &Error) -> bool {
+    matches!(error, Error::Refused { status: 500.., message } if !message.contains("exec failed"))
 }
 
 /// Once its output has ended; what it says is not kept.

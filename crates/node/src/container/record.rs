@@ -34,10 +34,17 @@ pub struct Record {
 const FILE: &str = "container.json";
 
 impl Record {
-    /// Its container is certainly gone. The next one is another: what bears the old one's marks is a copy of it.
+    /// Its container is certainly gone. The next one is another: what bears the old one's marks is a copy of it. One that was
+    /// asked for and not answered for may come yet.
     #[must_use]
     pub fn without_container(self) -> Self {
-        Self { id: None, nonce: String::new(), limits: None, started: None, ..self }
+        let nonce = self.unanswered().unwrap_or_default().to_owned();
+        Self { id: None, nonce, limits: None, started: None, ..self }
+    }
+
+    /// The mark of a container that was asked for and that nobody has seen.
+    pub fn unanswered(&self) -> Option<&str> {
+        (self.id.is_none() && !self.nonce.is_empty()).then_some(&self.nonce)
     }
 
     /// Whether an answer is about this container: what was asked about the one before it says nothing of this one.

@@ -10,6 +10,7 @@ use model::{
     image::{ImagePin, ImageRef},
 };
 use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
 
 use super::engine::{Engine, Error, QUESTION};
 
@@ -246,12 +247,10 @@ struct Auth {
     identitytoken: Option<String>,
 }
 
-/// What is stored for a registry, read off the runtime's threads: a helper is somebody's program, and may hang.
+/// What is stored for a registry. A helper is somebody's program, and may hang: then it is ended.
 async fn stored(registry: &str) -> Option<DockerCredentials> {
-    let name = registry.to_owned();
-    let reading = tokio::task::spawn_blocking(move || credentials(&name));
-    match tokio::time::timeout(REGISTRY, reading).await {
-        Ok(read) => read.ok().flatten(),
+    match tokio::time::timeout(REGISTRY, credentials(registry)).await {
+        Ok(found) => found,
         Err(_) => {
             tracing::warn!(%registry, "its stored credentials could not be had in time; it is asked without");
             None
@@ -260,15 +259,18 @@ async fn stored(registry: &str) -> Option<DockerCredentials> {
 }
 
 /// `None`: nothing is stored.
-fn credentials(registry: &str) -> Option<DockerCredentials> {
+async fn credentials(registry: &str) -> Option<DockerCredentials> {
     let folder = std::env::var_os("DOCKER_CONFIG")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")))?;
-    let text = std::fs::read(folder.join("config.json")).ok()?;
+    let text = tokio::fs::read(folder.join("config.json")).await.ok()?;
     let config: Config = serde_json::from_slice(&text)
         .inspect_err(|error| tracing::warn!(%error, "docker's config.json cannot be read; registries are asked without it"))
         .ok()?;
-    of_config(&config, registry).or_else(|| of_helper(&config, registry))
+    match of_config(&config, registry) {
+        Some(found) => Some(found),
+        None => of_helper(&config, registry).await,
+    }
 }
 
 const DOCKER_HUB: &str = "docker.io";
@@ -308,22 +310,23 @@ struct Helped {
 }
 
 /// A program that keeps credentials: it is asked on its standard input, never by arguments.
-fn of_helper(config: &Config, registry: &str) -> Option<DockerCredentials> {
+async fn of_helper(config: &Config, registry: &str) -> Option<DockerCredentials> {
     let helper = config.cred_helpers.get(registry).or(config.creds_store.as_ref())?;
     if !helper.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         return None;
     }
     // As the engine's own command line asks.
     let name = if registry == DOCKER_HUB { DOCKER_HUB_KEY } else { registry }.to_owned();
-    let mut child = std::process::Command::new(format!("docker-credential-{helper}"))
+    let mut child = tokio::process::Command::new(format!("docker-credential-{helper}"))
         .arg("get")
+        .kill_on_drop(true)
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn()
         .ok()?;
-    std::io::Write::write_all(child.stdin.as_mut()?, name.as_bytes()).ok()?;
-    let answer = child.wait_with_output().ok()?;
+    child.stdin.take()?.write_all(name.as_bytes()).await.ok()?;
+    let answer = child.wait_with_output().await.ok()?;
     let Helped { username, secret } = serde_json::from_slice(&answer.stdout).ok()?;
     let token = username == "<token>";
     Some(DockerCredentials {

@@ -4,13 +4,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bollard::{
     models::{
-        ContainerSummary, ContainerUpdateBody, EndpointSettings, SystemInfo, SystemInfoCgroupVersionEnum,
-        VolumeCreateRequest,
+        ContainerSummary, ContainerUpdateBody, EndpointSettings, ImageConfig, SystemInfo,
+        SystemInfoCgroupVersionEnum, VolumeCreateRequest,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -93,12 +93,38 @@ pub enum Failure {
          (`docker ps -a --filter label=setpoint.instance={id}`)"
     )]
     Several { id: InstanceId, count: usize },
+    #[error(
+        "{count} containers bear the mark of {id}, and which of them is its own cannot be told: remove the copies \
+         (`docker ps -a --filter label=setpoint.instance={id}`)"
+    )]
+    Copies { id: InstanceId, count: usize },
 }
 
 impl Failure {
     pub fn is_away(&self) -> bool {
         matches!(self, Self::Engine(error) if error.is_away())
     }
+
+    /// Whether it has nothing to do with what was to be made or started.
+    pub fn is_outside(&self) -> bool {
+        match self {
+            Self::Engine(error) => error.is_no_room(),
+            Self::Several { .. } | Self::Copies { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// Between looks at what is under way in the engine, of which it tells nothing.
+const UNDER_WAY: Duration = Duration::from_millis(100);
+
+/// Who has a name.
+enum Holder {
+    /// A creation of ours that was given up has been carried out late.
+    Ours(Box<Seen>),
+    Another,
+    /// The engine is making or removing it. It may be ours: under another name there would be two.
+    Nobody,
 }
 
 /// One instance's dealings with the engine.
@@ -126,6 +152,7 @@ impl Work<'_> {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Record, Failure> {
         let image = self.image(progress).await?;
+        self.check_paths(&image)?;
         let mut record = match before {
             Some(record) => self.found(record).await?,
             None => self.of_lost_ledger().await?.unwrap_or_default(),
@@ -142,7 +169,14 @@ impl Work<'_> {
         };
         if record.id.is_none() {
             self.order.own_volumes = self.own_volumes(&image.volumes).await?;
-            self.create(&mut record).await?;
+            match self.create(&mut record).await {
+                // It was collected just now, before anybody knew that it is needed.
+                Err(Failure::Engine(Error::NotFound(message))) if message.contains("o such image") => {
+                    self.image(progress).await?;
+                    self.create(&mut record).await?;
+                }
+                created => created?,
+            }
         }
         record.write(self.folder)?;
         Ok(record)
@@ -196,7 +230,7 @@ impl Work<'_> {
             [] => Ok(None),
             [one] => Ok(inspect(self.engine, one.id.as_deref().unwrap_or_default()).await?),
             // A copy of all our labels beside it: which one is ours cannot be told, and that is not "none".
-            several => Err(Failure::Several { id: self.order.id.clone(), count: several.len() }),
+            several => Err(Failure::Copies { id: self.order.id.clone(), count: several.len() }),
         }
     }
 
@@ -226,6 +260,25 @@ impl Work<'_> {
         let image = registry::inspect(self.engine, &name).await?;
         notes::note_pulled(self.data, &name, image.as_ref().and_then(|image| image.id.as_deref()))?;
         image.map(|image| Image::of(&image)).ok_or_else(|| failed("it was pulled and is not there".into()))
+    }
+
+    /// What is no path is refused by the kernel, in words that quote it: of very long ones a runtime never ends to tell, and
+    /// its engine waits for it.
+    fn check_paths(&self, image: &Image) -> Result<(), Failure> {
+        const MOST: usize = 4096;
+        let container = self.container();
+        let is_own = container.entrypoint.is_none() && container.command.is_none();
+        let program = image.program.as_ref().filter(|_| is_own);
+        let workdir = image.workdir.as_ref().filter(|_| container.workdir.is_none());
+        for (what, path) in [("program", program), ("working directory", workdir)] {
+            if let Some(length) = path.map(String::len).filter(|length| *length > MOST) {
+                let cause = format!(
+                    "the path of its {what} has {length} bytes, and {MOST} are the most that a path has"
+                );
+                return Err(Failure::Image { image: container.image.to_string(), cause });
+            }
+        }
+        Ok(())
     }
 
     /// Asked at each start: what was allowed once may have been taken back. Links are followed before: what is allowed by its
@@ -264,6 +317,12 @@ impl Work<'_> {
     /// would be the engine's own, and be gone or nobody's once its container is gone: it gets a name, and stays until
     /// somebody asks.
     async fn own_volumes(&self, declared: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+        const MOST: usize = 64;
+        if declared.len() > MOST {
+            let cause =
+                format!("it declares {} volumes, and at most {MOST} are made for one", declared.len());
+            return Err(Failure::Image { image: self.container().image.to_string(), cause });
+        }
         let (cluster, id) = (self.order.cluster, self.order.id);
         let same = |path: &str, other: &str| path.trim_end_matches('/') == other.trim_end_matches('/');
         let container = self.container();
@@ -310,10 +369,15 @@ impl Work<'_> {
     /// found again.
     async fn create(&mut self, record: &mut Record) -> Result<(), Failure> {
         const NAMES: u32 = 20;
-        if record.nonce.is_empty() {
+        let given_up = Instant::now() + WORK;
+        let name = |taken| names::container(self.order.cluster, self.order.id, taken);
+        // One that was never answered for comes, if it does, under the name that was asked for.
+        let mut taken = 0;
+        if record.unanswered().is_some() {
+            taken = (0..NAMES).find(|taken| name(*taken) == record.name).unwrap_or_default();
+        } else {
             record.nonce = nonce();
         }
-        record.write(self.folder)?;
         let client = self.engine.client().await?;
         let (workdir, stop_signal) = (record.workdir.clone(), record.stop_signal.clone());
         let order = Order {
@@ -324,8 +388,10 @@ impl Work<'_> {
             ..self.order.clone()
         };
         let body = order.body()?;
-        for taken in 0..NAMES {
-            let name = names::container(self.order.cluster, self.order.id, taken);
+        while taken < NAMES {
+            let name = name(taken);
+            record.name.clone_from(&name);
+            record.write(self.folder)?;
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
             match self.engine.in_turn(WORK, client.create_container(Some(options), body.clone())).await {
                 Ok(made) => {
@@ -334,11 +400,25 @@ impl Work<'_> {
                     return Ok(());
                 }
                 Err(Error::Conflict(message)) if message.contains("name") => {
-                    // A creation that was given up and carried out late; else somebody's container has that name, and
-                    // ours is found by its id, whatever it is called.
-                    if let Some(seen) = self.find(record).await? {
-                        (record.id, record.name) = (Some(seen.id), seen.name);
-                        return Ok(());
+                    match self.holder(record, &name).await? {
+                        Holder::Ours(seen) => {
+                            (record.id, record.name) = (Some(seen.id), seen.name);
+                            return Ok(());
+                        }
+                        // Ours is found by its id, whatever it is called.
+                        Holder::Another => taken += 1,
+                        Holder::Nobody if Instant::now() >= given_up => {
+                            return Err(Error::Conflict(format!(
+                                "the engine has been making or removing a container called {name} for {} s, and shows none; \
+                                 if it does not end, restart the engine",
+                                WORK.as_secs()
+                            ))
+                            .into());
+                        }
+                        Holder::Nobody => tokio::select! {
+                            () = tokio::time::sleep(UNDER_WAY) => {}
+                            () = self.unwanted.notified() => return Err(Error::Conflict(message).into()),
+                        },
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -349,11 +429,29 @@ impl Work<'_> {
             .into())
     }
 
+    /// Whose container has the name that the engine does not give.
+    async fn holder(&self, record: &Record, name: &str) -> Result<Holder, Failure> {
+        let is_there = inspect(self.engine, name).await?.is_some();
+        // Asked after that: if it is ours, it shows by now.
+        Ok(match self.find(record).await? {
+            Some(seen) => Holder::Ours(Box::new(seen)),
+            None if is_there => Holder::Another,
+            None => Holder::Nobody,
+        })
+    }
+
     /// Starts it and looks at it. What it limits is noted as the engine took it.
     pub async fn start(&self, record: &mut Record) -> Result<Seen, Failure> {
         let id = record.id.clone().unwrap_or_default();
         let client = self.engine.client().await?;
-        match self.engine.in_turn(WORK, client.start_container(&id, None)).await {
+        let start = || self.engine.in_turn(WORK, client.start_container(&id, None));
+        let mut started = start().await;
+        if started.as_ref().is_err_and(Error::is_ambiguous) {
+            // A network that was asked for, and given up, came after the one that was made instead.
+            self.network().ensure().await?;
+            started = start().await;
+        }
+        match started {
             Ok(()) => {}
             // Somebody is removing it: as good as gone.
             Err(Error::Conflict(message) | Error::Refused { message, .. })
@@ -504,6 +602,8 @@ struct Image {
     stop_signal: Option<String>,
     /// Paths that it declares as volumes, in order.
     volumes: Vec<String>,
+    /// What it runs if nothing else is declared.
+    program: Option<String>,
 }
 
 impl Image {
@@ -513,7 +613,11 @@ impl Image {
             config.and_then(|config| config.healthcheck.as_ref()).and_then(|check| check.test.as_ref());
         let mut volumes = config.and_then(|config| config.volumes.clone()).unwrap_or_default();
         volumes.sort();
+        let words = |of: fn(&ImageConfig) -> &Option<Vec<String>>| {
+            config.and_then(|config| of(config).as_ref()?.first().cloned())
+        };
         Self {
+            program: words(|config| &config.entrypoint).or_else(|| words(|config| &config.cmd)),
             check: test.is_some_and(|test| !test.is_empty() && test[0] != "NONE"),
             workdir: config.and_then(|config| config.working_dir.clone()).filter(|dir| !dir.is_empty()),
             stop_signal: config

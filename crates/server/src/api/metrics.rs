@@ -145,15 +145,19 @@ fn of_server(api: &Api) -> Vec<Family> {
 fn of_passes(api: &Api) -> Vec<Family> {
     let passes = api.control.pass_stats();
     let Tally { checked: _, drift, repaired, restarted: _, removed, skipped: _, failed: _ } = passes.happened;
-    let last_at = passes.last_at.map_or(0.0, |at| at.0 as f64 / 1000.0);
+    let mut timestamp =
+        Family::gauge("setpoint_pass_timestamp_seconds", "When the last pass was, in seconds since 1970.");
+    // Before the first there is none: 1970 would be an alert.
+    if let Some(at) = passes.last_at {
+        timestamp = timestamp.of(at.0 as f64 / 1000.0);
+    }
     vec![
         Family::counter("setpoint_passes_total", "Passes since the start.").of(passes.passes as f64),
         Family::counter("setpoint_pass_errors_total", "Passes that failed since the start.")
             .of(passes.errors as f64),
         Family::histogram("setpoint_pass_duration_seconds", "How long passes took.")
             .with_histogram(&Labels::new(), &passes.durations),
-        Family::gauge("setpoint_pass_timestamp_seconds", "When the last pass was, in seconds since 1970.")
-            .of(last_at),
+        timestamp,
         Family::gauge("setpoint_pass_checked_services", "Services that the last pass looked at.")
             .of(passes.last.checked as f64),
         Family::gauge("setpoint_pass_changed_services", "Services that the last pass changed.")

@@ -68,6 +68,32 @@ fn what_cannot_be_known_without_the_engine_is_told_as_unknown() {
     setpoint.wait_until_converged("web");
 }
 
+/// It answers all other questions.
+#[test]
+fn what_the_engine_cannot_tell_of_is_unknown_and_why_is_told() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let mut setpoint = setpoint_over(&wire).manifest(&web(&app, 1, "")).start();
+    let before = setpoint.wait_until_converged("web");
+    let id = crate::container(&setpoint, &engine, 0);
+    setpoint.kill9();
+    wire.refuse(&format!("{id}/json"));
+    setpoint.restart();
+    let told = |web: &Value| {
+        web["state"] == "unknown"
+            && web["message"].as_str().is_some_and(|m| m.contains("refused by the test"))
+    };
+    setpoint.wait_for_service("web", "it is unknown, and why", told);
+    wire.refuse_no_more();
+    let after = setpoint.wait_until_converged("web");
+    assert_eq!(testkit::setpoint::pids(&before), testkit::setpoint::pids(&after));
+    // What cannot be told of an image is in nobody's way.
+    wire.refuse("/images/");
+    engine.docker(&["pause", &id]);
+    setpoint.wait_for_event("drift.corrected", &["container/paused"]);
+}
+
 #[test]
 fn what_somebody_had_the_engine_do_while_setpoint_was_dead_is_told_as_if_it_had_lived() {
     let Some(engine) = Engine::shared() else { return };

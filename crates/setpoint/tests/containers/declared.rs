@@ -1,8 +1,8 @@
 //! Everything that is declared reaches the container, and what nobody declared is the careful choice.
 
-use testkit::docker::{Engine, Image};
+use testkit::docker::{Engine, Image, Wire};
 
-use crate::{container, image, setpoint, web};
+use crate::{container, image, setpoint, setpoint_over, web};
 
 #[test]
 fn what_is_declared_is_what_runs() {
@@ -127,23 +127,20 @@ fn with_the_machines_network_a_port_that_somebody_took_is_told_and_costs_no_atte
     let port = testkit::setpoint::free_port().port();
     let manifest = format!(
         "services:\n  web:\n    image: {app}\n    network: host\n    port: {port}\n    health: /healthz\n    \
-         restart: {{ attempts: 20, backoff: 100ms, max_backoff: 100ms }}\n"
+         restart: {{ attempts: 1 }}\n"
     );
-    let builder = setpoint(&engine).env("SETPOINT__CONTAINERS__HOST_NETWORK", "true");
+    let wire = Wire::to(engine.api());
+    let builder = setpoint_over(&wire).env("SETPOINT__CONTAINERS__HOST_NETWORK", "true");
     let setpoint = builder.manifest(&manifest).start();
-    setpoint.wait_until_converged("web");
-    // It frees the port for a moment when it dies.
-    let taken = testkit::until("its port was taken", testkit::setpoint::SOON, || {
-        let pid = setpoint.service("web")["instances"][0]["pid"].as_u64()?;
-        testkit::proc::kill9(u32::try_from(pid).unwrap());
-        let began = std::time::Instant::now();
-        while began.elapsed() < std::time::Duration::from_secs(1) {
-            if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
-                return Some(listener);
-            }
-        }
-        None
+    let web = setpoint.wait_until_converged("web");
+    // Once dead it frees the port, and is started again only when somebody has it.
+    wire.delay("/start");
+    let pid = web["instances"][0]["pid"].as_u64().unwrap();
+    testkit::proc::kill9(u32::try_from(pid).unwrap());
+    let taken = testkit::until("its port is free", testkit::setpoint::SOON, || {
+        std::net::TcpListener::bind(("127.0.0.1", port)).ok()
     });
+    wire.delay_no_more();
     let sentence = format!("port {port} at 127.0.0.1 is taken by another program");
     let told = |web: &serde_json::Value| web["message"].as_str().is_some_and(|told| told.contains(&sentence));
     let meanwhile = setpoint.wait_for_service("web", "it is told that its port is taken", told);
@@ -157,6 +154,7 @@ fn with_the_machines_network_a_port_that_somebody_took_is_told_and_costs_no_atte
     assert_eq!(spent, None, "it waits, and spends nothing");
     drop(taken);
     let again = |web: &serde_json::Value| web["state"] == "converged" && web["replicas"]["ready"] == 1;
+    // It was the only attempt.
     setpoint.wait_for_service("web", "it has its port again", again);
 }
 

@@ -45,7 +45,7 @@ fn what_was_done_without_an_answer_is_found_and_not_done_again() {
         .iter()
         .map(|i| i["restarts"].as_u64().unwrap())
         .collect();
-    assert_eq!(restarts, [0, 0, 0], "what was started is not started again");
+    assert_eq!(restarts, [0, 0, 0], "what was started is not started again: {}", setpoint.stderr());
     lose(&wire, "/stop", || drop(setpoint.ok(&["scale", "web", "2"])));
     let gone = |web: &serde_json::Value| web["instances"].as_array().unwrap().len() == 2;
     setpoint.wait_for_service("web", "one is gone", gone);
@@ -97,6 +97,78 @@ fn what_was_made_without_an_answer_goes_with_its_service() {
         status["services"].as_array().unwrap().is_empty().then_some(())
     });
     assert_eq!(containers(&setpoint, &engine), 0, "gone is said of what is gone");
+}
+
+/// As when an engine carries out a creation that was given up, after the one that was asked for instead.
+#[test]
+fn a_network_that_comes_twice_holds_up_no_start() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).start();
+    wire.delay("/start");
+    setpoint.apply_ok(&web(&app, 2, ""), &[]);
+    until("both are to start", SOON, || (wire.delays() >= 2).then_some(()));
+    let of_cluster =
+        |network: &serde_json::Value| network["Labels"]["setpoint.cluster"] == setpoint.cluster();
+    let networks = || engine.api().networks().into_iter().filter(of_cluster).collect::<Vec<_>>();
+    let [network] = networks().try_into().unwrap();
+    let again =
+        serde_json::json!({ "Name": network["Name"], "Labels": network["Labels"], "CheckDuplicate": false });
+    let made = engine.api().ask("POST", "/networks/create", Some(&again)).unwrap();
+    if made.status == 409 {
+        println!("this engine makes no two networks of one name, unless it is asked for both at once");
+    }
+    wire.delay_no_more();
+    let web = setpoint.wait_until_converged("web");
+    assert_eq!(networks().len(), 1);
+    assert!(web["instances"].as_array().unwrap().iter().all(|i| i["restarts"] == 0), "{web:#}");
+}
+
+/// While an engine makes a container that nobody waits for any more, its name is taken and no list shows it.
+#[test]
+fn a_name_that_nobody_has_yet_is_waited_for() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).start();
+    let words = "Conflict. The container name \"/x\" is already in use by container \"5f1c\". You have to remove (or \
+                 rename) that container to be able to reuse that name.";
+    wire.refuse_with("/containers/create", 409, words);
+    setpoint.apply_ok(&web(&app, 1, ""), &[]);
+    until("it is asked for again", SOON, || (wire.refusals() >= 3).then_some(()));
+    wire.refuse_no_more();
+    setpoint.wait_until_converged("web");
+    let id = crate::container(&setpoint, &engine, 0);
+    let name = engine.docker(&["inspect", "--format", "{{.Name}}", &id]);
+    let mark = &setpoint.cluster()[..6];
+    assert_eq!(name.trim(), format!("/default.web.0.0.{mark}"), "one name, so that there are never two");
+}
+
+#[test]
+fn what_is_made_late_and_wanted_by_nobody_is_removed() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).start();
+    let label = format!("setpoint.cluster={}", setpoint.cluster());
+    let filters =
+        serde_json::json!({ "event": ["create", "destroy"], "type": ["container"], "label": [label] });
+    let mut events = engine.api().events(&filters);
+    wire.delay("/containers/create");
+    setpoint.apply_ok(&web(&app, 1, ""), &[]);
+    until("it is asked for", SOON, || (wire.delays() > 0).then_some(()));
+    setpoint.ok(&["delete", "web"]);
+    wire.drop_clients();
+    until("the service is gone", SOON, || {
+        let status = setpoint.status();
+        status["services"].as_array().unwrap().is_empty().then_some(())
+    });
+    wire.delay_no_more();
+    events.until("create");
+    events.until("destroy");
+    assert_eq!(containers(&setpoint, &engine), 0);
+    assert!(!setpoint.events().iter().any(|event| event["kind"] == "stranger.found"), "it is no stranger's");
 }
 
 #[test]
@@ -229,6 +301,42 @@ fn an_engine_without_room_keeps_what_serves_and_says_what_is_full() {
     std::fs::remove_file(&ballast).unwrap();
     setpoint.ok(&["deploy", "web", "--image", &tag, "--wait=60s"]);
     assert_eq!(setpoint.get("web.localhost", "/").text(), "v2");
+}
+
+#[test]
+fn what_died_while_there_was_no_room_to_start_it_is_started_once_there_is() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).manifest(&web(&app, 1, "restart: { attempts: 1 }")).start();
+    let before = setpoint.wait_until_converged("web");
+    wire.refuse_with("/start", 500, "failed to create task: write /run/x: no space left on device");
+    testkit::proc::kill9(testkit::setpoint::pids(&before)[0]);
+    let told = |web: &serde_json::Value| {
+        web["message"].as_str().is_some_and(|told| told.contains("no space left on device"))
+    };
+    setpoint.wait_for_service("web", "it is told what is full", told);
+    until("it is tried again", SOON, || (wire.refusals() >= 2).then_some(()));
+    wire.refuse_no_more();
+    // By the only attempt.
+    let again = |web: &serde_json::Value| web["instances"][0]["restarts"] == 1 && web["state"] == "converged";
+    setpoint.wait_for_service("web", "it runs again", again);
+}
+
+/// A second try of an install is counted before it is made.
+#[test]
+fn a_try_whose_answer_was_lost_costs_one_attempt() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).start();
+    wire.refuse("/containers/create");
+    setpoint.apply_ok(&web(&app, 1, "restart: { attempts: 2, backoff: 2s }"), &[]);
+    until("it is tried for the second time", SOON, || (wire.refusals() >= 2).then_some(()));
+    wire.refuse_no_more();
+    lose(&wire, "/containers/create", || ());
+    setpoint.wait_until_converged("web");
+    assert_eq!(containers(&setpoint, &engine), 1);
 }
 
 fn fill(path: &std::path::Path) {

@@ -15,11 +15,16 @@ fn an_image_that_cannot_run_fails_with_its_reason_and_the_good_one_serves() {
     let before = setpoint.wait_until_converged("web");
     let load = setpoint.load("web.localhost", "/").rate(50).start();
     let bad = |name: &str| Image::new(&format!("setpoint-test/hostile:{name}"), "bad");
+    let volumes: serde_json::Value = (0..100).map(|nth| (format!("/data/{nth}"), json!({}))).collect();
     for (name, image, expected) in [
         ("user", bad("user").user("no-such-user"), "no-such-user"),
         ("program", bad("program").config("Entrypoint", json!(["/not-there"])), "/not-there"),
         ("words", bad("words").config("Entrypoint", json!(["/\u{1b}[2Jnot-there"])), "not-there"),
         ("folder", bad("folder").workdir("/app/is/a/program"), "not a directory"),
+        ("length", bad("length").config("Entrypoint", json!(["/".repeat(1_000_000)])), "1000000 bytes"),
+        ("depth", bad("depth").workdir(&"/deep".repeat(10_000)), "50000 bytes"),
+        ("length-user", bad("length-user").user(&"u".repeat(1_000_000)), "uuuu"),
+        ("volumes", bad("volumes").config("Volumes", volumes), "it declares 100 volumes, and at most 64"),
         ("nothing", bad("nothing").config("Entrypoint", json!(null)).config("Cmd", json!(null)), "o command"),
     ] {
         image.build(&engine);
@@ -28,6 +33,7 @@ fn an_image_that_cannot_run_fails_with_its_reason_and_the_good_one_serves() {
         assert_eq!(output.code, 1, "{name}: {output:?}");
         assert!(output.stderr.contains(expected), "{name}: {output:?}");
         assert!(!output.stderr.contains('\u{1b}'), "{name}: {output:?}");
+        assert!(output.stderr.len() < 20_000, "{name}: {}", output.stderr.len());
         let alone = |web: &serde_json::Value| web["instances"].as_array().unwrap().len() == 1;
         let after = setpoint.wait_for_service("web", "the good one is alone again", alone);
         assert_eq!(testkit::setpoint::pids(&after), testkit::setpoint::pids(&before), "{name}");

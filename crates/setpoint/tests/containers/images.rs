@@ -153,6 +153,21 @@ fn a_registry_with_a_password_is_asked_with_what_docker_login_stored() {
     setpoint.wait_until_converged("web");
     setpoint.apply_ok(&web(&tag, 1, ""), &["--wait"]);
     assert_eq!(setpoint.get("web.localhost", "/").text(), "private");
+    // A program that keeps them.
+    let tag = registry.image("private:2");
+    Image::new(&tag, "kept").push(&registry);
+    let helper = folder.path().join("docker-credential-test");
+    let answers = r#"{"ServerURL":"","Username":"me","Secret":"secret"}"#;
+    testkit::fixture::script(&helper, &format!("[ \"$1 $(cat)\" = 'get {host}' ] && echo '{answers}'"));
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    setpoint.set_env("PATH", &path);
+    let kept = format!("{{\"credHelpers\":{{\"{host}\":\"test\"}}}}");
+    setpoint.set_env("DOCKER_CONFIG", &config("kept", &kept));
+    setpoint.kill9();
+    setpoint.restart();
+    setpoint.wait_until_converged("web");
+    setpoint.apply_ok(&web(&tag, 1, ""), &["--wait"]);
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "kept");
 }
 
 #[test]

@@ -1,24 +1,25 @@
 //! What is left over is collected, and nothing that may be needed.
 
-use testkit::docker::{Engine, Image, Registry};
+use testkit::docker::{Engine, Image, Registry, Wire};
 
-use crate::{image, setpoint, web};
+use crate::{image, setpoint, setpoint_over, web};
 
 #[test]
 fn images_go_once_no_release_needs_them_and_others_stay() {
     let Some(engine) = Engine::shared() else { return };
     let Some(mut registry) = Registry::start() else { return };
     let tags = ["1", "2", "3"].map(|n| registry.image(&format!("old:{n}")));
-    for tag in &tags {
-        Image::new(tag, "old").label("of", tag).push(&registry);
-    }
+    let digests = tags.clone().map(|tag| Image::new(&tag, "old").label("of", &tag).push(&registry).digest);
     let foreign = image(&engine, "v1");
     let manifest = |tag: &str| web(tag, 1, "retain: 1");
-    let setpoint = setpoint(&engine).manifest(&manifest(&tags[0])).start();
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).manifest(&manifest(&tags[0])).start();
     setpoint.wait_until_converged("web");
     for tag in &tags[1..] {
         setpoint.apply_ok(&manifest(tag), &["--wait"]);
     }
+    // Of one that stays: it is in the way of no other.
+    wire.refuse(&format!("{}/json", digests[1].trim_start_matches("sha256:")));
     let image = |thing: &serde_json::Value| thing["kind"] == "image" && thing["bytes"].as_u64().unwrap() > 0;
     let things = testkit::until("the first release is forgotten", testkit::setpoint::SOON, || {
         let things = setpoint.json(&["gc", "--dry-run"])["things"].as_array().unwrap().clone();
@@ -27,6 +28,8 @@ fn images_go_once_no_release_needs_them_and_others_stay() {
     assert!(things.len() == 1 && things.iter().all(image), "its image alone: {things:#?}");
     let gone = setpoint.json(&["gc"]);
     assert_eq!(gone["things"][0]["name"], things[0]["name"], "{gone:#}");
+    assert!(wire.refusals() > 0);
+    wire.refuse_no_more();
     // What a rollback needs is here, whatever became of the registry.
     registry.destroy();
     setpoint.ok(&["rollback", "web", "--wait"]);
@@ -83,8 +86,9 @@ fn a_disk_that_becomes_full_is_cleaned_up_at_once() {
     }
     let manifest = |tag: &str| web(tag, 1, "retain: 1");
     // The next time by the clock is an hour away.
+    let wire = Wire::to(engine.api());
     let builder =
-        setpoint(&engine).env("SETPOINT__GC__LOOK", "100ms").env("SETPOINT__GC__FULL_PERCENT", "70");
+        setpoint_over(&wire).env("SETPOINT__GC__LOOK", "100ms").env("SETPOINT__GC__FULL_PERCENT", "70");
     let setpoint = builder.manifest(&manifest(&tags[0])).start();
     setpoint.wait_until_converged("web");
     for tag in &tags[1..] {
@@ -96,8 +100,12 @@ fn a_disk_that_becomes_full_is_cleaned_up_at_once() {
     });
     let kinds = || setpoint.events().iter().filter(|event| event["kind"] == "gc.collected").count();
     assert_eq!(kinds(), 0, "there is room");
+    // Nothing can be collected at first: it is tried again.
+    wire.refuse("/volumes");
     let mib = usize::try_from(MIB).unwrap();
     std::fs::write(engine.data().join("ballast"), vec![b'x'; 68 * mib]).unwrap();
+    testkit::until("it was tried", testkit::setpoint::SOON, || (wire.refusals() > 0).then_some(()));
+    wire.refuse_no_more();
     setpoint.wait_for_event("gc.collected", &["full@sha256:"]);
     assert_eq!(would_go(), 0);
     assert_eq!(setpoint.get("web.localhost", "/").text(), "full");

@@ -36,10 +36,13 @@ struct State {
     /// Begins of request lines whose answers are kept back.
     swallowed: Vec<String>,
     kept_back: usize,
-    /// Begins of request lines that never reach the engine.
-    refused: Vec<String>,
+    /// Parts of request lines that never reach the engine, each with what is answered instead.
+    refused: Vec<(String, String)>,
+    refusals: usize,
     /// Parts of request lines that wait on their way to the engine.
     delayed: Vec<String>,
+    delays: usize,
+    /// Of each connection the client's end and the engine's.
     open: Vec<UnixStream>,
 }
 
@@ -73,6 +76,13 @@ impl Wire {
     pub fn drop_connections(&self) {
         for stream in self.shared.lock().open.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Ends the client's end of every connection once: what it has asked for goes on.
+    pub fn drop_clients(&self) {
+        for client in self.shared.lock().open.iter().step_by(2) {
+            let _ = client.shutdown(Shutdown::Both);
         }
     }
 
@@ -111,7 +121,17 @@ impl Wire {
     /// Requests whose line holds `what` do not reach the engine from now on: they are answered with an error of its own
     /// kind, which says `refused by the test`.
     pub fn refuse(&self, what: &str) {
-        self.shared.lock().refused.push(what.into());
+        self.refuse_with(what, 500, "refused by the test");
+    }
+
+    /// The same in an engine's words of another kind.
+    pub fn refuse_with(&self, what: &str, status: u16, message: &str) {
+        let body = serde_json::json!({ "message": message }).to_string();
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {status} Refused\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        self.shared.lock().refused.push((what.into(), answer));
     }
 
     pub fn refuse_no_more(&self) {
@@ -126,6 +146,16 @@ impl Wire {
     pub fn delay_no_more(&self) {
         self.shared.lock().delayed.clear();
         self.shared.changed.notify_all();
+    }
+
+    /// How many requests have had to wait.
+    pub fn delays(&self) -> usize {
+        self.shared.lock().delays
+    }
+
+    /// How many requests have been refused.
+    pub fn refusals(&self) -> usize {
+        self.shared.lock().refusals
     }
 
     /// How many requests have lost their answer.
@@ -159,11 +189,11 @@ impl Shared {
         let is_silent = Arc::clone(&silent);
         thread::spawn(move || {
             requests.pass(client, to_engine, |bytes| {
-                if requests.refuses(bytes) {
-                    let _ = answering.lock().unwrap().write_all(REFUSAL.as_bytes());
+                if let Some(refusal) = requests.refusal(bytes) {
+                    let _ = answering.lock().unwrap().write_all(refusal.as_bytes());
                     return false;
                 }
-                requests.delays(bytes);
+                requests.let_wait(bytes);
                 *silent.lock().unwrap() |= requests.swallows(bytes);
                 true
             });
@@ -181,15 +211,20 @@ impl Shared {
     }
 
     /// Returns once it may go on.
-    fn delays(&self, bytes: &[u8]) {
+    fn let_wait(&self, bytes: &[u8]) {
         let line = line(bytes);
         let waits = |state: &mut State| state.delayed.iter().any(|what| line.contains(what.as_str()));
-        drop(self.changed.wait_while(self.lock(), waits).unwrap());
+        let mut state = self.lock();
+        state.delays += usize::from(waits(&mut state));
+        drop(self.changed.wait_while(state, waits).unwrap());
     }
 
-    fn refuses(&self, bytes: &[u8]) -> bool {
+    fn refusal(&self, bytes: &[u8]) -> Option<String> {
         let line = line(bytes);
-        self.lock().refused.iter().any(|what| line.contains(what.as_str()))
+        let mut state = self.lock();
+        let (_, answer) = state.refused.iter().find(|(what, _)| line.contains(what.as_str()))?.clone();
+        state.refusals += 1;
+        Some(answer)
     }
 
     fn pass(&self, mut from: UnixStream, mut to: UnixStream, passes: impl Fn(&[u8]) -> bool) {
@@ -204,9 +239,6 @@ impl Shared {
         let _ = to.shutdown(Shutdown::Write);
     }
 }
-
-const REFUSAL: &str = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nContent-Length: 34\r\n\r\n\
-                       {\"message\":\"refused by the test\"}\n";
 
 fn line(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.split(|byte| *byte == b'\r').next().unwrap_or_default()).into_owned()
