@@ -1,9 +1,12 @@
 //! Everything that somebody can do behind our back is seen, told field by field, and undone; what may not be undone is
 //! told.
 
-use testkit::{Setpoint, docker::Engine};
+use testkit::{
+    Builder, Setpoint,
+    docker::{Engine, Image, Registry, Wire},
+};
 
-use crate::{container, image, setpoint, web};
+use crate::{container, image, setpoint, setpoint_over, web};
 
 /// Two replicas, of which the first is meddled with while the other serves.
 struct Stage {
@@ -15,12 +18,35 @@ fn stage() -> Option<Stage> {
     let engine = Engine::shared()?;
     let app = image(&engine, "v1");
     let limits = "resources: { memory: 64MiB }\nrestart: { attempts: 20 }";
-    let setpoint = setpoint(&engine).manifest(&web(&app, 2, limits)).start();
-    setpoint.wait_until_converged("web");
-    Some(Stage { setpoint, engine })
+    Some(Stage::of(setpoint(&engine).manifest(&web(&app, 2, limits)), engine))
+}
+
+/// Another service, at `calm.localhost`, that nobody meddles with.
+fn with_calm(web: &str, app: &str) -> String {
+    format!(
+        "{web}  calm:\n    image: {app}\n    port: 8080\n    health: /healthz\n    domains: [calm.localhost]\n"
+    )
 }
 
 impl Stage {
+    fn of(builder: Builder, engine: Engine) -> Self {
+        let setpoint = builder.start();
+        setpoint.wait_until_converged("web");
+        Self { setpoint, engine }
+    }
+
+    /// Meddles while this host is asked all the time.
+    #[track_caller]
+    fn under_load(&self, host: &str, lost_at_most: usize, meddle: impl FnOnce(&Self)) {
+        let load = self.setpoint.load(host, "/").rate(100).start();
+        load.go_on_for(10);
+        meddle(self);
+        load.go_on_for(10);
+        let report = load.stop();
+        println!("{report}");
+        assert!(report.failures().len() <= lost_at_most, "{report}");
+    }
+
     fn victim(&self) -> String {
         container(&self.setpoint, &self.engine, 0)
     }
@@ -67,14 +93,8 @@ macro_rules! rows {
         #[test]
         fn $name() {
             let Some(stage) = stage() else { return };
-            let load = stage.setpoint.load("web.localhost", "/").rate(100).start();
-            load.go_on_for(10);
-            let $stage = &stage;
-            $body;
-            load.go_on_for(10);
-            let report = load.stop();
             // A request that was being answered by what was killed cannot be saved; all others are.
-            assert!(report.failures().len() <= $lost, "{:?}", report.words());
+            stage.under_load("web.localhost", $lost, |$stage| $body);
         }
     )*};
 }
@@ -86,6 +106,22 @@ rows! {
     };
     a_removed_container_is_made_anew, lost at most 2 => |stage| {
         stage.restarts_once(&["kill", "destroy"], |id| drop(stage.engine.docker(&["rm", "-f", id])))
+    };
+    a_container_made_anew_by_hand_without_labels_stands_in_nobodys_way, lost at most 2 => |stage| {
+        let engine = &stage.engine;
+        let name = engine.inspect(&stage.victim(), "{{.Name}}").trim_start_matches('/').to_owned();
+        // Under a name of its own first, so that nothing comes in between.
+        let other = format!("{name}-by-hand");
+        let by_hand =
+            engine.docker(&["create", "--name", &other, "--network", "none", &image(engine, "v1")]);
+        let mut taken = None;
+        stage.restarts_once(&["kill", "destroy"], |id| {
+            engine.docker(&["rm", "-f", id]);
+            taken = Some(engine.try_docker(&["rename", &by_hand, &name]));
+        });
+        assert_ne!(stage.victim(), by_hand);
+        assert_eq!(engine.inspect(&by_hand, "{{.State.Status}}"), "created", "it was left alone ({taken:?})");
+        engine.docker(&["rm", "-f", &by_hand]);
     };
     a_container_that_somebody_restarted_is_held_on, lost at most 2 => |stage| {
         stage.restarts_once(&["stop", "restart"], |id| drop(stage.engine.docker(&["restart", "-t", "1", id])))
@@ -287,12 +323,10 @@ fn memory_limit(pid: u32) -> Option<u64> {
 fn what_no_event_tells_and_no_list_shows_is_found_all_the_same() {
     let Some(engine) = Engine::shared() else { return };
     let app = image(&engine, "v1");
-    let wire = testkit::docker::Wire::to(engine.api());
+    let wire = Wire::to(engine.api());
     let limits = "resources: { memory: 64MiB }";
-    let setpoint = crate::setpoint_over(&wire)
-        .env("SETPOINT__RECONCILE__EVERY", "5s")
-        .manifest(&web(&app, 2, limits))
-        .start();
+    let setpoint =
+        setpoint_over(&wire).env("SETPOINT__RECONCILE__EVERY", "5s").manifest(&web(&app, 2, limits)).start();
     setpoint.wait_until_converged("web");
     // From now on streams of events are silent.
     wire.swallow("/events");
@@ -337,9 +371,9 @@ fn what_cannot_be_put_right_is_in_nobodys_way() {
 #[test]
 fn a_container_that_dies_while_its_image_cannot_be_fetched_is_started_again_at_once() {
     let Some(engine) = Engine::shared() else { return };
-    let Some(registry) = testkit::docker::Registry::start() else { return };
+    let Some(registry) = Registry::start() else { return };
     let tag = registry.image("hangs:1");
-    testkit::docker::Image::new(&tag, "v1").label("of", "hangs").push(&registry);
+    Image::new(&tag, "v1").label("of", "hangs").push(&registry);
     let setpoint = setpoint(&engine).manifest(&web(&tag, 1, "restart: { attempts: 20 }")).start();
     setpoint.wait_until_converged("web");
     let id = container(&setpoint, &engine, 0);
@@ -356,22 +390,77 @@ fn a_container_that_dies_while_its_image_cannot_be_fetched_is_started_again_at_o
 }
 
 #[test]
-fn an_image_that_was_deleted_is_fetched_again() {
+fn an_image_whose_name_was_taken_away_is_fetched_again() {
     let Some(engine) = Engine::shared() else { return };
-    let Some(registry) = testkit::docker::Registry::start() else { return };
+    let Some(registry) = Registry::start() else { return };
+    let tag = registry.image("untagged:1");
+    Image::new(&tag, "v1").label("of", "untagged").push(&registry);
+    let stage = Stage::of(setpoint(&engine).manifest(&web(&tag, 2, "")), engine);
+    let before = stage.setpoint.service("web");
+    stage.under_load("web.localhost", 0, |Stage { setpoint, engine }| {
+        // An engine deletes no image in use, but takes its names away.
+        let image = engine.inspect(&stage.victim(), "{{.Image}}");
+        let name = engine.inspect(&image, "{{index .RepoDigests 0}}");
+        engine.docker(&["rmi", "-f", &name]);
+        setpoint.wait_for_event("drift.found", &["image is missing", "by engine: "]);
+        setpoint.wait_for_event("drift.corrected", &["image"]);
+        engine.docker(&["image", "inspect", &name]);
+        let after = setpoint.wait_until_converged("web");
+        assert_eq!(after["instances"], before["instances"], "what runs was not disturbed");
+    });
+}
+
+/// With the last container that uses it, an image can go for good.
+#[test]
+fn an_image_that_was_deleted_with_its_container_is_fetched_and_runs_again() {
+    let Some(engine) = Engine::shared() else { return };
+    let Some(registry) = Registry::start() else { return };
     let tag = registry.image("deleted:1");
-    testkit::docker::Image::new(&tag, "v1").label("of", "deleted").push(&registry);
-    let setpoint = setpoint(&engine).manifest(&web(&tag, 1, "")).start();
-    setpoint.wait_until_converged("web");
-    let id = container(&setpoint, &engine, 0);
-    // An engine deletes no image in use, but takes its names away.
-    let image = engine.inspect(&id, "{{.Image}}");
-    let name = engine.inspect(&image, "{{index .RepoDigests 0}}");
-    engine.docker(&["rmi", "-f", &name]);
-    setpoint.wait_for_event("drift.found", &["image is missing"]);
-    setpoint.wait_for_event("drift.corrected", &["image"]);
-    engine.docker(&["image", "inspect", &name]);
-    assert_eq!(container(&setpoint, &engine, 0), id, "what runs was not disturbed");
+    Image::new(&tag, "v1").label("of", "deleted").push(&registry);
+    let wire = Wire::to(engine.api());
+    let manifest = with_calm(&web(&tag, 1, "restart: { attempts: 1 }"), &image(&engine, "v1"));
+    let stage = Stage::of(setpoint_over(&wire).manifest(&manifest), engine);
+    stage.setpoint.wait_until_converged("calm");
+    stage.under_load("calm.localhost", 0, |Stage { setpoint, engine }| {
+        let victim = stage.victim();
+        let image = engine.inspect(&victim, "{{.Image}}");
+        // Both before anybody looks for it.
+        wire.delay("/images/");
+        engine.docker(&["rm", "-f", &victim]);
+        engine.docker(&["rmi", "-f", &image]);
+        wire.delay_no_more();
+        let again =
+            |web: &serde_json::Value| web["instances"][0]["restarts"] == 1 && web["state"] == "converged";
+        setpoint.wait_for_service("web", "it runs again, by its only attempt", again);
+        assert_eq!(engine.inspect(&stage.victim(), "{{.Image}}"), image);
+    });
+}
+
+/// It is in no registry: only who built it can bring it back.
+#[test]
+fn an_image_of_this_machine_alone_that_was_deleted_is_told_until_it_is_built_again() {
+    let Some(engine) = Engine::shared() else { return };
+    let tag = "setpoint-test/local:1";
+    let local = Image::new(tag, "v1").label("of", "local");
+    let id = local.build(&engine);
+    let wire = Wire::to(engine.api());
+    let more = "restart: { attempts: 20, backoff: 100ms, max_backoff: 1s }";
+    let manifest = with_calm(&web(tag, 1, more), &image(&engine, "v1"));
+    let stage = Stage::of(setpoint_over(&wire).manifest(&manifest), engine);
+    stage.setpoint.wait_until_converged("calm");
+    stage.under_load("calm.localhost", 0, |Stage { setpoint, engine }| {
+        // Both before anybody looks for it.
+        wire.delay("/images/");
+        engine.docker(&["rm", "-f", &stage.victim()]);
+        engine.docker(&["rmi", "-f", &id]);
+        wire.delay_no_more();
+        let gone = format!("the image {tag} was built here, is in no registry, and is gone");
+        let told = |web: &serde_json::Value| web["message"].as_str().is_some_and(|told| told.contains(&gone));
+        setpoint.wait_for_service("web", "it is told what is missing", told);
+        local.build(engine);
+        let web = setpoint.wait_until_converged("web");
+        assert_eq!(web["replicas"]["ready"], 1, "{web:#}");
+    });
 }
 
 #[test]
@@ -392,9 +481,11 @@ fn a_rendered_file_that_somebody_changed_is_mended_where_the_container_sees_it()
 fn somebody_elses_container_with_our_labels_is_told_and_never_touched() {
     let Some(stage) = stage() else { return };
     let Stage { setpoint, engine } = &stage;
-    let victim = stage.victim();
-    let foreign = copy_of(engine, &victim);
-    setpoint.wait_for_event("stranger.found", &["bears the labels of instance"]);
+    let mut foreign = String::new();
+    stage.under_load("web.localhost", 0, |_| {
+        foreign = copy_of(engine, &stage.victim());
+        setpoint.wait_for_event("stranger.found", &["bears the labels of instance"]);
+    });
     let stats = setpoint.ask("GET", "/api/monitoring/stats", None).json();
     assert_eq!(stats["zombieContainers"], 1, "{stats}");
     let of_service = setpoint.ok(&["events", "--service", "web"]);
@@ -437,22 +528,31 @@ fn a_network_that_was_made_twice_is_one_again() {
 fn a_copy_of_a_container_that_was_removed_is_not_taken_for_it() {
     // Whether it was seen to go, or went while nobody looked.
     for away in [false, true] {
-        let Some(Stage { mut setpoint, engine }) = stage() else { return };
+        let Some(engine) = Engine::shared() else { return };
+        let mut setpoint = setpoint(&engine).edge_apart().start();
+        let manifest = web(&image(&engine, "v1"), 2, "restart: { attempts: 20 }");
+        setpoint.apply_ok(&manifest, &["--wait"]);
         let victim = container(&setpoint, &engine, 0);
         let copy = copy_of(&engine, &victim);
         let pid = || engine.inspect(&copy, "{{.State.Pid}}").parse::<u64>().unwrap();
         let before = pid();
+        let load = setpoint.load("web.localhost", "/").rate(100).start();
         if away {
             setpoint.kill9();
         }
         engine.docker(&["rm", "-f", &victim]);
+        load.go_on_for(10);
         if away {
             setpoint.restart();
         }
         let back =
             |web: &serde_json::Value| web["instances"][0]["restarts"] == 1 && web["replicas"]["ready"] == 2;
-        let web = setpoint.wait_for_service("web", "another one is made", back);
-        assert_ne!(web["instances"][0]["pid"], before, "away: {away}");
+        let after = setpoint.wait_for_service("web", "another one is made", back);
+        assert_ne!(after["instances"][0]["pid"], before, "away: {away}");
+        load.go_on_for(10);
+        let report = load.stop();
+        println!("away: {away}, {report}");
+        assert!(report.failures().len() <= 2, "{report}");
         setpoint.ok(&["delete", "web", "--wait"]);
         assert_eq!(pid(), before, "it was never touched, away: {away}");
         engine.docker(&["rm", "-f", &copy]);
@@ -467,30 +567,6 @@ fn copy_of(engine: &Engine, container: &str) -> String {
     args.extend(labels.split_whitespace());
     args.push(&app);
     engine.docker(&args)
-}
-
-#[test]
-fn a_container_made_anew_by_hand_without_labels_stands_in_nobodys_way() {
-    let Some(stage) = stage() else { return };
-    let Stage { setpoint, engine } = &stage;
-    let victim = stage.victim();
-    let name = engine.inspect(&victim, "{{.Name}}").trim_start_matches('/').to_owned();
-    // Under a name of its own first, so that nothing comes in between.
-    let by_hand = engine.docker(&[
-        "create",
-        "--name",
-        &format!("{name}-by-hand"),
-        "--network",
-        "none",
-        &image(engine, "v1"),
-    ]);
-    engine.docker(&["rm", "-f", &victim]);
-    let taken = engine.try_docker(&["rename", &by_hand, &name]);
-    let again = |web: &serde_json::Value| web["state"] == "converged" && web["replicas"]["ready"] == 2;
-    setpoint.wait_for_service("web", "both serve", again);
-    assert_ne!(stage.victim(), by_hand);
-    assert_eq!(engine.inspect(&by_hand, "{{.State.Status}}"), "created", "it was left alone ({taken:?})");
-    engine.docker(&["rm", "-f", &by_hand]);
 }
 
 #[test]
@@ -540,6 +616,38 @@ fn a_lost_volume_is_told_until_it_is_back_and_what_needs_it_starts_then() {
     assert_eq!(events(), 1);
 }
 
+/// Each container has its own of what its image declares as a volume.
+#[test]
+fn a_volume_that_went_with_its_container_is_told_and_the_other_replica_serves() {
+    let Some(engine) = Engine::shared() else { return };
+    let tag = "setpoint-test/keeps:1";
+    Image::new(tag, "v1").config("Volumes", serde_json::json!({ "/data": {} })).build(&engine);
+    let wire = Wire::to(engine.api());
+    let manifest = web(tag, 2, "restart: { attempts: 1 }");
+    let stage = Stage::of(setpoint_over(&wire).manifest(&manifest), engine);
+    stage.under_load("web.localhost", 2, |Stage { setpoint, engine }| {
+        let victim = stage.victim();
+        let volume = engine.inspect(&victim, "{{range .Mounts}}{{.Name}}{{end}}");
+        // Both before anybody looks for them.
+        wire.delay("/images/");
+        engine.docker(&["rm", "-f", &victim]);
+        engine.docker(&["volume", "rm", &volume]);
+        wire.delay_no_more();
+        setpoint.wait_for_event("volume.lost", &[&volume, "by engine: destroy"]);
+        let gone = format!("the volume {volume} was removed by somebody");
+        let told = |web: &serde_json::Value| {
+            web["state"] == "degraded" && web["message"].as_str().is_some_and(|told| told.contains(&gone))
+        };
+        let meanwhile = setpoint.wait_for_service("web", "one cannot start, for want of it", told);
+        assert_eq!(meanwhile["replicas"]["ready"], 1, "{meanwhile:#}");
+        assert!(engine.try_docker(&["volume", "inspect", &volume]).is_err(), "it is not made anew");
+        engine.docker(&["volume", "create", &volume]);
+        setpoint.wait_for_event("volume.back", &[&volume]);
+        let after = setpoint.wait_until_converged("web");
+        assert_eq!(after["replicas"]["ready"], 2, "{after:#}");
+    });
+}
+
 #[test]
 fn a_volume_that_is_collected_because_somebody_asked_is_not_lost() {
     let Some(engine) = Engine::shared() else { return };
@@ -559,9 +667,13 @@ fn a_volume_that_is_collected_because_somebody_asked_is_not_lost() {
 fn a_volume_that_somebody_removed_is_told_and_not_made_anew_empty() {
     let Some(engine) = Engine::shared() else { return };
     let app = image(&engine, "v1");
-    let manifest = web(&app, 1, "volumes: [\"data:/data\"]\nrestart: { attempts: 3, backoff: 100ms }");
+    let more = "volumes: [\"data:/data\"]\nrestart: { attempts: 3, backoff: 100ms }";
+    let manifest = with_calm(&web(&app, 1, more), &app);
     let setpoint = setpoint(&engine).manifest(&manifest).start();
-    setpoint.wait_until_converged("web");
+    for name in ["web", "calm"] {
+        setpoint.wait_until_converged(name);
+    }
+    let load = setpoint.load("calm.localhost", "/").rate(100).start();
     assert_eq!(setpoint.get("web.localhost", "/write?/data/kept").text(), "written");
     let id = container(&setpoint, &engine, 0);
     let volume = engine.inspect(&id, "{{range .Mounts}}{{.Name}}{{end}}");
@@ -579,4 +691,5 @@ fn a_volume_that_somebody_removed_is_told_and_not_made_anew_empty() {
     engine.docker(&["volume", "create", &volume]);
     setpoint.ok(&["restart", "web"]);
     setpoint.wait_until_converged("web");
+    load.stop().assert_clean(100);
 }

@@ -61,6 +61,34 @@ fn a_container_is_ended_as_its_image_asks_unless_declared_otherwise() {
 }
 
 #[test]
+fn what_does_not_hear_is_killed_after_its_grace_and_the_other_replica_serves() {
+    let Some(engine) = Engine::shared() else { return };
+    let probe = "interval: 200ms, timeout: 1s, fall: 2";
+    let health =
+        format!("health: {{ readiness: {{ http: /healthz }}, liveness: {{ http: /healthz, {probe} }} }}");
+    let manifest = web(&image(&engine, "v1"), 2, "env: { MODE: deaf }\nrestart: { attempts: 20 }");
+    let setpoint = setpoint(&engine).manifest(&manifest.replace("health: /healthz", &health)).start();
+    let before = setpoint.wait_until_converged("web");
+    let id = container(&setpoint, &engine, 0);
+    let mut events = engine.api().events(&serde_json::json!({ "event": ["kill"], "container": [id] }));
+    let load = setpoint.load("web.localhost", "/").rate(100).start();
+    let at = before["instances"][0]["address"].as_str().unwrap().to_owned();
+    testkit::http::send(at.parse().unwrap(), testkit::http::Request::new("GET", &at, "/ill")).unwrap();
+    let [asked, killed] = ["15", "9"].map(|signal| {
+        let event = events.until("kill");
+        assert_eq!(event["Actor"]["Attributes"]["signal"], signal, "{event:#}");
+        event["timeNano"].as_u64().unwrap() / 1_000_000
+    });
+    assert!((3000..6000).contains(&(killed - asked)), "it had {} ms", killed - asked);
+    let again = |web: &serde_json::Value| web["instances"][0]["restarts"] == 1 && web["state"] == "converged";
+    let after = setpoint.wait_for_service("web", "it is started again", again);
+    let exit = after["instances"][0]["last_exit"].as_str().unwrap();
+    assert!(exit.starts_with("signal 9 (unhealthy: "), "{exit}");
+    assert_eq!(after["instances"][1], before["instances"][1], "the other was not touched");
+    load.stop().assert_clean(100);
+}
+
+#[test]
 fn as_root_it_has_what_is_kept_and_what_was_added_and_nothing_that_was_dropped() {
     let Some(engine) = Engine::shared() else { return };
     let app = image(&engine, "v1");
@@ -353,7 +381,7 @@ fn an_images_own_check_is_honoured_where_none_is_declared() {
 }
 
 #[test]
-fn what_keeps_dying_is_degraded_with_its_reason_and_its_output() {
+fn what_never_comes_up_fails_with_its_reason_and_its_output() {
     let Some(engine) = Engine::shared() else { return };
     let app = image(&engine, "v1");
     let dying = web(&app, 1, "env: { MODE: \"exit:3\" }\nrestart: { attempts: 2, backoff: 100ms }");
@@ -364,6 +392,69 @@ fn what_keeps_dying_is_degraded_with_its_reason_and_its_output() {
     assert!(error.contains("exit status 3"), "{error}: {failed:#?}");
     let output = setpoint.ok(&["logs", "web", "--tail", "100"]);
     assert!(output.contains("ends at once with 3"), "{output}");
+}
+
+#[test]
+fn what_keeps_dying_is_degraded_with_its_reason_and_its_output_until_no_attempt_is_left() {
+    const WHY: &str = "it ended with exit status 7";
+    let Some(engine) = Engine::shared() else { return };
+    let manifest = web(&image(&engine, "v1"), 2, "restart: { attempts: 4, backoff: 100ms }");
+    let setpoint = setpoint(&engine).manifest(&manifest).start();
+    let mut web = setpoint.wait_until_converged("web");
+    let load = setpoint.load("web.localhost", "/").rate(100).start();
+    let id = web["instances"][0]["id"].as_str().unwrap().to_owned();
+    let end = |web: &serde_json::Value| {
+        let at = web["instances"][0]["address"].as_str().unwrap();
+        let ask = testkit::http::Request::new("GET", at, "/end?7");
+        assert!(testkit::http::send(at.parse().unwrap(), ask).is_err(), "it did not survive that");
+    };
+    for times in 1..=4 {
+        end(&web);
+        let again = |web: &serde_json::Value| {
+            web["instances"][0]["restarts"] == times && web["replicas"]["ready"] == 2
+        };
+        web = setpoint.wait_for_service("web", "it runs again", again);
+    }
+    let told = |health: &str, message: &str| {
+        let all = setpoint.ask("GET", "/api/monitoring/health", None).json();
+        let (checkup, project) = (&all["services"][0], &all["projects"][0]);
+        let fits = checkup["health"] == health && checkup["message"].to_string().contains(message);
+        fits.then(|| {
+            assert_eq!(project["health"], "degraded", "{all:#}");
+            assert!(project["message"].to_string().contains(message), "{all:#}");
+            assert!(checkup["lastIssue"].to_string().contains("exit status 7"), "{all:#}");
+            checkup.clone()
+        })
+    };
+    let often = format!("was restarted 4 times within 10m: {WHY}");
+    let checkup = testkit::until("it is told that it dies too often", testkit::setpoint::SOON, || {
+        told("degraded", &often)
+    });
+    let warning = &checkup["restartWarnings"][0];
+    assert_eq!((&warning["instance"], &warning["restarts"]), (&id.as_str().into(), &4.into()), "{checkup:#}");
+    let lines = setpoint.ask("GET", warning["logs"].as_str().unwrap(), None).text();
+    assert!(lines.contains("last words: told to end with 7"), "{lines}");
+    setpoint.wait_for_event("alert.restarts", &[&id, WHY]);
+    // Once more, and it is left.
+    end(&web);
+    let failed =
+        |web: &serde_json::Value| web["instances"][0]["state"] == "failed" && web["state"] == "degraded";
+    let left = setpoint.wait_for_service("web", "no attempt is left", failed);
+    assert_eq!((&left["instances"][0]["restarts"], &left["replicas"]["ready"]), (&4.into(), &1.into()));
+    assert!(left["message"].to_string().contains(WHY), "{left:#}");
+    testkit::until("that is told too", testkit::setpoint::SOON, || told("degraded", WHY));
+    let stats = setpoint.ask("GET", "/api/monitoring/stats", None).json();
+    assert_eq!(
+        (&stats["runningContainers"], &stats["stoppedContainers"]),
+        (&1.into(), &1.into()),
+        "{stats:#}"
+    );
+    let explained = setpoint.ok(&["explain", "web"]);
+    assert!(explained.contains(WHY) && explained.contains("last words: told to end with 7"), "{explained}");
+    let report = load.stop();
+    println!("{report}");
+    // A request that was being answered by what died cannot be saved; all others are.
+    assert!(report.failures().len() <= 5, "{report}");
 }
 
 #[test]
