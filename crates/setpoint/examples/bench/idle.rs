@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    procs::{cpu_seconds, resident_kib},
+    procs::{cpu_within, resident_kib},
     report::{Report, percentile},
 };
 
@@ -40,9 +40,7 @@ pub fn run(report: &mut Report) -> Result<(), Box<dyn Error>> {
 
     let up = Up::start(MANIFEST)?;
     up.wait_converged(BOUND)?;
-    let before = cpu_seconds(up.child.id())?;
-    std::thread::sleep(IDLE);
-    let used = cpu_seconds(up.child.id())? - before;
+    let [used] = cpu_within([up.child.id()], IDLE)?;
     let resident = resident_kib(up.child.id())? / 1024.0;
     report.add("idle, two processes held: resident memory", resident, "MiB");
     report.add("idle, two processes held: processor time", used / IDLE.as_secs_f64() * 1e6, "µs/s");

@@ -43,7 +43,6 @@ impl Stage {
         meddle(self);
         load.go_on_for(10);
         let report = load.stop();
-        println!("{report}");
         assert!(report.failures().len() <= lost_at_most, "{report}");
     }
 

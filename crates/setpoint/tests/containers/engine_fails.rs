@@ -47,7 +47,6 @@ fn assert_missing_since(load: Load, ends: Duration) {
     let back = so_far(&load);
     load.go_on_for(100);
     let report = load.stop();
-    println!("from {ends:?} to {back:?}: {report}");
     let meanwhile = |answer: &&Answer| answer.due >= ends && answer.due <= back;
     assert!(report.failures().iter().all(meanwhile), "from {ends:?} to {back:?}: {report}");
 }

@@ -6,7 +6,7 @@ use testkit::{Setpoint, docker::Engine};
 
 use super::{IMAGE, setpoint};
 use crate::{
-    procs::{cpu_seconds, own_kib},
+    procs::{cpu_within, own_kib},
     report::Report,
 };
 
@@ -27,13 +27,11 @@ pub fn run(engine: &Engine, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let few = own_kib(setpoint.pid())?;
     scale(&setpoint, COUNT);
     for when in ["in the first minute", "at rest"] {
-        let before = (cpu_seconds(setpoint.pid())?, cpu_seconds(engine.pid())?);
-        thread::sleep(REST);
-        let after = (cpu_seconds(setpoint.pid())?, cpu_seconds(engine.pid())?);
+        let [own, engines] = cpu_within([setpoint.pid(), engine.pid()], REST)?;
         let share = |used: f64| used / REST.as_secs_f64() * 100.0;
         let what = |of: &str| format!("{COUNT} containers {when}: {of}");
-        report.add(what("processor time of setpoint"), share(after.0 - before.0), "%");
-        report.add(what("processor time of dockerd"), share(after.1 - before.1), "%");
+        report.add(what("processor time of setpoint"), share(own), "%");
+        report.add(what("processor time of dockerd"), share(engines), "%");
     }
     let each = (own_kib(setpoint.pid())? - few) / (COUNT - FEW) as f64;
     report.add(format!("{FEW} to {COUNT} containers: memory of its own for each"), each, "KiB");
