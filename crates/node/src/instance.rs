@@ -393,7 +393,7 @@ impl Instance {
         }
         match (&self.run, self.trouble.as_ref().or(self.not_probed.first().map(|(_, why)| why))) {
             (Run::Unknown { cause, .. }, _) => format!("{}: {cause}", step.message),
-            (_, Some(trouble)) if step.message.is_empty() => trouble.clone(),
+            (_, Some(trouble)) if step.message.is_empty() || step.message == *trouble => trouble.clone(),
             (_, Some(trouble)) => format!("{}; {trouble}", step.message),
             (_, None) => step.message.clone(),
         }
