@@ -151,8 +151,12 @@ fn state(world: &World, service: &Service, counts: &Counts, alerts: &[Alert]) ->
         return (Progressing, "it is being deleted".into());
     }
     if counts.unknown > 0 {
-        let message = || format!("{} instances have not been heard of", counts.unknown);
-        return (Unknown, counts.untold.clone().unwrap_or_else(message));
+        let message = match (&counts.untold, counts.unknown) {
+            (Some(untold), 1) => untold.clone(),
+            (Some(untold), unknown) => format!("{untold}; {} others are unknown", unknown - 1),
+            (None, unknown) => format!("{unknown} instances have not been heard of"),
+        };
+        return (Unknown, message);
     }
     if service.stopped {
         let message = "it was stopped; `setpoint start` brings it back";

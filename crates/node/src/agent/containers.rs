@@ -585,6 +585,8 @@ impl Agent {
                 // What was counted has not been tried.
                 instance.state.granted = true;
                 instance.run = Run::NotStarted;
+                // Told also while it is tried again.
+                instance.unstarted = Some(failure.message.clone());
                 instance.install = Install::Prevented { at: now, message: failure.message };
                 Self::remember(instance);
             }

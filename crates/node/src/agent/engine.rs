@@ -274,7 +274,7 @@ impl Agent {
             let mut listed = work::ours(engine, &cx.config.cluster).await;
             let late = listed.as_mut().map(|listed| late::take(data, listed, cx.now())).unwrap_or_default();
             let _ = cx.events.send(Event::Listed(listed)).await;
-            late::remove(engine, data, late).await;
+            late::remove(engine, data, late, cx.now()).await;
         });
     }
 

@@ -17,7 +17,7 @@ use model::{
 use super::{
     engine::{Engine, Error, QUESTION, WORK},
     names,
-    networks::{self, NETWORKS},
+    networks::{self, NETWORKS, UNUSED},
     notes, registry,
     work::Failure,
 };
@@ -169,7 +169,8 @@ async fn remove_image(engine: &Engine, data: &Path, name: &str) -> Result<(), Fa
 }
 
 async fn remove_network(engine: &Engine, data: &Path, name: &str) -> Result<(), Failure> {
-    let _unused = NETWORKS.write().await;
+    let unused = tokio::time::timeout(UNUSED, NETWORKS.write()).await;
+    let _unused = unused.map_err(|_| Error::Conflict("containers are being made just now".into()))?;
     let client = engine.client().await?;
     absent_is_fine(engine.within(QUESTION, client.remove_network(name)).await)?;
     Ok(notes::forget_network(data, name)?)

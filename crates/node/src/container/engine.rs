@@ -49,7 +49,10 @@ impl Error {
 
     /// Whether the disk is full.
     pub fn is_no_room(&self) -> bool {
-        matches!(self, Self::Refused { message, .. } if message.contains("no space left on device"))
+        // At its end: what is quoted before may be anybody's words.
+        let says_so =
+            |message: &str| message.trim_end_matches(": unknown").ends_with("no space left on device");
+        matches!(self, Self::Refused { status: 500.., message } if says_so(message))
     }
 }
 

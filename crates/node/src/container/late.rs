@@ -32,16 +32,20 @@ pub fn take(data: &Path, listed: &mut Vec<Listed>, now: Timestamp) -> Vec<Listed
 }
 
 /// One that stays is found again by the next list.
-pub async fn remove(engine: &Engine, data: &Path, late: Vec<Listed>) {
+pub async fn remove(engine: &Engine, data: &Path, late: Vec<Listed>, now: Timestamp) {
     for found in late {
-        match remove_one(engine, data, &found).await {
+        match remove_one(engine, data, &found, now).await {
             Ok(()) => tracing::info!(container = found.name, "made late and wanted no more: removed"),
             Err(error) => tracing::warn!(container = found.name, %error, "made late, and not removed yet"),
         }
     }
 }
 
-async fn remove_one(engine: &Engine, data: &Path, found: &Listed) -> Result<(), Failure> {
+async fn remove_one(engine: &Engine, data: &Path, found: &Listed, now: Timestamp) -> Result<(), Failure> {
+    // Wanted again meanwhile.
+    if !notes::late(data, now)?.contains(&found.nonce) {
+        return Ok(());
+    }
     work::remove(engine, &found.id).await?;
     Ok(notes::forget_late(data, &found.nonce)?)
 }

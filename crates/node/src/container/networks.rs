@@ -1,6 +1,6 @@
 //! The network of a project on one engine: made when its first container needs it, gone with the last.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use bollard::{
     models::{EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest},
@@ -16,6 +16,9 @@ use super::{
 
 /// Held for reading while a container is put into a network, for writing while one is removed.
 pub static NETWORKS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
+/// For so long others wait with it until nothing is being made.
+pub const UNUSED: Duration = Duration::from_secs(10);
 
 /// One at a time: an engine makes two networks of one name when it is asked twice at once.
 static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -40,15 +43,15 @@ impl ProjectNetwork<'_> {
         match self.find().await {
             Ok(Some(here)) => return Ok(here),
             Ok(None) => {}
-            Err(Failure::Engine(error)) if error.is_ambiguous() => {
-                let _alone = MAKING.lock().await;
-                return self.one_of_several().await;
-            }
+            Err(Failure::Engine(error)) if error.is_ambiguous() => {}
             Err(failure) => return Err(failure),
         }
         let _making = MAKING.lock().await;
-        if let Ok(Some(here)) = self.find().await {
-            return Ok(here);
+        match self.find().await {
+            Ok(Some(here)) => return Ok(here),
+            Ok(None) => {}
+            Err(Failure::Engine(error)) if error.is_ambiguous() => return self.one_of_several().await,
+            Err(failure) => return Err(failure),
         }
         let name = self.name();
         let mut labels = names::of_project(self.cluster, self.project);
@@ -65,6 +68,8 @@ impl ProjectNetwork<'_> {
             Err(Error::Refused { message, .. }) if message.contains("address pool") => {
                 Err(Failure::NoAddresses { project: self.project.clone(), message })
             }
+            // One that was given up has come just now.
+            Err(error @ Error::Conflict(_)) => self.find().await?.ok_or_else(|| error.into()),
             Err(error) => Err(error.into()),
         }
     }
@@ -131,7 +136,9 @@ impl ProjectNetwork<'_> {
 
     /// Of a project that has no container here any more. One that somebody uses, or that is not ours, stays.
     pub async fn remove(&self) {
-        let _unused = NETWORKS.write().await;
+        let Ok(_unused) = tokio::time::timeout(UNUSED, NETWORKS.write()).await else {
+            return tracing::info!(name = self.name(), "containers are being made; `gc` removes the network");
+        };
         let name = self.name();
         let removed = async {
             let client = self.engine.client().await?;

@@ -94,6 +94,11 @@ pub enum Failure {
     )]
     Several { id: InstanceId, count: usize },
     #[error(
+        "the engine has been making or removing a container called {name} for {seconds} s, and shows none; if it does not \
+         end, restart the engine"
+    )]
+    NameHeld { name: String, seconds: u64 },
+    #[error(
         "{count} containers bear the mark of {id}, and which of them is its own cannot be told: remove the copies \
          (`docker ps -a --filter label=setpoint.instance={id}`)"
     )]
@@ -109,7 +114,7 @@ impl Failure {
     pub fn is_outside(&self) -> bool {
         match self {
             Self::Engine(error) => error.is_no_room(),
-            Self::Several { .. } | Self::Copies { .. } => true,
+            Self::Several { .. } | Self::Copies { .. } | Self::NameHeld { .. } => true,
             _ => false,
         }
     }
@@ -117,6 +122,7 @@ impl Failure {
 
 /// Between looks at what is under way in the engine, of which it tells nothing.
 const UNDER_WAY: Duration = Duration::from_millis(100);
+const MOST_UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// Who has a name.
 enum Holder {
@@ -162,7 +168,10 @@ impl Work<'_> {
         self.order.binds = self.check_policy()?;
         self.volumes().await?;
         // Until the container is in it, nobody finds the network unused and removes it.
-        let _in_use = NETWORKS.read().await;
+        let _in_use = match self.container().network {
+            Network::Project => Some(NETWORKS.read().await),
+            Network::Host | Network::None => None,
+        };
         record.direct = match self.container().network {
             Network::Project => self.network().ensure().await?,
             Network::Host | Network::None => false,
@@ -187,7 +196,7 @@ impl Work<'_> {
         match self.find(&record).await? {
             Some(seen) if seen.state == State::Dead => {
                 remove(self.engine, &seen.id).await?;
-                Ok(record.without_container())
+                Ok(Record { id: Some(seen.id), ..record }.without_container())
             }
             Some(seen) => Ok(Record { id: Some(seen.id), name: seen.name, ..record }),
             None if record.id.is_some() => Ok(record.without_container()),
@@ -206,12 +215,16 @@ impl Work<'_> {
         let found: Vec<Listed> = found.iter().filter_map(listed).collect();
         match found.as_slice() {
             [] => Ok(None),
-            [one] => Ok(Some(Record {
-                id: Some(one.id.clone()),
-                nonce: one.nonce.clone(),
-                name: one.name.clone(),
-                ..Record::default()
-            })),
+            [one] => {
+                // It was on its way out, and is wanted again.
+                notes::forget_late(self.data, &one.nonce)?;
+                Ok(Some(Record {
+                    id: Some(one.id.clone()),
+                    nonce: one.nonce.clone(),
+                    name: one.name.clone(),
+                    ..Record::default()
+                }))
+            }
             several => Err(Failure::Several { id: self.order.id.clone(), count: several.len() }),
         }
     }
@@ -250,9 +263,14 @@ impl Work<'_> {
                     pulled = registry::pull(self.engine, &container.image, digest, progress) => pulled,
                     () = self.unwanted.notified() => return Err(failed("nobody wants it any more".into())),
                 };
-                pulled.map_err(
-                    |error| if error.is_away() { error.into() } else { failed(error.to_string()) },
-                )?;
+                match pulled {
+                    Ok(()) => {}
+                    Err(error) if error.is_away() || error.is_no_room() => return Err(error.into()),
+                    Err(error) => {
+                        notes::forget_pulled(self.data, &name)?;
+                        return Err(failed(error.to_string()));
+                    }
+                }
             }
             Some(ImagePin::Local(_)) => return Err(Failure::LocalImageGone(container.image.to_string())),
             None => return Err(failed("it has not been resolved".into())),
@@ -267,8 +285,11 @@ impl Work<'_> {
     fn check_paths(&self, image: &Image) -> Result<(), Failure> {
         const MOST: usize = 4096;
         let container = self.container();
-        let is_own = container.entrypoint.is_none() && container.command.is_none();
-        let program = image.program.as_ref().filter(|_| is_own);
+        let program = match (&container.entrypoint, &image.entrypoint, &container.command) {
+            (None, Some(entrypoint), _) => Some(entrypoint),
+            (None, None, None) => image.command.as_ref(),
+            (Some(_), ..) | (None, None, Some(_)) => None,
+        };
         let workdir = image.workdir.as_ref().filter(|_| container.workdir.is_none());
         for (what, path) in [("program", program), ("working directory", workdir)] {
             if let Some(length) = path.map(String::len).filter(|length| *length > MOST) {
@@ -370,10 +391,13 @@ impl Work<'_> {
     async fn create(&mut self, record: &mut Record) -> Result<(), Failure> {
         const NAMES: u32 = 20;
         let given_up = Instant::now() + WORK;
+        let mut pause = UNDER_WAY;
         let name = |taken| names::container(self.order.cluster, self.order.id, taken);
         // One that was never answered for comes, if it does, under the name that was asked for.
         let mut taken = 0;
         if record.unanswered().is_some() {
+            // It was on its way out, and is wanted again.
+            notes::forget_late(self.data, &record.nonce)?;
             taken = (0..NAMES).find(|taken| name(*taken) == record.name).unwrap_or_default();
         } else {
             record.nonce = nonce();
@@ -408,15 +432,10 @@ impl Work<'_> {
                         // Ours is found by its id, whatever it is called.
                         Holder::Another => taken += 1,
                         Holder::Nobody if Instant::now() >= given_up => {
-                            return Err(Error::Conflict(format!(
-                                "the engine has been making or removing a container called {name} for {} s, and shows none; \
-                                 if it does not end, restart the engine",
-                                WORK.as_secs()
-                            ))
-                            .into());
+                            return Err(Failure::NameHeld { name, seconds: WORK.as_secs() });
                         }
                         Holder::Nobody => tokio::select! {
-                            () = tokio::time::sleep(UNDER_WAY) => {}
+                            () = tokio::time::sleep(pause) => pause = (pause * 2).min(MOST_UNDER_WAY),
                             () = self.unwanted.notified() => return Err(Error::Conflict(message).into()),
                         },
                     }
@@ -424,6 +443,9 @@ impl Work<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+        // Each was refused for certain, so that nothing is on its way: the next try begins anew.
+        *record = Record { name: String::new(), nonce: String::new(), ..record.clone() };
+        record.write(self.folder)?;
         let name = names::container(self.order.cluster, self.order.id, 0);
         Err(Error::Conflict(format!("{NAMES} containers named like {name} are there already; remove them"))
             .into())
@@ -602,8 +624,9 @@ struct Image {
     stop_signal: Option<String>,
     /// Paths that it declares as volumes, in order.
     volumes: Vec<String>,
-    /// What it runs if nothing else is declared.
-    program: Option<String>,
+    /// The first word of each.
+    entrypoint: Option<String>,
+    command: Option<String>,
 }
 
 impl Image {
@@ -617,7 +640,8 @@ impl Image {
             config.and_then(|config| of(config).as_ref()?.first().cloned())
         };
         Self {
-            program: words(|config| &config.entrypoint).or_else(|| words(|config| &config.cmd)),
+            entrypoint: words(|config| &config.entrypoint),
+            command: words(|config| &config.cmd),
             check: test.is_some_and(|test| !test.is_empty() && test[0] != "NONE"),
             workdir: config.and_then(|config| config.working_dir.clone()).filter(|dir| !dir.is_empty()),
             stop_signal: config
