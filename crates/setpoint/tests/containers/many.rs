@@ -64,6 +64,9 @@ fn a_hundred_containers_outlive_their_engine_and_random_kills_and_end_at_rest() 
         let pids: Vec<u32> = pids(&status).into_iter().filter(|pid| proc::is_alive(*pid)).collect();
         proc::kill9(pids[random.random_range(0..pids.len())]);
     }
+    testkit::until("it is known who was killed", testkit::setpoint::SOON, || {
+        pids(&setpoint.status()).into_iter().all(proc::is_alive).then_some(())
+    });
     let last = at_rest("all are back after the kills");
     assert_eq!(ids(&last), ids(&first), "each was restarted in its place");
     let label = format!("label=setpoint.cluster={}", setpoint.cluster());
