@@ -22,13 +22,13 @@ use super::{
 };
 use crate::{
     container::{
-        Record, Seen,
+        Record, Seen, ask,
         engine::Error as EngineError,
         look::{self, Machine, Wanted},
         names, notes,
         order::Order,
         output, registry,
-        work::{self, Failure, Work},
+        work::{Failure, Work},
     },
     ledger::Folder,
     logs,
@@ -113,7 +113,7 @@ impl Job {
     pub(super) async fn start_container(&self, cx: &Context, lives: bool) -> Result<Launched, StartFailure> {
         let policy = &self.assigned.content.stop;
         if let Some(id) = self.record.as_ref().and_then(|record| record.id.as_ref()).filter(|_| lives) {
-            work::stop(&cx.engine, id, policy)
+            ask::stop(&cx.engine, id, policy)
                 .await
                 .map_err(|error| lives_on(cx.failed(error.into(), None)))?;
         }
@@ -148,7 +148,7 @@ impl Job {
     /// Not found may mean its network: then the container is there, bound to what is not, and is made anew.
     async fn clear_away(&self, cx: &Context, record: &Record) -> Result<(), StartFailure> {
         let Some(id) = &record.id else { return Ok(()) };
-        work::remove(&cx.engine, id).await.map_err(|error| cx.failed(error.into(), Some(record.clone())))
+        ask::remove(&cx.engine, id).await.map_err(|error| cx.failed(error.into(), Some(record.clone())))
     }
 
     /// A container bound to a port that somebody holds cannot have another: it goes, and is made anew with one.
@@ -173,11 +173,11 @@ impl Job {
         let record = self.record.clone().unwrap_or_default();
         let found = work.find(&record).await.map_err(|failure| failure.to_string())?;
         if let Some(seen) = found {
-            work::stop(&cx.engine, &seen.id, &self.assigned.content.stop).await.map_err(told)?;
+            ask::stop(&cx.engine, &seen.id, &self.assigned.content.stop).await.map_err(told)?;
             if let Some(went) = keep.output {
                 self.keep_output(cx, &seen.id, went).await;
             }
-            work::remove(&cx.engine, &seen.id).await.map_err(told)?;
+            ask::remove(&cx.engine, &seen.id).await.map_err(told)?;
         } else if let Some(nonce) = record.unanswered() {
             notes::note_late(&cx.config.data, nonce, cx.now()).map_err(|error| error.to_string())?;
         }
@@ -298,7 +298,7 @@ pub(super) async fn look(
     image: bool,
 ) -> Result<Option<Look>, EngineError> {
     let Some(id) = &record.id else { return Ok(None) };
-    let Some(seen) = work::inspect(&cx.engine, id).await? else { return Ok(None) };
+    let Some(seen) = ask::inspect(&cx.engine, id).await? else { return Ok(None) };
     let mut image_missing = None;
     if let Some(name) = assigned.content.image().filter(|_| image).and(pinned(assigned)) {
         image_missing = match registry::inspect(&cx.engine, &name).await {

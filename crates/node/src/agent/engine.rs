@@ -12,6 +12,7 @@ use model::{
 use super::{Agent, Event, volumes::Volumes};
 use crate::{
     container::{
+        ask::{self, Listed},
         deeds::Deed,
         engine::Error as EngineError,
         late,
@@ -19,7 +20,6 @@ use crate::{
         networks::ProjectNetwork,
         notes,
         watch::{self, News, What},
-        work::{self, Listed},
     },
     instance::{Instance, Run},
     life::Life,
@@ -196,7 +196,7 @@ impl Agent {
     fn engine_back(&mut self) {
         let cx = self.cx.clone();
         tokio::spawn(async move {
-            if let Ok(machine) = work::machine(&cx.engine).await {
+            if let Ok(machine) = ask::machine(&cx.engine).await {
                 let _ = cx.events.send(Event::Machine(machine)).await;
             }
         });
@@ -271,7 +271,7 @@ impl Agent {
         let cx = self.cx.clone();
         tokio::spawn(async move {
             let (engine, data) = (&cx.engine, &cx.config.data);
-            let mut listed = work::ours(engine, &cx.config.cluster).await;
+            let mut listed = ask::ours(engine, &cx.config.cluster).await;
             let late = listed.as_mut().map(|listed| late::take(data, listed, cx.now())).unwrap_or_default();
             let _ = cx.events.send(Event::Listed(listed)).await;
             late::remove(engine, data, late, cx.now()).await;

@@ -12,7 +12,7 @@ use model::{
 
 use super::{Context, Event, FailureKind, Launched, StartFailure};
 use crate::{
-    container::{Record, work},
+    container::{Record, ask},
     instance::Instance,
     ledger::Folder,
     life::Ending,
@@ -78,7 +78,7 @@ pub(super) async fn pause(failures: u32, hurry: &tokio::sync::Notify) {
 pub(super) async fn end(cx: &Context, living: Ending, policy: &StopPolicy) -> Result<(), String> {
     match living {
         Ending::Process(process) => stop::stop(process, policy).await.map_err(|error| error.to_string()),
-        Ending::Container(id) => work::stop(&cx.engine, &id, policy).await.map_err(|error| error.to_string()),
+        Ending::Container(id) => ask::stop(&cx.engine, &id, policy).await.map_err(|error| error.to_string()),
     }
 }
 

@@ -44,8 +44,8 @@ use crate::{
     clock::Clock,
     config::Config,
     container::{
-        Engine, Record, Seen, engine::Error as EngineError, look::Machine, registry::Progress, watch::News,
-        work::Listed,
+        Engine, Record, Seen, ask::Listed, engine::Error as EngineError, look::Machine, registry::Progress,
+        watch::News,
     },
     content_source::ContentSource,
     instance::{Instance, Run},

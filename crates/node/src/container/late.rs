@@ -5,9 +5,9 @@ use std::path::Path;
 use model::Timestamp;
 
 use super::{
+    ask::{self, Listed},
     engine::{Engine, Error},
     notes,
-    work::{self, Listed},
 };
 use crate::ledger;
 
@@ -46,6 +46,6 @@ async fn remove_one(engine: &Engine, data: &Path, found: &Listed, now: Timestamp
     if !notes::late(data, now)?.contains(&found.nonce) {
         return Ok(());
     }
-    work::remove(engine, &found.id).await?;
+    ask::remove(engine, &found.id).await?;
     Ok(notes::forget_late(data, &found.nonce)?)
 }

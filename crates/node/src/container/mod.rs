@@ -7,10 +7,12 @@
 //! our labels is not ours: the ledger names the container. And an engine that does not answer has said nothing: what it
 //! knows is unknown, never absent.
 
+pub mod ask;
 pub mod collect;
 pub mod deeds;
 pub mod engine;
 pub mod exec;
+pub mod image;
 pub mod late;
 pub mod look;
 pub mod names;

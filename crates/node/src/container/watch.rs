@@ -20,10 +20,11 @@ use tokio::{
 };
 
 use super::{
+    ask,
     deeds::{Deed, Of},
     engine::{Engine, Error},
     look::{Seen, exit_status},
-    names, notes, work,
+    names, notes,
 };
 
 /// Between looks whether an engine that is away is back; doubled up to the second.
@@ -322,7 +323,7 @@ fn open(pid: u32, container: &str) -> Option<tokio::io::unix::AsyncFd<Arc<PidFd>
 async fn ended(engine: &Engine, container: &str, limited: bool, at: Timestamp) -> Result<Exit, Error> {
     let status = exit(engine, container).await?;
     let asked = limited && !matches!(status, ExitStatus::Code(0) | ExitStatus::Unknown);
-    let seen = if asked { work::inspect(engine, container).await.ok().flatten() } else { None };
+    let seen = if asked { ask::inspect(engine, container).await.ok().flatten() } else { None };
     Ok(Exit { at, status, why: seen.and_then(|seen| seen.why_ended()) })
 }
 

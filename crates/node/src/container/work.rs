@@ -8,29 +8,23 @@ use std::{
 };
 
 use bollard::{
-    models::{
-        ContainerSummary, ContainerUpdateBody, EndpointSettings, ImageConfig, SystemInfo,
-        SystemInfoCgroupVersionEnum, VolumeCreateRequest,
-    },
-    query_parameters::{
-        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-        RenameContainerOptionsBuilder, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
-    },
+    models::{ContainerUpdateBody, VolumeCreateRequest},
+    query_parameters::{CreateContainerOptionsBuilder, RenameContainerOptionsBuilder},
 };
 use decide::policy::{self, Policy};
-use futures_util::StreamExt;
 use model::{
-    ClusterId, InstanceId, ProjectName,
+    InstanceId, ProjectName,
     container::{Container, MountSource, Network},
     image::ImagePin,
     manifest::FieldError,
-    spec::StopPolicy,
 };
 
 use tokio::sync::Notify;
 
 use super::{
+    ask::{Listed, inspect, list, listed, remove},
     engine::{Engine, Error, QUESTION, WORK},
+    image::Image,
     look::{self, Machine, Seen, State},
     names,
     networks::{NETWORKS, ProjectNetwork},
@@ -38,7 +32,6 @@ use super::{
     order::Order,
     record::Record,
     registry::{self, Progress},
-    signals,
 };
 use crate::{
     ledger::{self, Folder},
@@ -158,7 +151,7 @@ impl Work<'_> {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Record, Failure> {
         let image = self.image(progress).await?;
-        self.check_paths(&image)?;
+        image.check_paths(self.container())?;
         let mut record = match before {
             Some(record) => self.found(record).await?,
             None => self.of_lost_ledger().await?.unwrap_or_default(),
@@ -278,28 +271,6 @@ impl Work<'_> {
         let image = registry::inspect(self.engine, &name).await?;
         notes::note_pulled(self.data, &name, image.as_ref().and_then(|image| image.id.as_deref()))?;
         image.map(|image| Image::of(&image)).ok_or_else(|| failed("it was pulled and is not there".into()))
-    }
-
-    /// What is no path is refused by the kernel, in words that quote it: of very long ones a runtime never ends to tell, and
-    /// its engine waits for it.
-    fn check_paths(&self, image: &Image) -> Result<(), Failure> {
-        const MOST: usize = 4096;
-        let container = self.container();
-        let program = match (&container.entrypoint, &image.entrypoint, &container.command) {
-            (None, Some(entrypoint), _) => Some(entrypoint),
-            (None, None, None) => image.command.as_ref(),
-            (Some(_), ..) | (None, None, Some(_)) => None,
-        };
-        let workdir = image.workdir.as_ref().filter(|_| container.workdir.is_none());
-        for (what, path) in [("program", program), ("working directory", workdir)] {
-            if let Some(length) = path.map(String::len).filter(|length| *length > MOST) {
-                let cause = format!(
-                    "the path of its {what} has {length} bytes, and {MOST} are the most that a path has"
-                );
-                return Err(Failure::Image { image: container.image.to_string(), cause });
-            }
-        }
-        Ok(())
     }
 
     /// Asked at each start: what was allowed once may have been taken back. Links are followed before: what is allowed by its
@@ -615,149 +586,9 @@ pub(super) fn ignore_conflict(result: Result<(), Error>) -> Result<(), Failure> 
     }
 }
 
-/// What is needed of an image.
-#[derive(Debug)]
-struct Image {
-    check: bool,
-    workdir: Option<String>,
-    /// An image may name anything: what is no signal would keep the engine from making the container.
-    stop_signal: Option<String>,
-    /// Paths that it declares as volumes, in order.
-    volumes: Vec<String>,
-    /// The first word of each.
-    entrypoint: Option<String>,
-    command: Option<String>,
-}
-
-impl Image {
-    fn of(image: &bollard::models::ImageInspect) -> Self {
-        let config = image.config.as_ref();
-        let test =
-            config.and_then(|config| config.healthcheck.as_ref()).and_then(|check| check.test.as_ref());
-        let mut volumes = config.and_then(|config| config.volumes.clone()).unwrap_or_default();
-        volumes.sort();
-        let words = |of: fn(&ImageConfig) -> &Option<Vec<String>>| {
-            config.and_then(|config| of(config).as_ref()?.first().cloned())
-        };
-        Self {
-            entrypoint: words(|config| &config.entrypoint),
-            command: words(|config| &config.cmd),
-            check: test.is_some_and(|test| !test.is_empty() && test[0] != "NONE"),
-            workdir: config.and_then(|config| config.working_dir.clone()).filter(|dir| !dir.is_empty()),
-            stop_signal: config
-                .and_then(|config| config.stop_signal.clone())
-                .filter(|name| signals::number(name).is_some()),
-            volumes,
-        }
-    }
-}
-
-/// `None`: there is certainly no such container.
-pub async fn inspect(engine: &Engine, id: &str) -> Result<Option<Seen>, Error> {
-    let client = engine.client().await?;
-    match engine.within(QUESTION, client.inspect_container(id, None)).await {
-        Ok(inspected) => Ok(Seen::of(&inspected)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-pub async fn list(
-    engine: &Engine,
-    filters: HashMap<String, Vec<String>>,
-) -> Result<Vec<ContainerSummary>, Error> {
-    let client = engine.client().await?;
-    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-    engine.within(QUESTION, client.list_containers(Some(options))).await
-}
-
-pub async fn machine(engine: &Engine) -> Result<Machine, Error> {
-    let client = engine.client().await?;
-    let SystemInfo { ncpu, mem_total, cgroup_version, .. } = engine.within(QUESTION, client.info()).await?;
-    // An engine does not tell; one elsewhere most likely has one memory node.
-    let memories = std::fs::read_to_string("/sys/devices/system/node/has_memory");
-    Ok(Machine {
-        memory: mem_total.unwrap_or_default(),
-        nano_cpus: ncpu.unwrap_or_default().saturating_mul(1_000_000_000),
-        memories: memories.map_or_else(|_| "0".into(), |text| text.trim().to_owned()),
-        unified: cgroup_version == Some(SystemInfoCgroupVersionEnum::_2),
-    })
-}
-
-/// Asks it to end, gives it its time, ends it.
-pub async fn stop(engine: &Engine, id: &str, policy: &StopPolicy) -> Result<(), Error> {
-    let client = engine.client().await?;
-    let grace = i32::try_from(policy.grace.0.div_ceil(1000)).unwrap_or(i32::MAX);
-    let options = StopContainerOptionsBuilder::default().t(grace).build();
-    let bound = policy.grace.as_duration() + Duration::from_secs(30);
-    match engine.within(bound, client.stop_container(id, Some(options))).await {
-        Ok(()) | Err(Error::NotFound(_)) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Its volumes stay.
-pub async fn remove(engine: &Engine, id: &str) -> Result<(), Error> {
-    let client = engine.client().await?;
-    let options = RemoveContainerOptionsBuilder::default().force(true).build();
-    match engine.within(WORK, client.remove_container(id, Some(options))).await {
-        Ok(()) | Err(Error::NotFound(_)) => Ok(()),
-        // Somebody removes it already; its name is free once it is gone.
-        Err(Error::Conflict(message)) if message.contains("in progress") => gone(engine, id).await,
-        Err(error) => Err(error),
-    }
-}
-
-async fn gone(engine: &Engine, id: &str) -> Result<(), Error> {
-    let client = engine.client().await?;
-    let options = WaitContainerOptionsBuilder::default().condition("removed").build();
-    let mut waiting = Box::pin(client.wait_container(id, Some(options)));
-    // However it is answered, it is gone or soon will be; making it anew finds out.
-    let _ = engine.within(WORK, async { Ok(waiting.next().await.is_some()) }).await?;
-    Ok(())
-}
-
 /// Random, and only ever compared.
 pub(super) fn nonce() -> String {
     use std::hash::{BuildHasher, Hasher};
     let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", random(), random())
-}
-
-/// A container that bears our cluster's mark, as the list shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    pub id: String,
-    pub name: String,
-    /// Whose it says to be.
-    pub instance: Option<InstanceId>,
-    pub nonce: String,
-    /// State and name and networks: when these are as they were, nothing needs to be asked.
-    pub glance: String,
-}
-
-pub async fn ours(engine: &Engine, cluster: &ClusterId) -> Result<Vec<Listed>, Error> {
-    let found = list(engine, names::marked(cluster)).await?;
-    Ok(found.iter().filter_map(listed).collect())
-}
-
-fn listed(summary: &ContainerSummary) -> Option<Listed> {
-    let label = |name: &str| summary.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
-    let networks = summary.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
-    // With each end: off a network and on it again it is another.
-    let end = |(name, end): (&String, &EndpointSettings)| (name.clone(), end.endpoint_id.clone());
-    let mut networks: Vec<_> = networks.map(|all| all.iter().map(end).collect()).unwrap_or_default();
-    networks.sort();
-    let name = summary.names.as_ref().and_then(|names| names.first()).cloned().unwrap_or_default();
-    let state = summary.state.map(|state| state.to_string()).unwrap_or_default();
-    // "Up 3 minutes (healthy)": the time in it would make every look different.
-    let health =
-        summary.status.as_deref().and_then(|status| status.split_once('(')).map(|(_, health)| health);
-    Some(Listed {
-        id: summary.id.clone()?,
-        instance: label(names::INSTANCE).and_then(|id| id.parse().ok()),
-        nonce: label(names::NONCE).unwrap_or_default(),
-        glance: format!("{state} {name} {networks:?} {}", health.unwrap_or_default()),
-        name: name.trim_start_matches('/').to_owned(),
-    })
 }
