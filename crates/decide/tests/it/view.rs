@@ -1,12 +1,8 @@
 //! The view that is planned from: what is due after which news, and what comes too late to be news.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
-
-mod bench;
-
 use std::{collections::BTreeMap, sync::Arc};
 
-use bench::{Bench, spec};
+use crate::bench::{Bench, spec};
 use decide::{
     intent,
     plan::{self, Scope},

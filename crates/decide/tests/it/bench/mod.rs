@@ -1,8 +1,6 @@
 //! A world small enough to tell stories in: the records, the nodes and the edges of one machine or a few, driven
 //! by the real deciders. Owns: how a pass goes round. Refuses to know: what is being told or checked.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 pub mod edge;
 pub mod node;
 pub mod spec;

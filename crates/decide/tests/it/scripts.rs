@@ -3,14 +3,11 @@
 //! A line that begins with `> ` is a command, with `#` a word to the reader; all else is the answer. Each story ends
 //! with `at rest`: a further plan changes nothing (I16).
 
-#![expect(clippy::unwrap_used, reason = "a story that cannot be told is a failed test")]
 #![expect(clippy::disallowed_methods, reason = "stories are files")]
-
-mod bench;
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
-use bench::{Bench, Pass, spec};
+use crate::bench::{Bench, Pass, spec};
 use decide::{
     compose,
     conflict::Claims,
@@ -177,8 +174,12 @@ impl Story {
             ("deploy", ["image", image]) => {
                 intent::deploy(&world, &Content::Image(image.parse().unwrap()), &images, now)
             }
+            ("deploy", ["commit", commit, "of", branch]) => {
+                let origin = Some(spec::origin(branch, commit));
+                intent::deploy(&world, &Content::Artifact(spec::artifact(commit), origin), &images, now)
+            }
             ("deploy", [content]) => {
-                intent::deploy(&world, &Content::Artifact(spec::artifact(content)), &images, now)
+                intent::deploy(&world, &Content::Artifact(spec::artifact(content), None), &images, now)
             }
             ("rollback", []) => intent::rollback(&world, None, now),
             ("rollback", [number]) => {
@@ -310,7 +311,7 @@ impl Story {
     }
 
     fn told(&mut self, pass: &Pass) {
-        let after = self.bench.now.since(bench::BEGINNING);
+        let after = self.bench.now.since(crate::bench::BEGINNING);
         for (key, report) in &pass.reports {
             for change in plan::changes(report) {
                 self.say(format!("  {after:>6} {}: {change}", key.name));
@@ -434,7 +435,7 @@ fn without_times(line: &str) -> String {
         .map(|word| {
             let bare = word.trim_end_matches([';', ',']);
             match time(bare) {
-                Some(at) => word.replace(bare, &format!("+{}", at.since(bench::BEGINNING))),
+                Some(at) => word.replace(bare, &format!("+{}", at.since(crate::bench::BEGINNING))),
                 None => word.to_owned(),
             }
         })
@@ -445,11 +446,11 @@ fn without_times(line: &str) -> String {
 /// Our own RFC 3339 form, found by search: stories are within two days of their beginning.
 fn time(word: &str) -> Option<Timestamp> {
     let (day, rest) = word.split_once('T')?;
-    let begins = bench::BEGINNING.to_string();
+    let begins = crate::bench::BEGINNING.to_string();
     let days = i64::from(day.get(8..10)?.parse::<u8>().ok()?) - begins.get(8..10)?.parse::<i64>().ok()?;
     let part = |range: std::ops::Range<usize>| rest.get(range)?.parse::<u64>().ok();
     let of_day = ((part(0..2)? * 60 + part(3..5)?) * 60 + part(6..8)?) * 1000 + part(9..12)?;
-    let midnight = bench::BEGINNING.0 / 86_400_000 * 86_400_000;
+    let midnight = crate::bench::BEGINNING.0 / 86_400_000 * 86_400_000;
     Some(Timestamp(midnight + u64::try_from(days).ok()? * 86_400_000 + of_day))
 }
 

@@ -6,6 +6,7 @@ use model::{
     Digest, Millis,
     container::Container,
     release::Release,
+    source::{Origin, Repository},
     spec::{
         Check, DeployPolicy, DriftMode, DriftPolicy, Health, OnFailure, Order, Port, Probe, Process,
         Resources, RestartPolicy, ServiceSpec, Site, StopPolicy, Strategy, Template, Workload,
@@ -46,6 +47,13 @@ pub fn artifact(name: &str) -> Digest {
     Digest::of_bytes(name.as_bytes())
 }
 
+/// A commit of a branch of the one repository that there is.
+pub fn origin(branch: &str, commit: &str) -> Origin {
+    let repository =
+        Repository { url: "https://example.com/docs.git".into(), reference: Some(branch.into()) };
+    Origin { repository, commit: commit.into(), build: Vec::new(), output: None }
+}
+
 pub fn parse(words: &[&str]) -> ServiceSpec {
     let (kind, version) = (words[0], words[1]);
     let mut spec = match kind {
@@ -73,6 +81,14 @@ fn set(spec: &mut ServiceSpec, name: &str, value: &str) {
         }
         // A folder with other content, and the same declaration.
         "version" => drop(spec.env.insert("VERSION".parse().unwrap(), Template(value.into()))),
+        // Fetched from the branch of a repository, whose content the commit is.
+        "branch" => {
+            let Workload::Site(site) = &mut spec.workload else { panic!("a site is fetched") };
+            let commit = match &spec.env[&"VERSION".parse().unwrap()] {
+                Template(version) => version.clone(),
+            };
+            site.origin = Some(origin(value, &commit));
+        }
         "is" => drop(spec.env.insert("IS".parse().unwrap(), Template(value.into()))),
         "replicas" => spec.replicas = value.parse().unwrap(),
         "domains" => {
@@ -108,7 +124,7 @@ fn container() -> ServiceSpec {
 }
 
 fn site(content: Option<&str>) -> ServiceSpec {
-    let site = Site { artifact: content.map(artifact), webroot: None, spa: false };
+    let site = Site { artifact: content.map(artifact), origin: None, webroot: None, spa: false };
     declare(Workload::Site(site), None, Health::default())
 }
 

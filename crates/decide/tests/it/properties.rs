@@ -1,13 +1,9 @@
 //! What holds for every history: events are drawn at random, told to a small world, and judged by the numbers of the
 //! list of what must hold.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
-
-mod bench;
-
 use std::collections::BTreeSet;
 
-use bench::{Bench, spec};
+use crate::bench::{Bench, spec};
 use decide::{
     intent, lint,
     plan::{self, Scope},

@@ -1,12 +1,8 @@
 //! What the linter says about plans that no planner should make, and that it says nothing about those that one makes.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
-
-mod bench;
-
 use std::sync::Arc;
 
-use bench::{Bench, spec};
+use crate::bench::{Bench, spec};
 use decide::{
     intent,
     lint::{self, Objection},

@@ -1,7 +1,5 @@
 //! What a node does with one instance, asked as the node asks it.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers end the test")]
-
 use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
@@ -16,7 +14,7 @@ use decide::node::{Busy, Install, Local, Operation, Run, rest_after, step};
 
 fn site() -> (Assigned, Local) {
     let content = Release {
-        workload: Workload::Site(Site { artifact: None, webroot: None, spa: false }),
+        workload: Workload::Site(Site { artifact: None, origin: None, webroot: None, spa: false }),
         domains: vec![],
         env: BTreeMap::new(),
         files: BTreeMap::new(),

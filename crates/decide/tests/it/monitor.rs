@@ -1,10 +1,6 @@
 //! What an operator is told, in stories: the same worlds that the planner decides on.
 
-#![expect(clippy::unwrap_used, reason = "a story that cannot be told is a failed test")]
-
-mod bench;
-
-use bench::{Bench, spec};
+use crate::bench::{Bench, spec};
 use decide::{
     intent::{self, Images},
     monitor::{self, Checkup, Outcome},

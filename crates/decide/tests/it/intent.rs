@@ -1,10 +1,6 @@
 //! What an intent is refused for, whatever runs.
 
-#![expect(clippy::unwrap_used, reason = "an intent that cannot be made is a failed test")]
-
-mod bench;
-
-use bench::{Bench, spec};
+use crate::bench::{Bench, spec};
 use decide::intent::{self, Images, Refused};
 use model::{ServiceKey, service::Owner};
 
