@@ -21,6 +21,7 @@ const CONTAINERS: &str = "binary(containers) + binary(docker) + test(conformance
 const TOOLS: &[Tool] = &[
     tool("strace", "strace", ""),
     tool("curl", "curl", ""),
+    tool("git", "git", ""),
     tool("dockerd", "docker.io", CONTAINERS),
     // Of a package of its own in newer releases.
     tool("docker", "docker-cli", CONTAINERS),

@@ -12,6 +12,7 @@ use model::{
     image::{ImagePin, ImageRef},
     release::Release,
     service::{Owner, Service},
+    source::Origin,
     spec::{Kind, MAX_REPLICAS, Port, ServiceSpec, Workload},
 };
 
@@ -128,8 +129,8 @@ pub type Images = BTreeMap<ImageRef, ImagePin>;
 pub enum Content {
     /// What is declared; a tag is resolved anew.
     Declared,
-    /// A site's folder.
-    Artifact(ArtifactDigest),
+    /// A site's folder, and where it was fetched from.
+    Artifact(ArtifactDigest, Option<Origin>),
     /// Instead of the declared one.
     Image(ImageRef),
 }
@@ -198,7 +199,12 @@ impl<'a> Draft<'a> {
         });
         // What was deleted does not come back, however the new declaration fares.
         let previous = self.world.active_deployment().filter(|_| !self.revives).map(|active| active.release);
-        let deployment = begin(&self.world.key, number, release, previous, cause, message.into(), self.now);
+        let mut deployment =
+            begin(&self.world.key, number, release, previous, cause, message.into(), self.now);
+        let begun = self.releases.iter().find(|begun| begun.digest() == release);
+        if let Some(release) = begun.or(self.world.releases.get(&release).map(|kept| &**kept)) {
+            deployment.note_source(release);
+        }
         let told =
             format!("deployment {} (#{number}, {cause}) of release {}", deployment.id, release.short());
         self.event(EventKind::DeploymentQueued, Some(deployment.id.clone()), told);
@@ -313,8 +319,9 @@ fn create(
     draft.event(EventKind::ServiceApplied, None, format!("{} was declared", world.key));
     let release = resolved(world, Release::of(spec), None, images)?;
     if release.is_complete() {
-        draft.deploy(release.digest(), Cause::Apply, "");
+        let digest = release.digest();
         draft.releases.push(release);
+        draft.deploy(digest, Cause::Apply, "");
     }
     draft.done("declared")
 }
@@ -332,9 +339,8 @@ fn change(world: &World, service: &Service, spec: &ServiceSpec, images: &Images,
     }
     if !release.is_complete() && spec.kind() == Kind::Site {
         // Declared without content: the content of before stays.
-        let running =
-            service.target.and_then(|target| world.releases.get(&target)).and_then(|r| r.artifact());
-        set_artifact(&mut release, running);
+        let running = service.target.and_then(|target| world.releases.get(&target));
+        take_content(&mut release, running.map(|running| &**running));
     }
     let changed = changed && release != before;
     let digest = release.digest();
@@ -357,7 +363,7 @@ fn change(world: &World, service: &Service, spec: &ServiceSpec, images: &Images,
 /// Content that was rolled back, found again in a folder whose declaration is the same: it comes back by `deploy` alone.
 fn is_turned_away(world: &World, service: &Service, before: &Release, release: &Release) -> bool {
     let mut as_before = release.clone();
-    set_artifact(&mut as_before, before.artifact());
+    take_content(&mut as_before, Some(before));
     let by = service.target.and_then(|target| world.deployment_of(&target));
     let Some(by) = by.filter(|by| matches!(by.cause, Cause::Rollback | Cause::Restore)) else { return false };
     let turned_away = world.deployments.iter().filter(|d| d.number < by.number).max_by_key(|d| d.number);
@@ -401,9 +407,11 @@ fn draft_service(service: &Service, spec: &ServiceSpec) -> Service {
     Service { spec: spec.clone(), ..service.clone() }
 }
 
-fn set_artifact(release: &mut Release, artifact: Option<ArtifactDigest>) {
+/// A site's content becomes that of the other release.
+fn take_content(release: &mut Release, from: Option<&Release>) {
     if let Workload::Site(site) = &mut release.workload {
-        site.artifact = artifact;
+        site.artifact = from.and_then(Release::artifact);
+        site.origin = from.and_then(Release::origin).cloned();
     }
 }
 
@@ -412,7 +420,7 @@ pub fn image_of_deploy(world: &World, content: &Content) -> Option<ImageRef> {
     let service = standing(world).ok()?;
     match content {
         Content::Image(image) => (service.spec.kind() == Kind::Container).then(|| image.clone()),
-        Content::Artifact(_) => None,
+        Content::Artifact(..) => None,
         Content::Declared => Release::of(&service.spec).image().map(|(image, _)| image.clone()),
     }
 }
@@ -425,9 +433,11 @@ pub fn deploy(world: &World, content: &Content, images: &Images, now: Timestamp)
     let kind = service.spec.kind();
     let refused = |content| Err(Refused::TakesNoContent { service: world.key.clone(), kind, content });
     match (&mut release.workload, content) {
-        (Workload::Process(_) | Workload::Container(_), Content::Artifact(_)) => return refused("folder"),
+        (Workload::Process(_) | Workload::Container(_), Content::Artifact(..)) => return refused("folder"),
         (Workload::Site(_) | Workload::Process(_), Content::Image(_)) => return refused("image"),
-        (Workload::Site(site), Content::Artifact(artifact)) => site.artifact = Some(*artifact),
+        (Workload::Site(site), Content::Artifact(artifact, origin)) => {
+            (site.artifact, site.origin) = (Some(*artifact), origin.clone());
+        }
         (Workload::Container(container), Content::Image(image)) => container.image = image.clone(),
         (Workload::Site(_) | Workload::Process(_) | Workload::Container(_), Content::Declared) => {}
     }
@@ -437,11 +447,24 @@ pub fn deploy(world: &World, content: &Content, images: &Images, now: Timestamp)
     }
     let mut next = service.clone();
     next.stopped = false;
+    if is_newer_commit(&service.spec, &release) {
+        next.spec.workload = release.workload.clone();
+        next.generation = next.generation.next();
+    }
     let mut draft = Draft::new(world, next, now);
     draft.fits(&release)?;
-    draft.deploy(release.digest(), Cause::Deploy, "");
+    let digest = release.digest();
     draft.releases.push(release);
+    draft.deploy(digest, Cause::Deploy, "");
     draft.done("deploying")
+}
+
+/// Whether it differs from what is declared by nothing but the commit of the declared repository: then that commit is
+/// what is declared from now on, as a tag that is resolved anew stays so.
+fn is_newer_commit(declared: &ServiceSpec, release: &Release) -> bool {
+    let before = Release::of(declared);
+    let (Some(before), Some(now)) = (before.origin(), release.origin()) else { return false };
+    before != now && now.is_of(&before.repository, &before.build, before.output.as_ref())
 }
 
 /// Back to the release of a deployment that was active: the named one, else the newest with another release than
@@ -507,7 +530,10 @@ pub fn cancel(world: &World, id: &DeploymentId, now: Timestamp) -> Result {
         Some(release) => {
             let number = world.next_deployment;
             let why = format!("#{} was cancelled", deployment.number);
-            let restore = begin(&world.key, number, release, None, Cause::Restore, why, now);
+            let mut restore = begin(&world.key, number, release, None, Cause::Restore, why, now);
+            if let Some(kept) = world.releases.get(&release) {
+                restore.note_source(kept);
+            }
             draft.service.target = Some(release);
             draft.deployments.push(restore);
             draft.done(format!("cancelled; release {} comes back", release.short()))

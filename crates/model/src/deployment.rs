@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DeploymentId, ReleaseDigest, ServiceKey, Timestamp};
+use crate::{DeploymentId, ReleaseDigest, ServiceKey, Timestamp, release::Release};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
@@ -45,6 +45,16 @@ impl Deployment {
             }
         }
         Ok(())
+    }
+
+    /// Keeps which commit its content is made from, where it was fetched.
+    pub fn note_source(&mut self, release: &Release) {
+        let Some(origin) = release.origin() else { return };
+        self.metadata.insert("source_commit".into(), origin.commit.clone().into());
+        self.metadata.insert("source_url".into(), origin.repository.url.clone().into());
+        if let Some(reference) = &origin.repository.reference {
+            self.metadata.insert("source_ref".into(), reference.clone().into());
+        }
     }
 
     /// 5 to 100. A failed or cancelled deployment keeps the value of the phase that it left.

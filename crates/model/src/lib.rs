@@ -26,6 +26,7 @@ pub mod release;
 pub mod route;
 pub mod service;
 pub mod session;
+pub mod source;
 pub mod spec;
 pub mod status;
 mod text;

@@ -9,6 +9,7 @@ use crate::{
     Digest, ReleaseDigest,
     artifact::RelPath,
     image::{ImagePin, ImageRef},
+    source::Origin,
     spec::{Domain, EnvKey, Health, Port, Resources, ServiceSpec, StopPolicy, Template, Workload},
 };
 
@@ -46,6 +47,14 @@ impl Release {
     pub fn artifact(&self) -> Option<crate::ArtifactDigest> {
         match &self.workload {
             Workload::Site(site) => site.artifact,
+            Workload::Process(_) | Workload::Container(_) => None,
+        }
+    }
+
+    /// The commit that its content was made from, where it was fetched.
+    pub fn origin(&self) -> Option<&Origin> {
+        match &self.workload {
+            Workload::Site(site) => site.origin.as_ref(),
             Workload::Process(_) | Workload::Container(_) => None,
         }
     }

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ArtifactDigest, Bytes, Millis, artifact::RelPath, container::Container, id::InvalidId};
+use crate::{
+    ArtifactDigest, Bytes, Millis, artifact::RelPath, container::Container, id::InvalidId, source::Origin,
+};
 
 pub const MAX_REPLICAS: u32 = 10_000;
 
@@ -85,6 +87,9 @@ impl fmt::Display for Kind {
 pub struct Site {
     /// The folder's content; `None` in a declaration whose content comes by `deploy`.
     pub artifact: Option<ArtifactDigest>,
+    /// Where the artifact was fetched from; `None` for one that was given as it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Absolute folder in which the top-level entries of the active deployment are linked.
     pub webroot: Option<String>,
     /// Unknown paths get `index.html`, with status 200.

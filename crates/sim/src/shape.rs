@@ -154,7 +154,9 @@ impl Shape {
     fn workload(&self, version: u32) -> Workload {
         let content = Digest::of_bytes(format!("{} {version}", self.key.name).as_bytes());
         match self.kind_of(version) {
-            Kind::Site => Workload::Site(Site { artifact: Some(content), webroot: None, spa: false }),
+            Kind::Site => {
+                Workload::Site(Site { artifact: Some(content), origin: None, webroot: None, spa: false })
+            }
             Kind::Process => {
                 let command = vec![Template(format!("/bin/{}", self.key.name))];
                 Workload::Process(Process { command, workdir: None, user: None })

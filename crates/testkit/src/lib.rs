@@ -11,6 +11,7 @@ pub mod disk;
 pub mod docker;
 pub mod fixture;
 pub mod follow;
+pub mod git;
 pub mod http;
 pub mod load;
 pub mod page;

@@ -345,11 +345,11 @@ fn restoration(work: &Work<'_>, failed: &Deployment) -> Option<Deployment> {
     let allowed = work.service.spec.deploy.on_failure == OnFailure::Rollback;
     let goes_back = matches!(failed.cause, Cause::Rollback | Cause::Restore);
     let previous = failed.previous.filter(|previous| *previous != failed.release)?;
-    work.release(&previous)?;
+    let release = work.release(&previous)?;
     if !allowed || goes_back {
         return None;
     }
-    Some(begin(
+    let mut restore = begin(
         &work.world.key,
         work.world.next_deployment,
         previous,
@@ -357,7 +357,9 @@ fn restoration(work: &Work<'_>, failed: &Deployment) -> Option<Deployment> {
         Cause::Restore,
         format!("#{} failed", failed.number),
         work.now,
-    ))
+    );
+    restore.note_source(release);
+    Some(restore)
 }
 
 /// A deployment at its beginning.

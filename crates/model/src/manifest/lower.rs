@@ -14,6 +14,7 @@ use crate::{
     container::{Capabilities, Capability, Container, LogLimit, Mount, MountSource, Network},
     id::printable,
     image::ImageRef,
+    source::{Repository, build_mistakes},
     spec::{
         Check, DeployPolicy, DriftPolicy, Health, Kind, Port, Probe, Process, Resources, RestartPolicy,
         ServiceSpec, Site, StopPolicy, Template, Workload,
@@ -106,53 +107,38 @@ fn refuse_container_keys(raw: &raw::Service, kind: Kind, cx: &mut Cx<'_>) {
 }
 
 fn site(form: StaticForm, base: &str, cx: &mut Cx<'_>) -> (Site, Option<SiteSource>) {
+    let plain = |webroot, spa| Site { artifact: None, origin: None, webroot, spa };
     let map = match form {
         StaticForm::Path(path) => {
             let from = SourceFrom::Path(local(&path, "a folder", &["static"], base, cx));
-            let site = Site { artifact: None, webroot: None, spa: false };
-            return (site, Some(SiteSource { from, output: None }));
+            return (plain(None, false), Some(SiteSource { from, build: Vec::new(), output: None }));
         }
         StaticForm::Map(map) => map,
     };
     let webroot =
         map.webroot.as_ref().map(|path| local(&path.0, "a folder", &["static", "webroot"], base, cx));
-    let site = Site { artifact: None, webroot, spa: map.spa.as_ref().is_some_and(|flag| flag.0) };
+    let site = plain(webroot, map.spa.as_ref().is_some_and(|flag| flag.0));
     (site, source(map, base, cx))
 }
 
 fn source(map: StaticMap, base: &str, cx: &mut Cx<'_>) -> Option<SiteSource> {
-    let output = map.output.map(|path| path.0.to_string());
-    let later = |key: &str, cx: &mut Cx<'_>, message: String| {
-        cx.error_at(mistake("not_supported", &["static", key], message));
-    };
-    let has_source = map.path.is_some() || map.archive.is_some() || map.git.is_some();
-    if map.build.is_some() && has_source {
-        let message = "`build`: building a site is not part of this build yet; run the commands, and declare the \
-                       folder that they make";
-        later("build", cx, message.into());
+    let output = map.output.map(|path| path.0);
+    let is_built = map.build.is_some();
+    let build: Vec<String> = map.build.into_iter().flat_map(|list| list.0).map(|command| command.0).collect();
+    for (at, message) in build_mistakes(&build) {
+        let field = FieldPath::of(&["static", "build"]).item(at);
+        cx.error_at(FieldError { code: "invalid_value", field, message, help: None });
     }
     let from = match (map.path, map.archive, map.git) {
         (Some(path), None, None) => {
             SourceFrom::Path(local(&path.0, "a folder", &["static", "path"], base, cx))
         }
         (None, Some(file), None) => {
-            if output.is_some() {
-                let message = "`output`: a part of an archive is not part of this build yet; pack the folder that \
-                               shall be served";
-                later("output", cx, message.into());
-            }
             SourceFrom::Archive(local(&file.0, "an archive", &["static", "archive"], base, cx))
         }
-        (None, None, Some(git)) => {
-            if is_right(git, cx) {
-                let message = "`git`: fetching a site is not part of this build yet; leave it out, and give the \
-                               content by `setpoint deploy SERVICE PATH`";
-                later("git", cx, message.into());
-            }
-            return None;
-        }
+        (None, None, Some(git)) => SourceFrom::Git(repository(git, cx)?),
         (None, None, None) => {
-            if map.build.is_some() || output.is_some() {
+            if is_built || output.is_some() {
                 let message = "`build` and `output` need a source: `path`, `archive` or `git`";
                 cx.error_at(mistake("missing_key", &["static"], message));
             }
@@ -164,51 +150,22 @@ fn source(map: StaticMap, base: &str, cx: &mut Cx<'_>) -> Option<SiteSource> {
             return None;
         }
     };
-    Some(SiteSource { from, output })
+    Some(SiteSource { from, build, output })
 }
 
-/// Whether it could be fetched; if not, that is reported.
-fn is_right(git: GitForm, cx: &mut Cx<'_>) -> bool {
+/// One that can be fetched; if it cannot, that is reported.
+fn repository(git: GitForm, cx: &mut Cx<'_>) -> Option<Repository> {
     let Some(url) = git.url else {
         cx.error_at(mistake("missing_key", &["static", "git"], "a repository has a `url`"));
-        return false;
+        return None;
     };
-    let mut right = true;
-    if !is_repository(&url) {
-        right = false;
-        let message =
-            format!("`{}` is not a repository: https://, http://, ssh:// or user@host:path", printable(&url));
-        cx.error_at(mistake("invalid_value", &["static", "git", "url"], message));
+    let repository = Repository { url, reference: git.reference };
+    let mistakes = repository.mistakes();
+    let is_right = mistakes.is_empty();
+    for (key, message) in mistakes {
+        cx.error_at(mistake("invalid_value", &["static", "git", key], message));
     }
-    if let Some(reference) = git.reference.as_ref().filter(|reference| !is_reference(reference)) {
-        right = false;
-        let message = format!("`{}` is not a branch, tag or commit", printable(reference));
-        cx.error_at(mistake("invalid_value", &["static", "git", "ref"], message));
-    }
-    right
-}
-
-/// Nothing that a Git program could take for an option or a local file.
-fn is_repository(url: &str) -> bool {
-    let known = ["https://", "http://", "ssh://"].iter().any(|scheme| {
-        url.strip_prefix(scheme).is_some_and(|rest| !rest.starts_with(['-', '/']) && !rest.is_empty())
-    });
-    let short = url.split_once('@').is_some_and(|(user, rest)| {
-        !user.is_empty()
-            && user.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b))
-            && rest.split_once(':').is_some_and(|(host, path)| !host.starts_with('-') && !path.is_empty())
-    });
-    (known || short) && url.len() <= 2048 && url.bytes().all(|b| b.is_ascii_graphic())
-}
-
-/// What `git check-ref-format` allows, a little less.
-fn is_reference(reference: &str) -> bool {
-    (1..=255).contains(&reference.len())
-        && !reference.starts_with(['-', '/', '.'])
-        && !reference.ends_with(['/', '.'])
-        && !reference.ends_with(".lock")
-        && ["..", "//", "@{", "/."].iter().all(|bad| !reference.contains(bad))
-        && reference.bytes().all(|b| b.is_ascii_graphic() && !b"~^:?*[\\".contains(&b))
+    is_right.then_some(repository)
 }
 
 fn process(command: Vec<String>, raw: &mut raw::Service, base: &str) -> Process {

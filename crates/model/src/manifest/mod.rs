@@ -28,7 +28,7 @@ pub use validate::{
 };
 pub use yaml::{MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES, MAX_TEXT};
 
-use crate::{ProjectName, ServiceKey, spec::ServiceSpec};
+use crate::{ProjectName, ServiceKey, artifact::RelPath, source::Repository, spec::ServiceSpec};
 use decode::{Cx, Decode};
 use yaml::{Node, Value};
 
@@ -61,8 +61,10 @@ pub struct Declared {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteSource {
     pub from: SourceFrom,
+    /// Commands that a shell runs in the source, one after the other, before `output` is taken.
+    pub build: Vec<String>,
     /// The folder below the source that is served, instead of the whole.
-    pub output: Option<String>,
+    pub output: Option<RelPath>,
 }
 
 /// Paths are absolute.
@@ -70,6 +72,7 @@ pub struct SiteSource {
 pub enum SourceFrom {
     Path(String),
     Archive(String),
+    Git(Repository),
 }
 
 /// Reads a manifest of one or several documents. `base` is the absolute folder of the file, against which

@@ -112,11 +112,13 @@ mapping! {
         "path" path: Text,
         /// An archive (tar, tar.gz, tar.zst, zip), relative to the file.
         "archive" archive: Text,
-        /// A repository: `URL`, `URL#REF`, or a map. Not possible yet: refused.
+        /// A repository: `URL`, `URL#REF`, or a map. It is fetched where the command runs, with the Git of who runs it. What
+        /// it stands for is looked up once, and again by `setpoint deploy SERVICE`.
         "git" git: GitForm,
-        /// Commands that are run one after the other in the source before `output` is taken. Not possible yet: refused.
+        /// Commands that `sh -c` runs one after the other, where the command runs, in the source's folder, before `output` is
+        /// taken. Of an archive and of a repository that is a copy; of `path` it is the folder itself.
         "build" build: List<Text>,
-        /// The folder, below `path`, that is served.
+        /// The folder below the source that is served, instead of the whole.
         "output" output: Parsed<RelPath>,
         /// A folder, relative to the file, in which the site's top-level entries are linked for another web server.
         "webroot" webroot: Text,
@@ -130,7 +132,7 @@ mapping! {
     GitMap ("`git`") {
         /// `https://…`, `http://…`, `ssh://…` or `user@host:path`.
         "url" url: Text,
-        /// A branch, a tag or a commit.
+        /// A branch, a tag or a whole commit id. Without it, the repository's own default.
         "ref" reference: Text,
     }
 }

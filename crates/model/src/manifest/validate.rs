@@ -8,6 +8,7 @@ use crate::{
     Bytes, Millis,
     container::{Container, MountSource, Network},
     id::printable,
+    source::Origin,
     spec::{
         Check, Domain, Health, Kind, MAX_REPLICAS, Port, Probe, Process, ServiceSpec, Site, Template,
         TemplateError, Workload,
@@ -54,7 +55,7 @@ impl FieldPath {
         self.0.iter().map(String::as_str)
     }
 
-    fn item(mut self, at: usize) -> Self {
+    pub(super) fn item(mut self, at: usize) -> Self {
         self.0.push(format!("[{at}]"));
         self
     }
@@ -177,6 +178,10 @@ impl Found {
     fn site(&mut self, site: &Site, spec: &ServiceSpec) {
         if let Some(webroot) = &site.webroot {
             self.absolute(FieldPath::of(&["static", "webroot"]), webroot);
+        }
+        for (keys, message) in site.origin.iter().flat_map(Origin::mistakes) {
+            let keys: Vec<&str> = std::iter::once("static").chain(keys.iter().map(String::as_str)).collect();
+            self.error("invalid_value", FieldPath::of(&keys), message);
         }
         if spec.replicas > 1 {
             let message = "`replicas` does not apply to a static service: every edge serves the one folder";

@@ -161,7 +161,10 @@ pub fn shell(id: &str, script: &str) -> Assigned {
 }
 
 pub fn site(id: &str, deployment: &str, artifact: ArtifactDigest, current: bool) -> Assigned {
-    let mut site = assigned(id, Workload::Site(Site { artifact: Some(artifact), webroot: None, spa: false }));
+    let mut site = assigned(
+        id,
+        Workload::Site(Site { artifact: Some(artifact), origin: None, webroot: None, spa: false }),
+    );
     site.deployment = deployment.parse().unwrap();
     site.current = current;
     site

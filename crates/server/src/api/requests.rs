@@ -9,6 +9,7 @@ use axum::{
 use serde::Deserialize;
 
 use decide::{access::Permit, intent::Content};
+use model::{ArtifactDigest, source::Origin};
 
 use super::{
     Api,
@@ -50,11 +51,12 @@ pub async fn deploy(
     State(api): State<Api>,
     Allowed(permit): Allowed,
     Key(key): Key,
-    Write(Deploy { artifact, image }, terms): Write<Deploy>,
+    Write(Deploy { artifact, origin, image }, terms): Write<Deploy>,
 ) -> Result<Response, Problem> {
+    check_origin(artifact.as_ref(), origin.as_ref())?;
     let content = match (artifact, image) {
         (None, None) => Content::Declared,
-        (Some(artifact), None) => Content::Artifact(artifact),
+        (Some(artifact), None) => Content::Artifact(artifact, origin),
         (None, Some(image)) => Content::Image(image),
         (Some(_), Some(_)) => {
             let message = "a deployment takes an artifact or an image, not both";
@@ -64,6 +66,22 @@ pub async fn deploy(
         }
     };
     carry_out(&api, &permit, &Request::Deploy { key, content }, &terms).await
+}
+
+/// An origin tells of an artifact; whatever else it says is kept and shown.
+fn check_origin(artifact: Option<&ArtifactDigest>, origin: Option<&Origin>) -> Result<(), Problem> {
+    let Some(origin) = origin else { return Ok(()) };
+    if artifact.is_none() {
+        let message = "an `origin` says where an `artifact` is from, and there is none";
+        return Err(Problem::unprocessable("missing_key", message, "name the artifact").field("artifact"));
+    }
+    match origin.mistakes().into_iter().next() {
+        None => Ok(()),
+        Some((keys, message)) => {
+            let field = format!("origin.{}", keys.join("."));
+            Err(Problem::unprocessable("invalid_value", message, "send what was fetched").field(field))
+        }
+    }
 }
 
 pub async fn rollback(

@@ -6,7 +6,7 @@ use std::{
 };
 
 use model::{
-    ArtifactDigest, DeploymentId, Millis, ProjectName, ServiceKey, TokenName, access::Role,
+    ArtifactDigest, DeploymentId, Millis, ProjectName, ServiceKey, TokenName, access::Role, source::Origin,
     spec::MAX_REPLICAS,
 };
 use schemars::JsonSchema;
@@ -36,6 +36,10 @@ pub struct Deploy {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub artifact: Option<ArtifactDigest>,
+    /// The commit that the artifact was made from, where it was fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
+    pub origin: Option<Origin>,
     /// For a container, instead of the declared one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]

@@ -2,14 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use model::{
-    ArtifactDigest, ProjectName, ServiceKey,
+    ArtifactDigest, Digest, ProjectName, ServiceKey,
     artifact::Artifact,
     manifest::{self, Declared, SiteSource, SourceFrom},
-    spec::Workload,
+    source::Origin,
+    spec::{Site, Workload},
 };
 use server::views::{self, Applied};
 
@@ -17,6 +18,7 @@ use super::{
     client::{self, Answer, Client},
     files::{self, Fault, Manifests},
     progress::Display,
+    source::{self, Commit, Content, Maker},
     text, upload,
 };
 
@@ -51,6 +53,8 @@ pub struct Outcome {
 
 /// Declares everything in the files. When this returns, it is recorded; nothing need have converged yet.
 pub async fn apply_files(client: &Client, files: &Manifests, options: &Options) -> Result<Outcome, Error> {
+    // Every refusal comes before the first fetch, build or upload.
+    check_contents(files)?;
     let first = client.post("/apply", &request(client, files, options, Contents::Missing).await?).await;
     let answer = match first {
         // What the server had was collected in between, because nothing named it.
@@ -66,21 +70,86 @@ pub async fn apply_files(client: &Client, files: &Manifests, options: &Options) 
 }
 
 /// What applying the files would change. Of a site's content the server is told no more than what it is.
-pub async fn plan_files(client: &Client, files: &Manifests, prune: bool) -> Result<Answer, Error> {
-    client.post("/plan", &described(files, prune)?).await.map_err(|error| refused(files, error))
+pub async fn plan_files(
+    client: &Client,
+    files: &Manifests,
+    prune: bool,
+    display: &Display,
+) -> Result<Answer, Error> {
+    let known = declared_sites(client, files).await;
+    let described = described(files, prune, &known, display)?;
+    client.post("/plan", &described).await.map_err(|error| refused(files, error))
 }
 
-/// What the files declare, with what their contents are, none of which is sent.
-pub fn described(files: &Manifests, prune: bool) -> Result<views::Apply, Error> {
+/// The sites of the files that come from a repository, as they are declared now.
+async fn declared_sites(client: &Client, files: &Manifests) -> BTreeMap<ServiceKey, Site> {
+    let mut sites = BTreeMap::new();
+    for service in files.services.iter().filter(|service| service.source.as_ref().is_some_and(is_fetched)) {
+        sites.extend(source::declared(client, &service.key).await.map(|site| (service.key.clone(), site)));
+    }
+    sites
+}
+
+fn is_fetched(source: &SiteSource) -> bool {
+    matches!(source.from, SourceFrom::Git(_))
+}
+
+/// What the files declare, with what their contents are, none of which is sent. Nothing is fetched or built for it: what
+/// only that could tell is said on `display`.
+pub fn described(
+    files: &Manifests,
+    prune: bool,
+    known: &BTreeMap<ServiceKey, Site>,
+    display: &Display,
+) -> Result<views::Apply, Error> {
     check_contents(files)?;
     let (mut services, mut entries) = (Vec::new(), BTreeMap::new());
     for service in &files.services {
-        let found = local_source(service).map(|path| upload::look(&path)).transpose();
-        let found = found.map_err(|broken| files.mistakes(&[of_content(service, broken.to_string())]))?;
-        services.push(with_content(service, found.as_ref().map(Artifact::digest)));
-        entries.extend(found.map(|found| (found.digest(), found.top_entries().map(str::to_owned).collect())));
+        let content = match &service.source {
+            None => None,
+            Some(source) => Some(foreseen(files, service, source, known, display)?),
+        };
+        if let Some(Foreseen { artifact: Some(found), .. }) = &content {
+            entries.insert(found.digest(), found.top_entries().map(str::to_owned).collect());
+        }
+        services.push(with_content(service, content.map(|content| (content.digest, content.origin))));
     }
     Ok(views::Apply { services, prune: pruned(files, prune), entries })
+}
+
+/// What a site's content will be, as far as that can be told beforehand.
+struct Foreseen {
+    digest: ArtifactDigest,
+    origin: Option<Origin>,
+    artifact: Option<Artifact>,
+}
+
+fn foreseen(
+    files: &Manifests,
+    service: &Declared,
+    source: &SiteSource,
+    known: &BTreeMap<ServiceKey, Site>,
+    display: &Display,
+) -> Result<Foreseen, Error> {
+    let say = |words: &str| display.say(&text::line(&format!("{}: {words}", service.key)));
+    if let Some(path) = source::as_it_stands(source) {
+        if !source.build.is_empty() {
+            say("a plan builds nothing; this is with what was built last");
+        }
+        let found = upload::look(&path)
+            .map_err(|broken| files.mistakes(&[of_content(service, "path", broken.to_string())]))?;
+        return Ok(Foreseen { digest: found.digest(), origin: None, artifact: Some(found) });
+    }
+    let declared = known.get(&service.key).and_then(|site| Some((site.artifact?, site.origin.clone()?)));
+    let same = declared.filter(|(_, origin)| match &source.from {
+        SourceFrom::Git(repository) => origin.is_of(repository, &source.build, source.output.as_ref()),
+        SourceFrom::Path(_) | SourceFrom::Archive(_) => false,
+    });
+    if let Some((digest, origin)) = same {
+        return Ok(Foreseen { digest, origin: Some(origin), artifact: None });
+    }
+    say("a plan fetches and builds nothing: its content is known when it is applied");
+    Ok(Foreseen { digest: Digest::of_value(&service.key), origin: None, artifact: None })
 }
 
 fn pruned(files: &Manifests, prune: bool) -> Vec<ProjectName> {
@@ -104,26 +173,27 @@ pub fn refused(files: &Manifests, error: client::Error) -> Error {
     }
 }
 
-/// What is wrong with the contents that the files name, before any of it is sent.
+/// What is wrong with the contents that the files name, before any of it is fetched, built or sent.
 pub fn check_contents(files: &Manifests) -> Result<(), Error> {
-    let mut faults = Vec::new();
-    for service in &files.services {
-        if let Some(path) = local_source(service)
-            && let Err(broken) = upload::check(&path)
-        {
-            faults.push(of_content(service, broken.to_string()));
-        }
-    }
+    let broken = |service: &Declared| {
+        let broken = source::check(service.source.as_ref()?).err()?;
+        Some(of_content(service, broken_key(service), broken.to_string()))
+    };
+    let faults: Vec<Fault> = files.services.iter().filter_map(broken).collect();
     if faults.is_empty() { Ok(()) } else { Err(files.mistakes(&faults).into()) }
 }
 
-/// At the place where the content is named.
-fn of_content(service: &Declared, message: String) -> Fault {
-    let field = match service.source.as_ref().map(|source| &source.from) {
-        Some(SourceFrom::Archive(_)) => "static.archive",
-        _ => "static.path",
-    };
-    Fault { service: service.key.clone(), field: field.into(), message, help: None }
+/// Where the content is named.
+fn broken_key(service: &Declared) -> &'static str {
+    match service.source.as_ref().map(|source| &source.from) {
+        Some(SourceFrom::Archive(_)) => "archive",
+        Some(SourceFrom::Git(_)) => "git",
+        Some(SourceFrom::Path(_)) | None => "path",
+    }
+}
+
+fn of_content(service: &Declared, key: &str, message: String) -> Fault {
+    Fault { service: service.key.clone(), field: format!("static.{key}"), message, help: None }
 }
 
 /// Which contents are sent.
@@ -139,20 +209,41 @@ async fn request(
     options: &Options,
     send: Contents,
 ) -> Result<views::Apply, Error> {
-    // Every refusal comes before the first upload.
-    check_contents(files)?;
+    let commit = match send {
+        Contents::Missing => Commit::Declared,
+        Contents::All => Commit::NewestAnew,
+    };
+    let maker = Maker { client, display: &options.display, commit };
     let mut services = Vec::new();
     for service in &files.services {
-        let artifact = match local_source(service) {
-            Some(path) => {
-                let taken = take_in(client, &service.key, &path, &options.display, send).await;
-                Some(taken.map_err(|error| untaken(files, service, &path, error))?)
-            }
+        let content = match &service.source {
+            Some(source) => Some(content(&maker, files, service, source, send).await?),
             None => None,
         };
-        services.push(with_content(service, artifact));
+        services.push(with_content(service, content));
     }
     Ok(views::Apply { services, prune: pruned(files, options.prune), entries: BTreeMap::new() })
+}
+
+/// Makes a site's content ready and takes it in.
+async fn content(
+    maker: &Maker<'_>,
+    files: &Manifests,
+    service: &Declared,
+    source: &SiteSource,
+    send: Contents,
+) -> Result<(ArtifactDigest, Option<Origin>), Error> {
+    let ready = maker.make(&service.key, source).await;
+    let ready =
+        ready.map_err(|broken| files.mistakes(&[of_content(service, broken.key(), broken.to_string())]))?;
+    let artifact = match &ready.content {
+        Content::Known(artifact) => *artifact,
+        Content::At(path) => {
+            let taken = take_in(maker.client, &service.key, path, maker.display, send).await;
+            taken.map_err(|error| untaken(files, service, path, error))?
+        }
+    };
+    Ok((artifact, ready.origin))
 }
 
 async fn take_in(
@@ -181,24 +272,17 @@ fn untaken(files: &Manifests, service: &Declared, path: &Path, error: client::Er
         _ => None,
     };
     match message {
-        Some(message) => files.mistakes(&[of_content(service, message)]).into(),
+        Some(message) => files.mistakes(&[of_content(service, broken_key(service), message)]).into(),
         None => Error::Upload { service: service.key.clone(), source: error },
     }
 }
 
-fn with_content(service: &Declared, artifact: Option<ArtifactDigest>) -> views::Declared {
+fn with_content(service: &Declared, content: Option<(ArtifactDigest, Option<Origin>)>) -> views::Declared {
     let mut spec = service.spec.clone();
-    if let Workload::Site(site) = &mut spec.workload {
-        site.artifact = artifact;
+    if let (Workload::Site(site), Some((artifact, origin))) = (&mut spec.workload, content) {
+        (site.artifact, site.origin) = (Some(artifact), origin);
     }
     views::Declared { key: service.key.clone(), spec }
-}
-
-/// The folder or archive to take in; `None` for a process, and for a site whose content comes by `deploy`.
-pub fn local_source(service: &Declared) -> Option<PathBuf> {
-    let SiteSource { from, output } = service.source.as_ref()?;
-    let (SourceFrom::Path(path) | SourceFrom::Archive(path)) = from;
-    Some(output.iter().fold(path.into(), |folder: PathBuf, output| folder.join(output)))
 }
 
 pub fn notes(declared: &[Declared]) -> Vec<(ServiceKey, manifest::Note)> {
@@ -223,22 +307,4 @@ impl Outcome {
 /// `default/api  changed    deploying`
 pub fn line(subject: &str, word: &str, message: &str) -> String {
     text::line(format!("{subject:<24} {word:<10} {message}").trim_end())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn source_of(site: &str) -> Option<PathBuf> {
-        let text = format!("services:\n  docs:\n    static: {site}\n");
-        let parsed = manifest::parse(&text, "m.yaml", "/srv").unwrap_or_else(|errors| panic!("{errors}"));
-        local_source(&parsed.services[0])
-    }
-
-    #[test]
-    fn a_folder_its_output_and_an_archive_can_be_taken_in() {
-        assert_eq!(source_of("./site"), Some("/srv/site".into()));
-        assert_eq!(source_of("{path: ./site, output: dist}"), Some("/srv/site/dist".into()));
-        assert_eq!(source_of("{archive: ./site.tar.gz}"), Some("/srv/site.tar.gz".into()));
-    }
 }

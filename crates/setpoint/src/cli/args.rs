@@ -2,10 +2,10 @@
 //!
 //! Refuses to know: what the commands do.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::{DeploymentId, InstanceId, Millis, ServiceKey, image::ImageRef};
+use model::{DeploymentId, InstanceId, Millis, ServiceKey, image::ImageRef, source::Repository};
 
 mod cluster;
 mod roles;
@@ -283,9 +283,9 @@ pub struct Deploy {
     /// Another image for a container than the declared one: `acme/web:2`
     #[arg(long, value_name = "REF", conflicts_with = "git")]
     pub image: Option<ImageRef>,
-    /// A repository and a branch, tag or commit in it (not possible yet)
-    #[arg(long, value_name = "URL#REF")]
-    pub git: Option<String>,
+    /// A repository, and after `#` a branch, tag or whole commit id in it; built as the service is declared
+    #[arg(long, value_name = "URL#REF", value_parser = Repository::from_str)]
+    pub git: Option<Repository>,
     #[command(flatten)]
     pub wait: Wait,
     #[command(flatten)]

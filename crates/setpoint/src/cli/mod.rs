@@ -13,6 +13,7 @@ pub mod output;
 pub mod place;
 pub mod progress;
 mod reference;
+mod source;
 mod stay;
 mod terminal;
 #[cfg(test)]

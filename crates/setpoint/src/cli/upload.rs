@@ -163,6 +163,17 @@ impl Write for ChunkWriter {
     }
 }
 
+/// Unpacks an archive to `<parent>/<name>`, as the server would.
+pub fn unpack(path: &Path, parent: &Path, name: &str) -> Result<(), BrokenArchive> {
+    let unreadable = |source| BrokenArchive::Read { path: path.into(), source };
+    let blobs = content::Blobs::open(&parent.join("blobs")).map_err(io::Error::other).map_err(unreadable)?;
+    let (mut file, _) = open(path)?;
+    let taken = content::intake::from_archive(&blobs, &mut file, None, &mut |_| {});
+    let artifact = taken.map_err(|source| BrokenArchive::Pack { path: path.into(), source })?;
+    let placed = content::place::stage(&blobs, &artifact, parent, name, &mut |_| {});
+    placed.map_err(io::Error::other).map_err(unreadable)
+}
+
 /// What a folder or an archive becomes, without sending it anywhere.
 pub fn look(path: &Path) -> Result<model::artifact::Artifact, BrokenArchive> {
     let (mut file, is_folder) = open(path)?;

@@ -285,8 +285,8 @@ fn what_cannot_be_deployed_is_refused_before_anything_is_sent() {
     let fake =
         Fake::start(|_| Reply::json(&services(service("converged", 1, Value::Null)))).in_folder(dir.path());
     for (args, word) in [
-        (&["deploy", "api", "--git", "https://x/y#z"][..], "--git is not possible yet"),
-        (&["deploy", "api", "."], "is a process and takes no content"),
+        (&["deploy", "api", "--git", "https://x/y#z"][..], "is a process and takes no content"),
+        (&["deploy", "api", "."][..], "is a process and takes no content"),
     ] {
         let ended = run(dir.path(), args);
         assert_eq!(ended.code, 1);

@@ -34,6 +34,7 @@ mod shapes;
 mod signals;
 mod site;
 mod site_apart;
+mod sources;
 mod strategies;
 mod surroundings;
 mod upgrades;

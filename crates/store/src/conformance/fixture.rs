@@ -56,7 +56,7 @@ pub(crate) fn release(version: u32) -> Release {
 }
 
 pub(crate) fn site(artifact: ArtifactDigest) -> Release {
-    let site = Site { artifact: Some(artifact), webroot: None, spa: false };
+    let site = Site { artifact: Some(artifact), origin: None, webroot: None, spa: false };
     Release { workload: Workload::Site(site), ..release(1) }
 }
 

@@ -269,25 +269,16 @@ fn what_belongs_to_containers_is_refused_beside_a_command_at_its_line() {
 }
 
 #[test]
-fn a_site_that_is_fetched_or_built_is_refused_where_it_says_so() {
-    let at = |line: &str| format!("services:\n  docs:\n    static:\n{line}\n    domains: [docs.localhost]\n");
-    let git = "      git: «https://example.com/docs.git#main";
-    refused(&at(git), "not_supported", &["not part of this build yet", "`setpoint deploy SERVICE PATH`"]);
-    let built = "      path: ./site\n      «build: [npm ci, npm run build]\n      output: dist";
-    refused(&at(built), "not_supported", &["not part of this build yet", "the folder that they make"]);
-    let archive = "      archive: ./site.zip\n      output: «dist";
-    refused(&at(archive), "not_supported", &["not part of this build yet", "pack the folder"]);
-    let both = "      git: { url: \"https://example.com/docs.git\" }\n      build: [make]";
-    let places: Vec<_> =
-        errors(&at(both)).iter().map(|error| (error.line, error.column, error.code)).collect();
-    assert_eq!(places, [(4, 7, "not_supported"), (5, 7, "not_supported")]);
-}
-
-#[test]
 fn a_site_has_one_source() {
     let text = |map: &str| format!("services: {{ a: {{ «static: {{ {map} }} }} }}");
     refused(&text("path: a, archive: b"), "conflict", &["one source"]);
     refused(&text("build: [make]"), "missing_key", &["need a source"]);
+    refused(
+        "services: { a: { static: { path: ., build: [make, «\"\"] } } }",
+        "invalid_value",
+        &["empty command"],
+    );
+    refused("services: { a: { static: { path: ., build: «make } } }", "wrong_type", &["[a, b]"]);
     refused("services: { a: { static: { «git: { ref: main } } } }", "missing_key", &["`url`"]);
     for bad in
         ["--upload-pack=x", "file:///etc", "ext::sh", "/etc", "https://-x", "a b@c:d", "-a@b:c", "x@-b:c"]

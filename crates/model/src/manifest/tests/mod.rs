@@ -223,7 +223,7 @@ fn every_setting_arrives() {
     assert_eq!(by_name("site").drift.ignore, ["webroot/*.bak"]);
     let built = manifest.services.iter().find(|declared| declared.key.name.as_str() == "built").unwrap();
     let source = built.source.as_ref().unwrap();
-    assert_eq!(source.output.as_deref(), Some("site"));
+    assert_eq!(source.output.as_ref().map(|output| output.as_str()), Some("site"));
     assert_eq!(source.from, SourceFrom::Path("/srv/app".into()));
 }
 
@@ -344,9 +344,26 @@ fn a_spec_that_arrives_as_json_is_held_to_the_same_rules() {
     assert_eq!(
         check(|spec| spec.workload = Workload::Site(crate::spec::Site {
             artifact: None,
+            origin: Some(crate::source::Origin {
+                repository: crate::source::Repository {
+                    url: "file:///etc".into(),
+                    reference: Some("-x".into())
+                },
+                commit: "main".into(),
+                build: vec!["make".into(), String::new()],
+                output: None,
+            }),
             webroot: Some("/a/../b".into()),
             spa: false
         })),
-        ["invalid_value static.webroot", "not_applicable port", "not_applicable health"]
+        [
+            "invalid_value static.webroot",
+            "invalid_value static.git.url",
+            "invalid_value static.git.ref",
+            "invalid_value static.git.commit",
+            "invalid_value static.build[1]",
+            "not_applicable port",
+            "not_applicable health"
+        ]
     );
 }

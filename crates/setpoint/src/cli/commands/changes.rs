@@ -1,8 +1,10 @@
 //! Commands that change one service.
 
-use std::path::Path;
-
-use model::{InstanceId, ServiceKey, spec::Kind};
+use model::{
+    InstanceId, ServiceKey,
+    manifest::{SiteSource, SourceFrom},
+    spec::{Kind, Site},
+};
 use serde::Serialize;
 use server::views::{self, Applied, Services};
 
@@ -13,60 +15,70 @@ use crate::cli::{
     client::{Answer, Client},
     output,
     progress::Display,
+    source::{self, Commit, Content, Maker},
     upload,
     wait::{Awaited, Goal, wait},
 };
 
 pub async fn deploy(args: &Deploy) -> Result<u8, Error> {
-    refuse_unbuilt(args)?;
     let client = args.connection.client()?;
     let display = Display::of_stderr();
-    let artifact = match &args.path {
-        Some(path) => Some(take_in(&client, &args.service, path, &display).await?),
-        None => None,
-    };
-    let answer = client
-        .post(&at(&args.service, "deploy"), &views::Deploy { artifact, image: args.image.clone() })
-        .await?;
+    let body = body(&client, args, &display).await?;
+    let answer = client.post(&at(&args.service, "deploy"), &body).await?;
     finish(&client, &answer, args.output, args.wait, &Goal::Converged).await
 }
 
-fn refuse_unbuilt(args: &Deploy) -> Result<(), Error> {
-    if args.git.is_none() {
-        return Ok(());
+async fn body(client: &Client, args: &Deploy, display: &Display) -> Result<views::Deploy, Error> {
+    let key = &args.service;
+    let image = args.image.clone();
+    let maker = Maker { client, display, commit: Commit::Newest };
+    let plain = |artifact| views::Deploy { artifact: Some(artifact), ..views::Deploy::default() };
+    if let Some(path) = &args.path {
+        takes_content(client, key).await?;
+        let shown = display.transfer(&format!("{key}: {}", path.display()));
+        return Ok(plain(upload::upload(client, path, shown).await?.digest));
     }
-    Err(Error::Said(format!(
-        "--git is not possible yet: deploy a folder or an archive of a site (`setpoint deploy {0} PATH`), an image \
-         (`setpoint deploy {0} --image REF`), or declare a program with `command`",
-        args.service
-    )))
+    let origin = match &args.git {
+        Some(repository) => {
+            let declared = takes_content(client, key).await?.and_then(|site| site.origin);
+            Some((repository.clone(), declared))
+        }
+        None if image.is_none() => {
+            let declared = source::declared(client, key).await.and_then(|site| site.origin);
+            declared.map(|origin| (origin.repository.clone(), Some(origin)))
+        }
+        None => None,
+    };
+    let Some((repository, declared)) = origin else {
+        return Ok(views::Deploy { image, ..views::Deploy::default() });
+    };
+    let (build, output) = declared.map(|origin| (origin.build, origin.output)).unwrap_or_default();
+    let source = SiteSource { from: SourceFrom::Git(repository), build, output };
+    let ready = maker.make(key, &source).await.map_err(|broken| Error::Said(format!("{key}: {broken}")))?;
+    let artifact = match &ready.content {
+        Content::Known(artifact) => *artifact,
+        Content::At(path) => {
+            let shown = display.transfer(&format!("{key}: {}", path.display()));
+            upload::upload(client, path, shown).await?.digest
+        }
+    };
+    Ok(views::Deploy { origin: ready.origin, ..plain(artifact) })
 }
 
 /// Asks for the service first, so that nothing is sent for one that cannot take it.
-async fn take_in(
-    client: &Client,
-    service: &ServiceKey,
-    path: &Path,
-    display: &Display,
-) -> Result<model::ArtifactDigest, Error> {
+async fn takes_content(client: &Client, service: &ServiceKey) -> Result<Option<Site>, Error> {
     let Services { services, .. } = client.view(&format!("/services/{service}")).await?;
     match services.first().and_then(|found| found.kind) {
-        Some(Kind::Site) | None => {}
-        Some(Kind::Process) => {
-            return Err(Error::Said(format!(
-                "{service} is a process and takes no content: change its `command` or `files` and apply, or deploy \
-                 it again without PATH"
-            )));
-        }
-        Some(Kind::Container) => {
-            return Err(Error::Said(format!(
-                "{service} is a container and takes no folder: deploy another image with `--image REF`, or deploy it \
-                 again without PATH to resolve its tag anew"
-            )));
-        }
+        Some(Kind::Site) | None => Ok(source::declared(client, service).await),
+        Some(Kind::Process) => Err(Error::Said(format!(
+            "{service} is a process and takes no content: change its `command` or `files` and apply, or deploy it \
+             again without PATH"
+        ))),
+        Some(Kind::Container) => Err(Error::Said(format!(
+            "{service} is a container and takes no folder: deploy another image with `--image REF`, or deploy it \
+             again without PATH to resolve its tag anew"
+        ))),
     }
-    let shown = display.transfer(&format!("{service}: {}", path.display()));
-    Ok(upload::upload(client, path, shown).await?.digest)
 }
 
 pub async fn rollback(args: &Rollback) -> Result<u8, Error> {

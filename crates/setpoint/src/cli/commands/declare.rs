@@ -1,5 +1,7 @@
 //! `plan` and `apply`.
 
+use std::collections::BTreeMap;
+
 use model::{NodeId, manifest::Declared};
 use server::views::{self, Applied, Planned, Plans};
 
@@ -67,7 +69,7 @@ fn print_plan(
 
 async fn online(args: &Plan, files: &Manifests) -> Result<Json, Error> {
     let client = args.connection.client()?;
-    match apply::plan_files(&client, files, args.prune).await {
+    match apply::plan_files(&client, files, args.prune, &Display::of_stderr()).await {
         Err(apply::Error::Client(absent @ client::Error::NotThere { .. })) => {
             Err(Error::Said(format!("{absent}; `setpoint plan --offline` decides without one")))
         }
@@ -77,7 +79,8 @@ async fn online(args: &Plan, files: &Manifests) -> Result<Json, Error> {
 
 /// Decided here, from a world with one empty node.
 fn offline(files: &Manifests) -> Result<Json, Error> {
-    let views::Apply { services, entries, .. } = apply::described(files, false)?;
+    let views::Apply { services, entries, .. } =
+        apply::described(files, false, &BTreeMap::new(), &Display::of_stderr())?;
     let node: NodeId =
         "local".parse().map_err(|error: model::id::InvalidId| Error::Said(error.to_string()))?;
     let planned = server::plan_offline(&services, &entries, &node, text::now());

@@ -12,6 +12,8 @@ pub mod states;
 mod tokens;
 mod why;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::{
     apply,
     args::{Client as Command, Node, Token},
@@ -21,6 +23,9 @@ use super::{
 
 /// Exit status of what is done.
 const DONE: u8 = 0;
+/// As a shell tells of a death by SIGINT and by SIGTERM.
+const INTERRUPTED: u8 = 130;
+const TERMINATED: u8 = 143;
 /// Exit status of `plan` when something would change.
 const CHANGES: u8 = 3;
 
@@ -60,12 +65,26 @@ fn told(not_done: &[NotDone]) -> String {
     not_done.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
+/// What was fetched and built goes with whoever asked for it: a command that makes such things ends by its own hand.
+async fn until_interrupted(command: impl Future<Output = Result<u8, Error>>) -> Result<u8, Error> {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return command.await;
+    };
+    tokio::select! {
+        ended = command => ended,
+        _ = interrupt.recv() => Ok(INTERRUPTED),
+        _ = terminate.recv() => Ok(TERMINATED),
+    }
+}
+
 /// Runs a command; gives its exit status.
 pub async fn run(command: Command) -> Result<u8, Error> {
     match command {
         Command::Plan(args) => declare::plan(&args).await,
-        Command::Apply(args) => declare::apply(&args).await,
-        Command::Deploy(args) => changes::deploy(&args).await,
+        Command::Apply(args) => until_interrupted(declare::apply(&args)).await,
+        Command::Deploy(args) => until_interrupted(changes::deploy(&args)).await,
         Command::Status(args) => states::status(&args).await,
         Command::Explain(args) => why::explain(&args).await,
         Command::Deployments(args) => history::deployments(&args).await,
