@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use schemars::{SchemaGenerator, generate::SchemaSettings};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     decode::{FieldDoc, Mapping},
@@ -14,7 +14,52 @@ use super::{
 pub fn schema() -> Value {
     let mut schema = generator().into_root_schema_for::<raw::Document>();
     schema.insert("title".into(), "Setpoint manifest".into());
-    schema.to_value()
+    let mut schema = schema.to_value();
+    for (name, rules) in [("Service", of_services()), ("StaticMap", of_sources()), ("ProbeMap", of_probes())]
+    {
+        schema["$defs"][name]["allOf"] = rules;
+    }
+    schema
+}
+
+/// What only a program and a container have.
+const OF_WHAT_RUNS: [&str; 9] =
+    ["env", "files", "port", "health", "restart", "stop", "resources", "user", "workdir"];
+const OF_CONTAINERS: [&str; 7] =
+    ["entrypoint", "volumes", "tmpfs", "read_only", "network", "capabilities", "logs"];
+
+/// A service is of one kind, and has what applies to it.
+fn of_services() -> Value {
+    let a_site = has(&["static"]);
+    let a_program = json!({ "required": ["command"], "not": { "required": ["image"] } });
+    json!([
+        { "oneOf": [a_site, has(&["image"]), a_program] },
+        { "if": a_site, "then": { "not": any(&OF_WHAT_RUNS) } },
+        { "if": { "not": has(&["image"]) }, "then": { "not": any(&OF_CONTAINERS) } },
+        { "if": a_site, "then": { "properties": { "replicas": { "maximum": 1 } } } },
+    ])
+}
+
+/// A site has one source, and only with one is there something to build.
+fn of_sources() -> Value {
+    let sources = ["path", "archive", "git"];
+    let each: Vec<Value> = sources.iter().map(|source| has(&[source])).collect();
+    let none = json!({ "not": any(&["path", "archive", "git", "build", "output"]) });
+    json!([{ "oneOf": each.into_iter().chain([none]).collect::<Vec<_>>() }])
+}
+
+/// A probe is made in one way.
+fn of_probes() -> Value {
+    let each: Vec<Value> = ["http", "tcp", "exec"].iter().map(|way| has(&[way])).collect();
+    json!([{ "oneOf": each }])
+}
+
+fn has(keys: &[&str]) -> Value {
+    json!({ "required": keys })
+}
+
+fn any(keys: &[&str]) -> Value {
+    json!({ "anyOf": keys.iter().map(|key| has(&[key])).collect::<Vec<_>>() })
 }
 
 fn generator() -> SchemaGenerator {

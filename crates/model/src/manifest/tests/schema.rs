@@ -34,7 +34,36 @@ impl Checker {
         if !kinds.iter().any(|kind| is_of(kind, value)) {
             return Err(format!("{value} is not {kinds:?}"));
         }
+        self.rules(schema, value)?;
         self.children(schema, value)
+    }
+
+    /// Rules between keys.
+    fn rules(&self, schema: &Value, value: &Value) -> Result<(), String> {
+        let rules = schema["allOf"].as_array().into_iter().flatten();
+        let broken = |rule: &&Value| !self.holds(rule, value);
+        rules.clone().find(broken).map_or(Ok(()), |rule| Err(format!("{value} breaks {rule}")))
+    }
+
+    fn holds(&self, rule: &Value, value: &Value) -> bool {
+        let count =
+            |rules: &Value| rules.as_array().unwrap().iter().filter(|rule| self.holds(rule, value)).count();
+        let holds = |(word, rule): (&String, &Value)| match word.as_str() {
+            "required" => rule.as_array().unwrap().iter().all(|key| !value[key.as_str().unwrap()].is_null()),
+            "not" => !self.holds(rule, value),
+            "anyOf" => count(rule) > 0,
+            "oneOf" => count(rule) == 1,
+            // Looked at beside each other.
+            "if" | "then" => true,
+            "properties" => rule.as_object().unwrap().iter().all(|(key, rule)| {
+                value[key].is_null()
+                    || value[key].as_u64().is_some_and(|n| n <= rule["maximum"].as_u64().unwrap())
+            }),
+            other => panic!("the validator does not know {other:?}"),
+        };
+        let applies = rule.get("if").is_none_or(|premise| self.holds(premise, value));
+        let follows = rule.get("then").is_none_or(|then| !applies || self.holds(then, value));
+        follows && rule.as_object().unwrap().iter().all(holds)
     }
 
     fn children(&self, schema: &Value, value: &Value) -> Result<(), String> {
@@ -92,5 +121,66 @@ fn the_schema_refuses_what_parse_refuses() {
         let text = format!("services:\n  api:\n    command: [api]\n    {line}\n");
         assert!(check(&text).is_err(), "{line}");
         assert!(crate::manifest::parse(&text, "m", "/").is_err(), "{line}");
+    }
+}
+
+/// A value for every key of a service that another key may forbid.
+const KEYS: &[&str] = &[
+    "replicas: 2",
+    "domains: [a.localhost]",
+    "env: { A: b }",
+    "files: { a: b }",
+    "port: dynamic",
+    "health: /",
+    "restart: { attempts: 1 }",
+    "stop: { grace: 1s }",
+    "resources: { memory: 64MiB }",
+    "user: a",
+    "workdir: /a",
+    "entrypoint: [a]",
+    "volumes: [\"d:/d\"]",
+    "tmpfs: [/tmp]",
+    "read_only: true",
+    "network: none",
+    "capabilities: { drop: [CHOWN] }",
+    "logs: { max_files: 2 }",
+    "deploy: { parallelism: 2 }",
+    "drift: warn",
+    "retain: 1",
+    "static: a",
+    "image: a",
+    "command: [a]",
+];
+
+#[test]
+fn the_schema_and_parse_agree_on_which_keys_go_together() {
+    let agree = |text: &str| {
+        let (checked, parsed) = (check(text), crate::manifest::parse(text, "m", "/"));
+        assert_eq!(checked.is_ok(), parsed.is_ok(), "{text}\n{checked:?}\n{parsed:?}");
+        parsed.is_ok()
+    };
+    let mut taken = 0;
+    for kind in ["static: a", "command: [a]", "image: a", "replicas: 1"] {
+        for key in KEYS.iter().filter(|key| key.split(':').next() != kind.split(':').next()) {
+            // A port in a container is a number, and one that nobody else may say is not needed by a path.
+            let key = if kind == "image: a" { key.replace("dynamic", "80") } else { (*key).to_owned() };
+            let port = if kind == "image: a" && !key.starts_with("port") { "\n    port: 80" } else { "" };
+            let host = key.contains("network: none");
+            let port = if host { "" } else { port };
+            taken += usize::from(agree(&format!("services:\n  a:\n    {kind}\n    {key}{port}\n")));
+        }
+    }
+    assert!(taken > 30, "{taken}");
+    for map in [
+        "path: a",
+        "path: a, archive: b",
+        "archive: b, build: [c]",
+        "git: \"https://a/b\", output: o",
+        "output: o",
+    ] {
+        agree(&format!("services:\n  a:\n    static: {{ {map} }}\n"));
+    }
+    for probe in ["http: /", "tcp: {}, http: /", "exec: [a]", "interval: 1s"] {
+        agree(&format!("services:\n  a:\n    command: [a]\n    health: {{ readiness: {{ {probe} }} }}\n"));
     }
 }
