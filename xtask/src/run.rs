@@ -5,6 +5,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// With what everything is built that is tried: points at which a test may end the process, and bugs that the simulator
+/// must find. Neither does anything until somebody asks for one, so that one build serves all. Lints and docs are of
+/// the code without them, which is what ships.
+pub const TRIED: [&str; 2] = ["--features", "setpoint/failpoints,sim/planted"];
+
 /// The workspace's folder.
 pub fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));

@@ -52,27 +52,20 @@ const WITHOUT_NEXTEST: &str =
 
 /// What cargo is told, one after the other. Without nextest the tests on what is missing find that out themselves.
 fn commands(nextest: bool, left_out: &str) -> Vec<Vec<String>> {
-    // Death at every phase boundary, in a build that has those points; an ordinary one has none.
-    // Of the whole workspace, and one binary of it: what is compiled already is not compiled with other features again.
-    let deaths = ["--workspace", "--features", "setpoint/failpoints", "--locked", "--test", "e2e"];
     let words = |parts: &[&[&str]]| parts.concat().into_iter().map(String::from).collect::<Vec<_>>();
+    let all = [&["--workspace", "--locked"], &run::TRIED[..]].concat();
+    // Examples were checked with the lints; linking them would be for nothing.
+    let tests = [&all[..], &["--lib", "--bins", "--tests", "--no-fail-fast"]].concat();
+    let docs = words(&[&["test"], &all, &["--doc", "--quiet"]]);
     if !nextest {
         // As many at once as .config/nextest.toml says.
-        let four = ["--", "--test-threads", "4"];
-        return vec![
-            words(&[&["test", "--workspace", "--locked", "--no-fail-fast"], &four]),
-            words(&[&["test"], &deaths, &["phases::"], &four]),
-        ];
+        return vec![words(&[&["test"], &tests, &["--", "--test-threads", "4"]]), docs];
     }
-    let mut all = words(&[&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]]);
+    let mut run = words(&[&["nextest", "run"], &tests]);
     if !left_out.is_empty() {
-        all.extend(["-E".into(), format!("not ({left_out})")]);
+        run.extend(["-E".into(), format!("not ({left_out})")]);
     }
-    vec![
-        all,
-        words(&[&["test", "--workspace", "--locked", "--doc", "--quiet"]]),
-        words(&[&["nextest", "run"], &deaths, &["-E", "test(phases::)"]]),
-    ]
+    vec![run, docs]
 }
 
 fn skipped(count: Option<String>) -> String {
@@ -95,7 +88,8 @@ fn left_out() -> &'static str {
 
 /// How many there are, if somebody can tell.
 fn count(tests: &str) -> Option<String> {
-    let args = ["nextest", "list", "--workspace", "--locked", "--message-format", "json", "-E", tests];
+    let all = ["nextest", "list", "--workspace", "--locked"];
+    let args = [&all[..], &run::TRIED, &["--message-format", "json", "-E", tests]].concat();
     let listed = run::output("cargo", &args).ok();
     let listed = listed.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
     let listed = listed?;
@@ -176,23 +170,20 @@ mod checks {
         commands(nextest, left_out).iter().map(|command| command.join(" ")).collect()
     }
 
+    const FEATURES: &str = "--workspace --locked --features setpoint/failpoints,sim/planted";
+
     #[test]
     fn without_nextest_cargo_test_runs_the_same_tests() {
-        assert_eq!(
-            lines(false, CONTAINERS),
-            [
-                "test --workspace --locked --no-fail-fast -- --test-threads 4",
-                "test --workspace --features setpoint/failpoints --locked --test e2e phases:: -- --test-threads 4",
-            ]
-        );
+        let all = format!("test {FEATURES} --lib --bins --tests --no-fail-fast -- --test-threads 4");
+        assert_eq!(lines(false, CONTAINERS), [all, format!("test {FEATURES} --doc --quiet")]);
     }
 
     #[test]
     fn with_nextest_what_cannot_run_here_is_left_out() {
-        let all = "nextest run --workspace --locked --no-fail-fast";
+        let all = format!("nextest run {FEATURES} --lib --bins --tests --no-fail-fast");
         assert_eq!(lines(true, "")[0], all);
         assert_eq!(lines(true, "binary(x)")[0], format!("{all} -E not (binary(x))"));
-        assert_eq!(lines(true, "").len(), 3, "doctests and deaths too");
+        assert_eq!(lines(true, "").len(), 2, "doctests too");
     }
 
     #[test]

@@ -51,6 +51,12 @@ impl Bug {
 #[cfg(feature = "planted")]
 static PLANTED: AtomicU8 = AtomicU8::new(0);
 
+/// The production code is as it should be again.
+#[cfg(feature = "planted")]
+pub fn unplant() {
+    PLANTED.store(0, Ordering::Relaxed);
+}
+
 /// For the whole process, in the place of the one before.
 #[cfg(feature = "planted")]
 pub fn plant(bug: Bug) {

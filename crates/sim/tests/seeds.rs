@@ -1,13 +1,22 @@
 //! The simulator itself: a seed is one story, a story is one trace, and what fails is told as shortly as it can be.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use sim::{Options, Story};
 
 /// A few; `cargo xtask sim` plays thousands.
 const SEEDS: u64 = 40;
 
+/// A planted bug is one for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
-#[cfg_attr(feature = "planted", ignore = "bugs are planted")]
 fn stories_of_the_first_seeds_break_nothing_and_come_out_the_same_twice() {
+    let _alone = alone();
     for seed in 0..SEEDS {
         let outcome = sim::run(seed, &Options::default());
         assert_eq!(outcome.violation, None, "seed {seed}");
@@ -21,6 +30,7 @@ fn stories_of_the_first_seeds_break_nothing_and_come_out_the_same_twice() {
 
 #[test]
 fn a_story_has_users_and_faults_and_does_its_work() {
+    let _alone = alone();
     let (mut users, mut faults, mut deployed) = (0, 0, 0);
     for seed in 0..SEEDS {
         for input in Story::of(seed).inputs {
@@ -36,14 +46,15 @@ fn a_story_has_users_and_faults_and_does_its_work() {
     assert!(deployed > 150, "{deployed} deployments became active");
 }
 
-/// `cargo nextest run -p sim --features planted`.
 #[test]
 #[cfg(feature = "planted")]
 fn each_planted_bug_is_found_and_its_story_shrinks() {
+    let _alone = alone();
     for bug in decide::planted::Bug::ALL {
         decide::planted::plant(bug);
         is_found_and_shrinks();
     }
+    decide::planted::unplant();
 }
 
 #[cfg(feature = "planted")]

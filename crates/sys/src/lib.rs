@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod files;
+pub mod memory;
 pub mod pidfd;
 pub mod proc;
 mod raw;

@@ -2,9 +2,10 @@
 //! end in order.
 
 use std::{
+    cell::Cell,
     io::{IsTerminal, Write},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use node::Workloads;
@@ -46,7 +47,24 @@ fn ended(result: Result<(), Error>) -> ExitCode {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().on_thread_park(give_back_at_rest);
+    Ok(builder.build()?)
+}
+
+/// Between two times that a thread gives memory back.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
+
+/// A thread that has nothing to do gives back what a burst has left it with.
+fn give_back_at_rest() {
+    thread_local! {
+        static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    if LAST.get().is_none_or(|last| now.duration_since(last) >= GIVE_BACK_EVERY) {
+        LAST.set(Some(now));
+        sys::memory::give_back();
+    }
 }
 
 fn run_up(args: &args::Up) -> Result<(), Error> {

@@ -43,12 +43,25 @@ pub fn run(engine: &Engine, report: &mut Report) -> Result<(), Box<dyn Error>> {
     api.create_network(NETWORK, &json!({}));
     // The first is the floor.
     let mut peers: [Box<dyn Peer>; 4] = [
-        Box::new(Calls { api: api.clone(), ids: Mutex::default(), asks: false }),
-        Box::new(Calls { api: api.clone(), ids: Mutex::default(), asks: true }),
+        Box::new(Calls::new(api, NETWORK, false)),
+        Box::new(Calls::new(api, NETWORK, true)),
         Box::new(Swarm::start(api)),
-        Box::new(Ours::start(engine)?),
+        Box::new(Ours::start(engine, "port: 8080")?),
     ];
-    let mut samples = peers.each_ref().map(|_| (Vec::new(), Vec::new()));
+    in_turns(&mut peers, "containers", report)?;
+    drop(peers);
+    api.remove_network(NETWORK);
+    // Nothing listens there: one port would be for one of them.
+    let mut peers: [Box<dyn Peer>; 2] = [
+        Box::new(Calls::new(api, "host", false)),
+        Box::new(Ours::start(engine, "network: host\n    env: { MODE: hang }")?),
+    ];
+    in_turns(&mut peers, "containers on the host's network", report)
+}
+
+/// Each of them up and down, again and again; the first is what the others are compared with.
+fn in_turns(peers: &mut [Box<dyn Peer>], what: &str, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    let mut samples: Vec<_> = peers.iter().map(|_| (Vec::new(), Vec::new())).collect();
     for _ in 0..ROUNDS {
         for (peer, (ups, downs)) in peers.iter_mut().zip(&mut samples) {
             let began = Instant::now();
@@ -64,11 +77,9 @@ pub fn run(engine: &Engine, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let floor = (best(&mut samples[0].0), best(&mut samples[0].1));
     for (peer, (ups, downs)) in peers.iter().zip(&mut samples) {
         let name = peer.name();
-        report.add_beside(format!("0 to {COUNT} containers: {name}"), best(ups), "s", ("calls", floor.0));
-        report.add_beside(format!("{COUNT} to 0 containers: {name}"), best(downs), "s", ("calls", floor.1));
+        report.add_beside(format!("0 to {COUNT} {what}: {name}"), best(ups), "s", ("calls", floor.0));
+        report.add_beside(format!("{COUNT} to 0 {what}: {name}"), best(downs), "s", ("calls", floor.1));
     }
-    drop(peers);
-    api.remove_network(NETWORK);
     Ok(())
 }
 
@@ -91,12 +102,17 @@ fn until_all(api: &Api, label: &str, event: &str, act: impl FnOnce()) -> Result<
 /// The engine's interface and nothing else.
 struct Calls {
     api: Api,
+    network: &'static str,
     ids: Mutex<Vec<String>>,
     /// Each to end, before it is removed.
     asks: bool,
 }
 
 impl Calls {
+    fn new(api: &Api, network: &'static str, asks: bool) -> Self {
+        Self { api: api.clone(), network, ids: Mutex::default(), asks }
+    }
+
     fn each(&self, call: impl Fn(usize) + Sync) {
         let next = AtomicUsize::new(0);
         let work = || {
@@ -114,7 +130,8 @@ impl Peer for Calls {
     }
 
     fn up(&mut self) -> Result<(), Box<dyn Error>> {
-        let spec = json!({ "Image": IMAGE, "HostConfig": { "NetworkMode": NETWORK } });
+        let env: &[&str] = if self.network == "host" { &["MODE=hang"] } else { &[] };
+        let spec = json!({ "Image": IMAGE, "Env": env, "HostConfig": { "NetworkMode": self.network } });
         self.each(|number| {
             let id = self.api.run(&format!("bench-{number}"), &spec);
             self.ids.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(id);
@@ -188,8 +205,8 @@ struct Ours {
 }
 
 impl Ours {
-    fn start(engine: &Engine) -> Result<Self, Box<dyn Error>> {
-        let manifest = format!("services:\n  app:\n    image: {IMAGE}\n    port: 8080\n    replicas: 0\n");
+    fn start(engine: &Engine, more: &str) -> Result<Self, Box<dyn Error>> {
+        let manifest = format!("services:\n  app:\n    image: {IMAGE}\n    {more}\n    replicas: 0\n");
         Ok(Self { setpoint: setpoint(engine, &manifest)?, api: engine.api().clone() })
     }
 
