@@ -11,7 +11,9 @@ use model::{
     observation::{Copied, Exit},
 };
 
-use super::{Agent, FailureKind, Launched, Outcome, StartFailure, job::watch, operate::random_start};
+use super::{
+    Agent, FailureKind, Launched, Outcome, StartFailure, deeds::for_memory, job::watch, operate::random_start,
+};
 use crate::{
     instance::{Instance, Run},
     life::Life,
@@ -143,6 +145,7 @@ impl Agent {
         }
         let was_ready = health.ready;
         exit.why = instance.ended_for.take().or(exit.why);
+        exit.why = for_memory(instance, run, &exit).or(exit.why);
         let shares_ports = match instance.container() {
             Some(container) => container.network == Network::Host,
             None => true,

@@ -201,6 +201,7 @@ fn filters() -> HashMap<&'static str, Vec<&'static str>> {
         "create",
         "start",
         "die",
+        "oom",
         "destroy",
         "pause",
         "unpause",
@@ -231,7 +232,7 @@ fn news(event: &EventMessage) -> Option<News> {
     match typ {
         Type::CONTAINER => match action {
             "die" => container(actor.id.as_deref()?, What::Ended),
-            "kill" | "stop" | "restart" => container(actor.id.as_deref()?, What::Asked),
+            "kill" | "stop" | "restart" | "oom" => container(actor.id.as_deref()?, What::Asked),
             "create" => {
                 let cluster = attribute(names::CLUSTER)?.to_owned();
                 let instance = attribute(names::INSTANCE).unwrap_or_default().to_owned();
@@ -319,7 +320,7 @@ fn open(pid: u32, container: &str) -> Option<tokio::io::unix::AsyncFd<Arc<PidFd>
 }
 
 /// Waits for the engine to have noticed. What had a limit of memory is asked whether that ended it: the next start
-/// makes an engine forget.
+/// makes an engine forget. One that does not know it yet says so by an event.
 async fn ended(engine: &Engine, container: &str, limited: bool, at: Timestamp) -> Result<Exit, Error> {
     let status = exit(engine, container).await?;
     let asked = limited && !matches!(status, ExitStatus::Code(0) | ExitStatus::Unknown);
