@@ -92,6 +92,10 @@ pub enum Failure {
     )]
     NameHeld { name: String, seconds: u64 },
     #[error(
+        "{count} containers named like {name} are there already: remove those that nobody needs (`docker rm`)"
+    )]
+    NamesTaken { name: String, count: u32 },
+    #[error(
         "{count} containers bear the mark of {id}, and which of them is its own cannot be told: remove the copies \
          (`docker ps -a --filter label=setpoint.instance={id}`)"
     )]
@@ -107,7 +111,12 @@ impl Failure {
     pub fn is_outside(&self) -> bool {
         match self {
             Self::Engine(error) => error.is_no_room(),
-            Self::Several { .. } | Self::Copies { .. } | Self::NameHeld { .. } => true,
+            Self::Several { .. }
+            | Self::Copies { .. }
+            | Self::NameHeld { .. }
+            | Self::NamesTaken { .. }
+            | Self::NoAddresses { .. }
+            | Self::ForeignNetwork { .. } => true,
             _ => false,
         }
     }
@@ -417,9 +426,7 @@ impl Work<'_> {
         // Each was refused for certain, so that nothing is on its way: the next try begins anew.
         *record = Record { name: String::new(), nonce: String::new(), ..record.clone() };
         record.write(self.folder)?;
-        let name = names::container(self.order.cluster, self.order.id, 0);
-        Err(Error::Conflict(format!("{NAMES} containers named like {name} are there already; remove them"))
-            .into())
+        Err(Failure::NamesTaken { name: name(0), count: NAMES })
     }
 
     /// Whose container has the name that the engine does not give.

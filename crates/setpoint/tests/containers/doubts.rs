@@ -357,7 +357,7 @@ fn fill(path: &std::path::Path) {
 }
 
 /// Hides the machine's interfaces, as if the engine were in another network.
-const APART: &str = "mount -t tmpfs none /sys/class/net && exec \"$@\"";
+pub const APART: &str = "mount -t tmpfs none /sys/class/net && exec \"$@\"";
 
 #[test]
 fn where_addresses_are_not_reached_a_port_leads_there_and_a_taken_one_is_left_to_its_taker() {

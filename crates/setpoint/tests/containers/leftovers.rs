@@ -238,26 +238,6 @@ fn networks_and_volumes_that_only_bear_our_labels_are_never_touched() {
 }
 
 #[test]
-fn a_network_of_our_name_that_is_not_ours_is_not_joined() {
-    let Some(engine) = Engine::shared() else { return };
-    let app = image(&engine, "v1");
-    let mut setpoint = setpoint(&engine).start();
-    let name = format!("default.{}", &setpoint.cluster()[..6]);
-    engine.docker(&["network", "create", &name]);
-    assert_eq!(setpoint.apply(&web(&app, 1, ""), &[]).code, 0);
-    let told = |web: &serde_json::Value| {
-        web["instances"][0]["message"]
-            .as_str()
-            .is_some_and(|message| message.contains("that Setpoint did not make"))
-    };
-    setpoint.wait_for_service("web", "the foreign network is named", told);
-    assert_eq!(engine.docker(&["network", "inspect", "--format", "{{len .Containers}}", &name]), "0");
-    engine.docker(&["network", "rm", &name]);
-    setpoint.wait_until_converged("web");
-    setpoint.stop();
-}
-
-#[test]
 fn the_end_of_setpoint_up_leaves_nothing() {
     let Some(engine) = Engine::own() else { return };
     let app = image(&engine, "v1");

@@ -14,6 +14,7 @@ mod images;
 mod leftovers;
 mod many;
 mod pages;
+mod prevented;
 mod sessions;
 mod updates;
 
