@@ -1,6 +1,8 @@
 //! What is in the way and no fault of the release is waited for: it is told with what to do, costs no attempt, and once it
 //! is out of the way everything goes on by itself.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use testkit::{
     Setpoint,
@@ -9,7 +11,7 @@ use testkit::{
     until,
 };
 
-use crate::{image, setpoint, setpoint_over, web};
+use crate::{doubts::APART, image, setpoint, setpoint_over, web};
 
 const NO_ROOM: &str = "write /var/lib/docker/tmp/GetImageBlob1: no space left on device";
 /// The one attempt of each is not spent.
@@ -100,5 +102,24 @@ fn a_network_of_our_name_that_is_not_ours_is_not_joined_and_costs_no_attempt() {
     wait_until_told(&setpoint, "that Setpoint did not make");
     assert_eq!(engine.docker(&["network", "inspect", "--format", "{{len .Containers}}", &name]), "0");
     engine.docker(&["network", "rm", &name]);
+    comes_up(&setpoint, 0);
+}
+
+#[test]
+fn ports_that_are_all_taken_are_waited_for_with_a_pause() {
+    let Some(engine) = Engine::shared() else { return };
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).under(&["unshare", "--mount", "sh", "-c", APART, "apart"]).start();
+    let words = "driver failed programming external connectivity on endpoint web: Bind for 127.0.0.1:31000 failed: port \
+                 is already allocated";
+    wire.refuse_with("/start", 500, words);
+    setpoint.apply_ok(&web(&image(&engine, "v1"), 1, ONE), &[]);
+    wait_until_told(&setpoint, "ports in a row");
+    let tried = wire.refusals();
+    let again = testkit::wait::within(Duration::from_secs(3), || {
+        (wire.refusals() > tried + 1).then_some(wire.refusals())
+    });
+    assert_eq!(again, None, "it pauses");
+    wire.refuse_no_more();
     comes_up(&setpoint, 0);
 }
