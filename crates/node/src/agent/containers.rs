@@ -236,9 +236,7 @@ impl Agent {
         let started = instance.record().and_then(|record| record.started.clone());
         let of_this_run = instance.record().is_some_and(|record| record.is_run_of(seen));
         let direct = instance.record().is_some_and(|record| record.direct);
-        if let Some(held) = &mut instance.held {
-            held.off_network = seen.is_off(network.as_deref(), direct);
-        }
+        instance.note_network(seen.is_off(network.as_deref(), direct), now);
         match &seen.state {
             State::Running | State::Paused => {
                 let known = instance.life().is_some() && started == seen.started;

@@ -440,11 +440,17 @@ impl Agent {
             return Self::rest(&self.cx, instance, &mut self.publisher, now);
         }
         let step = instance.step(now);
-        let wakes = [step.wake_at, Self::probe(&self.cx, instance, now), instance.next_repair(now)];
+        let look = instance.next_network_look();
+        let later = look.filter(|at| *at > now);
+        let wakes = [step.wake_at, Self::probe(&self.cx, instance, now), instance.next_repair(now), later];
         let wake = wakes.into_iter().flatten().min();
         instance.wake_at = wake;
         self.timers.set(id, wake);
         Self::tell(&self.cx, instance, &step, &mut self.publisher, now);
+        if look.is_some() && later.is_none() {
+            instance.looks_for_network(now);
+            self.look_at_container(id, false);
+        }
         self.operate(id, step.operation, now);
     }
 

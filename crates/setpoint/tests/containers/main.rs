@@ -16,6 +16,7 @@ mod many;
 mod pages;
 mod prevented;
 mod sessions;
+mod unheard;
 mod updates;
 
 use testkit::{
