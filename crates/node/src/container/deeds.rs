@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bollard::models::EventMessageTypeEnum as Type;
+pub use model::drift::RUNNING_PATH;
 use model::{
     Millis, Timestamp,
     observation::{BY_ENGINE, Exit, ExitStatus},
@@ -72,8 +73,6 @@ impl Of {
     }
 }
 
-/// The path of a first process that somebody had the engine end.
-pub const RUNNING_PATH: &str = "container/running";
 /// Why a run ended with its engine, as far as anybody can tell.
 pub const OWN_END: &str = "engine: its own end";
 

@@ -639,6 +639,9 @@ fn a_volume_that_went_with_its_container_is_told_and_the_other_replica_serves() 
         };
         let meanwhile = setpoint.wait_for_service("web", "one cannot start, for want of it", told);
         assert_eq!(meanwhile["replicas"]["ready"], 1, "{meanwhile:#}");
+        let explained = setpoint.ok(&["explain", "web"]);
+        assert!(!explained.contains("is being corrected"), "it waits: {explained}");
+        assert!(explained.contains("container/running of default.web.0.0 differs and cannot be put back: "));
         assert!(engine.try_docker(&["volume", "inspect", &volume]).is_err(), "it is not made anew");
         engine.docker(&["volume", "create", &volume]);
         setpoint.wait_for_event("volume.back", &[&volume]);
