@@ -475,8 +475,8 @@ fn what_keeps_dying_is_degraded_with_its_reason_and_its_output_until_no_attempt_
     testkit::until("that is told too", testkit::setpoint::SOON, || told("degraded", WHY));
     let stats = setpoint.ask("GET", "/api/monitoring/stats", None).json();
     assert_eq!(
-        (&stats["runningContainers"], &stats["stoppedContainers"]),
-        (&1.into(), &1.into()),
+        (&stats["runningContainers"], &stats["unhealthyContainers"], &stats["stoppedContainers"]),
+        (&1.into(), &1.into(), &0.into()),
         "{stats:#}"
     );
     let explained = setpoint.ok(&["explain", "web"]);
