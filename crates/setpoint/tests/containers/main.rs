@@ -18,6 +18,7 @@ mod prevented;
 mod sessions;
 mod unheard;
 mod updates;
+mod volumes;
 
 use testkit::{
     Builder, Setpoint,
