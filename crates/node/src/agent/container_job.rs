@@ -24,11 +24,12 @@ use crate::{
     container::{
         Record, Seen, ask,
         engine::Error as EngineError,
+        failure::Failure,
         look::{self, Machine, Wanted},
         names, notes,
         order::Order,
         output, registry,
-        work::{Failure, Work},
+        work::Work,
     },
     ledger::Folder,
     logs,

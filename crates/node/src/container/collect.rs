@@ -16,10 +16,10 @@ use model::{
 
 use super::{
     engine::{Engine, Error, QUESTION, WORK},
+    failure::Failure,
     names,
     networks::{self, NETWORKS, UNUSED},
     notes, registry,
-    work::Failure,
 };
 
 /// Only what we fetched or made: what was there before us, and what others use, is not ours to remove.

@@ -10,8 +10,9 @@ use model::{ClusterId, ProjectName, collect::Held, collect::Kind};
 
 use super::{
     engine::{Engine, Error, QUESTION, WORK},
+    failure::Failure,
     names, notes,
-    work::{Failure, ignore_conflict},
+    work::ignore_conflict,
 };
 
 /// Held for reading while a container is put into a network, for writing while one is removed.
