@@ -182,6 +182,7 @@ impl Job {
         } else if let Some(nonce) = record.unanswered() {
             notes::note_late(&cx.config.data, nonce, cx.now()).map_err(|error| error.to_string())?;
         }
+        notes::forget_made(&cx.config.data, &self.id);
         Ok(())
     }
 

@@ -120,14 +120,24 @@ impl Work<'_> {
         }
     }
 
-    /// Without a ledger the assignment counts as one: the container that says to be this instance is.
+    /// With its ledger lost the assignment counts as one: the container that says to be this instance is. Before one was made
+    /// for it, whatever says so is a stranger.
     async fn of_lost_ledger(&self) -> Result<Option<Record>, Failure> {
         let marks = [
             format!("{}={}", names::CLUSTER, self.order.cluster),
             format!("{}={}", names::INSTANCE, self.order.id),
         ];
         let found = list(self.engine, HashMap::from([("label".to_owned(), marks.into())])).await?;
-        let found: Vec<Listed> = found.iter().filter_map(listed).collect();
+        let mut found: Vec<Listed> = found.iter().filter_map(listed).collect();
+        if !notes::may_have_made(self.data, self.order.id) {
+            let mut late = Vec::new();
+            for one in found {
+                if notes::is_late(self.data, &one.nonce)? {
+                    late.push(one);
+                }
+            }
+            found = late;
+        }
         match found.as_slice() {
             [] => Ok(None),
             [one] => {
@@ -309,6 +319,7 @@ impl Work<'_> {
             let name = name(taken);
             record.name.clone_from(&name);
             record.write(self.folder)?;
+            notes::note_made(self.data, self.order.id)?;
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
             match self.engine.in_turn(WORK, client.create_container(Some(options), body.clone())).await {
                 Ok(made) => {

@@ -16,6 +16,7 @@ mod many;
 mod pages;
 mod prevented;
 mod sessions;
+mod strangers;
 mod unheard;
 mod updates;
 mod volumes;

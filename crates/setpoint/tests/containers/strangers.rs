@@ -1,0 +1,69 @@
+//! What bears our labels, or a name of ours, and is in no ledger is somebody else's: it is told once, is never touched,
+//! and is never used as if it were ours.
+
+use serde_json::{Value, json};
+use testkit::{Setpoint, docker::Engine, setpoint::SOON, until};
+
+use crate::{image, setpoint, web};
+
+/// How often a stranger with this name was told.
+fn told(setpoint: &Setpoint, name: &str) -> usize {
+    let is_about = |event: &&Value| {
+        event["kind"] == "stranger.found" && event["message"].as_str().is_some_and(|told| told.contains(name))
+    };
+    setpoint.events().iter().filter(is_about).count()
+}
+
+fn nodes_strangers(setpoint: &Setpoint) -> String {
+    setpoint.json(&["node", "list"])["nodes"][0]["strangers"].to_string()
+}
+
+/// Labels are no ownership: whoever copies a command line has them, also before we have made anything.
+#[test]
+fn a_container_that_had_our_labels_before_our_first_is_a_stranger() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let mut setpoint = setpoint(&engine).start();
+    let labels = json!({
+        "setpoint.cluster": setpoint.cluster(), "setpoint.instance": "default.web.0.0", "setpoint.nonce": "copied",
+    });
+    let name = format!("theirs-{}", setpoint.cluster());
+    let theirs = engine.api().run(&name, &json!({ "Image": app, "Cmd": ["theirs"], "Labels": labels }));
+    let pid = engine.api().main_pid(&theirs);
+    setpoint.apply_ok(&web(&app, 1, ""), &[]);
+    let web = setpoint.wait_until_converged("web");
+    assert_eq!(web["instances"][0]["id"], "default.web.0.0");
+    assert_ne!(web["instances"][0]["pid"], pid, "it has one of its own: {web:#}");
+    until("it is told", SOON, || (told(&setpoint, &name) == 1).then_some(()));
+    assert!(nodes_strangers(&setpoint).contains(&name));
+    for _ in 0..3 {
+        setpoint.ok(&["reconcile"]);
+    }
+    setpoint.kill9();
+    setpoint.restart();
+    setpoint.wait_until_converged("web");
+    until("it is known again", SOON, || nodes_strangers(&setpoint).contains(&name).then_some(()));
+    assert_eq!(told(&setpoint, &name), 1, "once");
+    setpoint.ok(&["delete", "web", "--wait"]);
+    assert_eq!(engine.api().main_pid(&theirs), pid, "nobody touched it");
+    engine.api().remove(&theirs);
+    setpoint.ok(&["reconcile"]);
+    until("nobody is strange any more", SOON, || (!nodes_strangers(&setpoint).contains(&name)).then_some(()));
+}
+
+/// The same instance, its ledger lost with its container: the store's assignment counts as one.
+#[test]
+fn a_container_whose_ledger_was_lost_is_taken_over_and_no_stranger() {
+    let Some(engine) = Engine::shared() else { return };
+    let mut setpoint = setpoint(&engine).manifest(&web(&image(&engine, "v1"), 1, "")).arg("--keep").start();
+    let before = setpoint.wait_until_converged("web");
+    for lost in ["node/instances", "node"] {
+        setpoint.kill9();
+        std::fs::remove_dir_all(setpoint.data().join(lost)).unwrap();
+        setpoint.restart();
+        let after = setpoint.wait_until_converged("web");
+        assert_eq!(after["instances"][0]["pid"], before["instances"][0]["pid"], "{lost}: {after:#}");
+    }
+    assert_eq!(told(&setpoint, "container"), 0);
+    setpoint.stop_after_keep();
+}
