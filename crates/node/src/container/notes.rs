@@ -20,6 +20,8 @@ const HEARD: &str = "engine-heard.json";
 const LATE: &str = "late.json";
 /// A folder with an empty file for each instance for which a container was asked.
 const MADE: &str = "made";
+/// What was told of strangers.
+const STRANGERS: &str = "strangers.json";
 /// After which an engine that was asked for a container, and showed none, is not taken to make it any more.
 const LATEST: Millis = Millis::secs(3600);
 
@@ -136,6 +138,15 @@ pub fn volume_users(data: &Path, name: &str) -> Result<BTreeSet<ServiceKey>, led
 /// Volumes that were gone when it was looked last.
 pub fn lost_volumes(data: &Path) -> Result<Vec<LostVolume>, ledger::Error> {
     Ok(files::read(&data.join(LOST))?.unwrap_or_default())
+}
+
+/// Strangers of which people were told and that have been there since.
+pub fn told_strangers(data: &Path) -> Result<BTreeSet<String>, ledger::Error> {
+    Ok(files::read(&data.join(STRANGERS))?.unwrap_or_default())
+}
+
+pub fn note_told_strangers(data: &Path, told: &BTreeSet<String>) -> Result<(), ledger::Error> {
+    files::write(&data.join(STRANGERS), told, files::Durable::No)
 }
 
 pub fn note_lost_volumes(data: &Path, lost: &[LostVolume]) -> Result<(), ledger::Error> {

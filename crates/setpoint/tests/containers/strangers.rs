@@ -67,3 +67,36 @@ fn a_container_whose_ledger_was_lost_is_taken_over_and_no_stranger() {
     assert_eq!(told(&setpoint, "container"), 0);
     setpoint.stop_after_keep();
 }
+
+#[test]
+fn networks_and_volumes_with_our_labels_that_are_in_no_ledger_are_told_once() {
+    let Some(engine) = Engine::shared() else { return };
+    let manifest = web(&image(&engine, "v1"), 1, "volumes: [\"data:/data\"]");
+    let mut setpoint = setpoint(&engine).manifest(&manifest).start();
+    setpoint.wait_until_converged("web");
+    let name = format!("foreign-{}", setpoint.cluster());
+    let labels = json!({ "setpoint.cluster": setpoint.cluster(), "setpoint.project": "default" });
+    engine.api().create_network(&name, &labels);
+    engine.api().create_volume(&name, &labels);
+    let things = [format!("network {name}"), format!("volume {name}")];
+    setpoint.ok(&["reconcile"]);
+    for thing in &things {
+        until(thing, SOON, || (told(&setpoint, thing) == 1).then_some(()));
+        assert!(nodes_strangers(&setpoint).contains(thing.as_str()));
+    }
+    setpoint.ok(&["reconcile"]);
+    setpoint.kill9();
+    setpoint.restart();
+    setpoint.wait_until_converged("web");
+    for thing in &things {
+        until(thing, SOON, || nodes_strangers(&setpoint).contains(thing.as_str()).then_some(()));
+        assert_eq!(told(&setpoint, thing), 1, "once");
+    }
+    setpoint.ok(&["delete", "web", "--wait"]);
+    setpoint.ok(&["gc", "--volumes"]);
+    for kind in ["network", "volume"] {
+        engine.docker(&[kind, "rm", &name]);
+    }
+    assert_eq!(told(&setpoint, "default.data"), 0, "its own is none");
+    assert_eq!(told(&setpoint, ""), 2);
+}
