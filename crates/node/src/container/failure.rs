@@ -1,8 +1,8 @@
 //! Why something could not be done with an engine, and whose fault that is.
 
-use model::{InstanceId, ProjectName};
+use model::{ClusterId, InstanceId, ProjectName};
 
-use super::engine::Error;
+use super::{engine::Error, names};
 use crate::{ledger, process::render};
 
 /// Why something could not be done. Each is a sentence with what to do.
@@ -40,6 +40,13 @@ pub enum Failure {
          (`docker network rm {name}`), or give it another name"
     )]
     ForeignNetwork { name: String },
+    #[error(
+        "a volume called {name} is there that Setpoint did not make, and nothing is put into it: remove it \
+         (`docker volume rm {name}`); or, to have one used that you fill yourself, make it with \
+         `docker volume create --label {}={cluster} {name}`",
+        names::CLUSTER
+    )]
+    ForeignVolume { name: String, cluster: ClusterId },
     #[error("its port {0} is taken by another program")]
     PortTaken(u16),
     #[error(transparent)]
@@ -83,6 +90,7 @@ impl Failure {
             | Self::NameHeld { .. }
             | Self::NamesTaken { .. }
             | Self::NoAddresses { .. }
+            | Self::ForeignVolume { .. }
             | Self::ForeignNetwork { .. } => true,
             _ => false,
         }

@@ -272,12 +272,17 @@ impl Work<'_> {
 
     async fn volume(&self, name: String, labels: HashMap<String, String>) -> Result<(), Failure> {
         let client = self.engine.client().await?;
+        let is_known = notes::known_volumes(self.data)?.contains_key(&name);
         match self.engine.within(QUESTION, client.inspect_volume(&name)).await {
-            Ok(_) => return Ok(notes::note_volume(self.data, &name, &self.order.id.service)?),
+            // What was put in the place of one that was lost has no mark.
+            Ok(volume) if is_known || volume.labels.get(names::CLUSTER) == labels.get(names::CLUSTER) => {
+                return Ok(notes::note_volume(self.data, &name, &self.order.id.service)?);
+            }
+            Ok(_) => return Err(Failure::ForeignVolume { name, cluster: self.order.cluster.clone() }),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
-        if notes::known_volumes(self.data)?.contains_key(&name) {
+        if is_known {
             return Err(Failure::VolumeGone { name });
         }
         let request = VolumeCreateRequest {

@@ -100,3 +100,31 @@ fn networks_and_volumes_with_our_labels_that_are_in_no_ledger_are_told_once() {
     assert_eq!(told(&setpoint, "default.data"), 0, "its own is none");
     assert_eq!(told(&setpoint, ""), 2);
 }
+
+/// What is in it is somebody's: it is neither written to nor shown to a workload as if it were its own.
+#[test]
+fn a_volume_of_our_name_that_is_not_ours_is_not_used() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let setpoint = setpoint(&engine).start();
+    let name = format!("default.data.{}", &setpoint.cluster()[..6]);
+    engine.api().create_volume(&name, &json!({}));
+    setpoint.apply_ok(&web(&app, 1, "volumes: [\"data:/data\"]\nrestart: { attempts: 1 }"), &[]);
+    let words = format!("docker volume create --label setpoint.cluster={} {name}", setpoint.cluster());
+    let says =
+        |web: &Value| web["instances"][0]["message"].as_str().is_some_and(|told| told.contains(&words));
+    let web = setpoint.wait_for_service("web", "it is told what to do", says);
+    assert_eq!(
+        (&web["instances"][0]["state"], &web["instances"][0]["restarts"]),
+        (&json!("starting"), &json!(0))
+    );
+    setpoint.ok(&["gc", "--volumes"]);
+    engine.docker(&["volume", "inspect", &name]);
+    engine.docker(&["volume", "rm", &name]);
+    // Made for it by somebody on purpose, with what is to be in it.
+    let ours = json!({ "setpoint.cluster": setpoint.cluster() });
+    engine.api().create_volume(&name, &ours);
+    setpoint.wait_until_converged("web");
+    assert_eq!(setpoint.get("web.localhost", "/write?/data/a").text(), "written");
+    assert_eq!(told(&setpoint, &name), 0, "it is in use, and no stranger");
+}
