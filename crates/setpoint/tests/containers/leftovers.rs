@@ -237,6 +237,34 @@ fn networks_and_volumes_that_only_bear_our_labels_are_never_touched() {
     assert!(engine.try_docker(&["network", "inspect", &network]).is_err(), "its own is gone");
 }
 
+/// One that could not go with its project's last container.
+#[test]
+fn a_network_that_nothing_is_in_goes_with_gc() {
+    let Some(engine) = Engine::shared() else { return };
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).manifest(&web(&image(&engine, "v1"), 1, "")).start();
+    setpoint.wait_until_converged("web");
+    let name = format!("default.{}", &setpoint.cluster()[..6]);
+    let gc = |args: &[&str]| setpoint.json(args)["things"].clone();
+    assert_eq!(gc(&["gc", "--dry-run"]), serde_json::json!([]), "it is in use");
+    wire.refuse(&engine.docker(&["network", "inspect", "--format", "{{.Id}}", &name]));
+    setpoint.ok(&["delete", "web", "--wait"]);
+    testkit::until("its removal was refused", testkit::setpoint::SOON, || {
+        (wire.refusals() > 0).then_some(())
+    });
+    wire.refuse_no_more();
+    for args in [&["gc", "--dry-run"][..], &["gc"]] {
+        let things = gc(args);
+        assert_eq!(
+            (&things[0]["kind"], &things[0]["name"]),
+            (&"network".into(), &name.as_str().into()),
+            "{things:#}"
+        );
+    }
+    assert!(engine.try_docker(&["network", "inspect", &name]).is_err(), "it is gone");
+    assert_eq!(gc(&["gc", "--dry-run"]), serde_json::json!([]));
+}
+
 #[test]
 fn the_end_of_setpoint_up_leaves_nothing() {
     let Some(engine) = Engine::own() else { return };

@@ -48,6 +48,28 @@ fn a_pull_without_room_waits_and_costs_no_attempt() {
     comes_up(&setpoint, 0);
 }
 
+#[test]
+fn a_pull_that_the_death_of_the_engine_cuts_is_begun_anew_and_costs_no_attempt() {
+    let Some(mut engine) = Engine::own() else { return };
+    let Some(registry) = Registry::start() else { return };
+    let tag = registry.image("cut:1");
+    Image::new(&tag, "v1").push(&registry);
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).start();
+    wire.delay("/images/create");
+    setpoint.apply_ok(&web(&tag, 1, ONE), &[]);
+    until("it is asked for", SOON, || (wire.delays() > 0).then_some(()));
+    registry.hang();
+    wire.delay_no_more();
+    engine.kill9();
+    setpoint.wait_for_event("engine.away", &[]);
+    registry.go_on();
+    engine.start();
+    setpoint.wait_for_event("engine.back", &[]);
+    comes_up(&setpoint, 0);
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "v1");
+}
+
 /// A second try of an install is counted before it is made: what prevents it leaves it the attempt.
 #[test]
 fn what_is_prevented_at_its_only_attempt_has_it_still() {
