@@ -171,7 +171,7 @@ enum Pulled {
 
 /// Whether an engine has ever held anything for this node.
 pub fn has_held(data: &Path) -> bool {
-    [IMAGES, VOLUMES, LATE].iter().any(|file| data.join(file).exists())
+    [IMAGES, VOLUMES, NETWORKS, LATE].iter().any(|file| data.join(file).exists())
 }
 
 /// By name, with the id of those that have come.
