@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
+/// The path of a container's first process that somebody had its engine end.
+pub const RUNNING_PATH: &str = "container/running";
+
 /// One differing field. `path` names it: `files/config.yaml`, `site/css/app.css`, `site/current`,
 /// `webroot/index.html`, `process`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -116,6 +116,8 @@ pub struct Held {
     pub unasked: Option<Timestamp>,
     /// It lives, and nobody reaches it.
     pub off_network: bool,
+    /// Looks made because of that, and when the next is due: of what gives it an address nobody may hear.
+    pub off_looks: Option<(u32, Timestamp)>,
     /// What the engine's own probing said last.
     pub judged: Option<Judged>,
     /// Instead of the declared probes, where the image has its own.
@@ -239,6 +241,28 @@ impl Instance {
     /// It lives and dies, and takes requests by its address.
     pub fn runs(&self) -> bool {
         self.assigned.content.workload.kind().runs()
+    }
+
+    /// Takes whether it is off its network, as a look has found it.
+    pub fn note_network(&mut self, is_off: bool, now: Timestamp) {
+        let Some(held) = &mut self.held else { return };
+        held.off_network = is_off;
+        let first = (0, now + node::rest_after(0));
+        held.off_looks = is_off.then(|| held.off_looks.unwrap_or(first));
+    }
+
+    /// When it is to be looked at whether it is on its network again.
+    pub fn next_network_look(&self) -> Option<Timestamp> {
+        let held = self.held.as_ref().filter(|held| self.busy.is_none() && !held.looking)?;
+        held.off_looks.map(|(_, at)| at)
+    }
+
+    /// One is made now; the next comes later.
+    pub fn looks_for_network(&mut self, now: Timestamp) {
+        if let Some((times, at)) = self.held.as_mut().and_then(|held| held.off_looks.as_mut()) {
+            *times = times.saturating_add(1);
+            *at = now + node::rest_after(*times);
+        }
     }
 
     /// The probes that count.

@@ -93,10 +93,6 @@ impl Publisher {
         self.next.engine = engine;
     }
 
-    pub fn knows_stranger(&self, stranger: &Stranger) -> bool {
-        self.next.strangers.contains(stranger)
-    }
-
     pub fn complete(&mut self, complete: bool) {
         self.dirty |= self.next.complete != complete;
         self.next.complete = complete;

@@ -1,7 +1,7 @@
 //! A command that goes on printing, read line by line while it runs.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
     sync::mpsc,
 };
@@ -14,15 +14,17 @@ pub struct Followed {
     child: Child,
     lines: mpsc::Receiver<String>,
     seen: Vec<String>,
+    /// On stderr.
+    said: mpsc::Receiver<String>,
+    heard: Vec<String>,
 }
 
 impl Followed {
     pub fn of(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let (tell, lines) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
-        Self { child, lines, seen: Vec::new() }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = lines_of(child.stdout.take().unwrap());
+        let said = lines_of(child.stderr.take().unwrap());
+        Self { child, lines, seen: Vec::new(), said, heard: Vec::new() }
     }
 
     pub fn seen(&self) -> &[String] {
@@ -44,11 +46,27 @@ impl Followed {
         });
     }
 
+    /// Waits for exactly so many on stderr.
+    #[track_caller]
+    pub fn wait_for_words(&mut self, words: &str, count: usize) {
+        until(words, SOON, || {
+            self.heard.extend(self.said.try_iter());
+            (self.heard.iter().filter(|line| line.contains(words)).count() == count).then_some(())
+        });
+    }
+
     #[track_caller]
     pub fn wait_for_end(&mut self) {
         until("it has ended", SOON, || self.child.try_wait().unwrap());
         self.seen.extend(self.lines.iter());
     }
+}
+
+fn lines_of(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (tell, lines) = mpsc::channel();
+    let stream = BufReader::new(stream);
+    std::thread::spawn(move || stream.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    lines
 }
 
 impl Drop for Followed {

@@ -322,7 +322,7 @@ pub struct Instances {
     pub total: u64,
     pub healthy: u64,
     pub unhealthy: u64,
-    /// Between two runs, or out of attempts.
+    /// Between two runs.
     pub stopped: u64,
     pub running: u64,
 }
@@ -339,7 +339,9 @@ impl Instances {
     fn add(&mut self, report: Option<&InstanceReport>) {
         self.total += 1;
         match report.map(|report| (&report.state, report.ready)) {
-            Some((State::Failed { .. } | State::BackingOff { .. }, _)) => self.stopped += 1,
+            Some((State::BackingOff { .. }, _)) => self.stopped += 1,
+            // It is not started again by itself, or not soon: somebody has to look.
+            Some((State::Failed { .. }, _)) => self.unhealthy += 1,
             Some((State::Running, ready)) => {
                 self.running += 1;
                 self.healthy += u64::from(ready);

@@ -1,7 +1,13 @@
 //! Step 3: what the nodes found different, what of it cannot be put back, and what they cannot give. Their nodes put
 //! the rest back, by the mode that the assignment carries; here all of it is told.
 
-use model::{drift::Drift, observation::InstanceReport, plan::StepReport, reason::Waiting, spec::DriftMode};
+use model::{
+    drift::{Drift, RUNNING_PATH},
+    observation::{InstanceReport, State},
+    plan::StepReport,
+    reason::Waiting,
+    spec::DriftMode,
+};
 
 use super::work::Work;
 
@@ -38,6 +44,16 @@ fn drifts(work: &Work<'_>) -> Vec<Waiting> {
 
 /// The one sentence about what differs, also where the service's state is told.
 pub fn waiting(report: &InstanceReport, drift: &Drift, corrected: bool) -> Waiting {
-    let (path, stuck) = (drift.path.clone(), drift.stuck.clone());
+    let path = drift.path.clone();
+    let stuck = drift.stuck.clone().or_else(|| what_it_waits_for(report, drift));
     Waiting::Drift { instance: report.id.clone(), path, corrected, stuck }
+}
+
+/// What does not run is put back by being started: what holds that up, its node tells of the instance.
+fn what_it_waits_for(report: &InstanceReport, drift: &Drift) -> Option<String> {
+    let waits = match report.state {
+        State::Failed { .. } | State::Installing | State::Starting => !report.message.is_empty(),
+        State::Running | State::BackingOff { .. } | State::Stopping { .. } | State::Unknown { .. } => false,
+    };
+    (waits && drift.path == RUNNING_PATH).then(|| report.message.clone())
 }

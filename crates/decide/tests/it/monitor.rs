@@ -3,7 +3,7 @@
 use crate::bench::{Bench, spec};
 use decide::{
     intent::{self, Images},
-    monitor::{self, Checkup, Outcome},
+    monitor::{self, Checkup, Instances, Outcome},
 };
 use model::{
     Millis, ServiceKey,
@@ -160,6 +160,8 @@ fn what_serves_no_more_is_unhealthy_and_what_nobody_tells_of_is_unknown() {
     let told = check(&bench);
     assert_eq!((told.health, told.summary.state), (ServiceHealth::Unhealthy, ServiceState::Failed));
     assert!(told.reason.contains("signal 9"), "{}", told.reason);
+    let counted = Instances::of(&bench.snapshot().worlds[&key()]);
+    assert_eq!((counted.unhealthy, counted.stopped, counted.total), (1, 0, 1), "somebody has to look");
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Agent {
             instances: Default::default(),
             unclaimed: Default::default(),
             containers: Default::default(),
-            strange_containers: Vec::new(),
+            strangers: super::strangers::Strangers::default(),
             engine: super::engine::View::default(),
             strange: Vec::new(),
             orphans: Default::default(),
@@ -119,6 +119,7 @@ impl Agent {
             self.read_folder(id, folder, boot_before);
         }
         self.find_orphans();
+        self.remember_told_strangers();
         self.tell_strangers();
         self.remember_lost_volumes();
         let ids: Vec<_> = self.instances.keys().cloned().collect();
@@ -188,36 +189,6 @@ impl Agent {
             tracing::warn!(instance = %assigned.id, %error, "its ledger is held in memory alone");
         }
         self.adopt(assigned, folder, true, &BootBefore::Same);
-    }
-
-    pub(super) fn tell_strangers(&mut self) {
-        let orphans = self.orphans.iter().map(|(id, orphan)| Stranger {
-            what: format!("process {}", orphan.identity.pid),
-            message: format!(
-                "it runs as instance {id}, which no assignment names; end it if it is not wanted"
-            ),
-            service: Some(id.service.clone()),
-        });
-        let strangers: Vec<_> = self
-            .strange
-            .iter()
-            .chain(self.unclaimed.values())
-            .chain(&self.strange_containers)
-            .cloned()
-            .chain(orphans)
-            .collect();
-        for stranger in &strangers {
-            if !self.publisher.knows_stranger(stranger) {
-                self.cx.outside.event(model::event::Event {
-                    kind: Kind::StrangerFound,
-                    service: stranger.service.clone(),
-                    instance: None,
-                    deployment: None,
-                    message: format!("{}: {}; it is left alone", stranger.what, stranger.message),
-                });
-            }
-        }
-        self.publisher.strangers(strangers);
     }
 
     /// A folder whose claim was lost and whose instance an assignment names.

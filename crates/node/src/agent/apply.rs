@@ -10,15 +10,23 @@ use std::{
 use model::{
     InstanceId, ServiceKey,
     assignment::{Assigned, Assignment},
+    spec::Workload,
 };
 
 use super::Agent;
-use crate::{instance::Instance, ledger::Folder};
+use crate::{container::notes, instance::Instance, ledger::Folder};
 
 impl Agent {
     pub(super) fn apply(&mut self, assignment: &Assignment) {
         self.accepted = Some(assignment.stamp.clone());
         self.publisher.accepted(assignment.stamp.clone());
+        let is_container = |assigned: &Assigned| matches!(assigned.content.workload, Workload::Container(_));
+        let assigned = assignment.instances.values().filter(|assigned| is_container(assigned)).map(|a| &a.id);
+        let known = self.instances.values().filter(|instance| instance.held.is_some()).map(|i| &i.id);
+        let known = known.chain(assigned);
+        if let Err(error) = notes::begin_to_note_made(&self.cx.config.data, known) {
+            tracing::warn!(%error, "containers that bear our labels count as ours, whoever made them");
+        }
         let mut touched: BTreeSet<InstanceId> = BTreeSet::new();
         for (id, assigned) in &assignment.instances {
             if self.take(id, assigned) {

@@ -24,11 +24,12 @@ use crate::{
     container::{
         Record, Seen, ask,
         engine::Error as EngineError,
+        failure::Failure,
         look::{self, Machine, Wanted},
         names, notes,
         order::Order,
         output, registry,
-        work::{Failure, Work},
+        work::Work,
     },
     ledger::Folder,
     logs,
@@ -181,6 +182,7 @@ impl Job {
         } else if let Some(nonce) = record.unanswered() {
             notes::note_late(&cx.config.data, nonce, cx.now()).map_err(|error| error.to_string())?;
         }
+        notes::forget_made(&cx.config.data, &self.id);
         Ok(())
     }
 

@@ -25,6 +25,7 @@ use crate::{
         look::{self, Judged, State},
         names,
         probe::Inside,
+        record::FoundRun,
         registry,
         watch::Watched,
     },
@@ -235,9 +236,7 @@ impl Agent {
         let started = instance.record().and_then(|record| record.started.clone());
         let of_this_run = instance.record().is_some_and(|record| record.is_run_of(seen));
         let direct = instance.record().is_some_and(|record| record.direct);
-        if let Some(held) = &mut instance.held {
-            held.off_network = seen.is_off(network.as_deref(), direct);
-        }
+        instance.note_network(seen.is_off(network.as_deref(), direct), now);
         match &seen.state {
             State::Running | State::Paused => {
                 let known = instance.life().is_some() && started == seen.started;
@@ -293,10 +292,10 @@ impl Agent {
         let same = record.started == seen.started && record.run > 0;
         // A start of ours whose answer was lost.
         let untold = instance.state.granted && matches!(instance.run, Run::Unknown { .. });
-        let (run, began) = match (same, untold) {
-            (true, _) => (record.run, instance.state.started_at.unwrap_or(now)),
-            (false, true) => (instance.state.runs, now),
-            (false, false) => (instance.state.runs + 1, now),
+        let found = (!same).then(|| record.found_run(instance.state.runs, untold));
+        let (run, began) = match found {
+            None => (record.run, instance.state.started_at.unwrap_or(now)),
+            Some(FoundRun::Tried(run) | FoundRun::New(run)) => (run, now),
         };
         record.started.clone_from(&seen.started);
         record.run = run;
@@ -321,10 +320,10 @@ impl Agent {
         self.watch_container(id, seen, run, health);
         self.runs_again(id);
         if let Some(instance) = self.instances.get(id) {
-            let message = match (same, untold) {
-                (true, _) => format!("{id} runs on"),
-                (false, true) => format!("{id} runs: the answer to its start was lost"),
-                (false, false) => format!("{id} was started by somebody"),
+            let message = match found {
+                None => format!("{id} runs on"),
+                Some(FoundRun::Tried(_)) => format!("{id} runs: the answer to its start was lost"),
+                Some(FoundRun::New(_)) => format!("{id} was started by somebody"),
             };
             self.cx.say(instance, Kind::InstanceAdopted, message);
             Self::remember(instance);

@@ -1,7 +1,7 @@
 //! What engines tell that was done to containers, laid to what is found of them: why a run ended, since when a field
 //! differs.
 
-use model::{InstanceId, event::Kind};
+use model::{InstanceId, event::Kind, observation::Exit};
 
 use super::{
     Agent,
@@ -12,14 +12,14 @@ use crate::{
         deeds::{Deed, OWN_END, Of, RUNNING_PATH, is_before, not_running},
         signals,
     },
-    instance::Run,
+    instance::{Instance, Run},
 };
 
 impl Agent {
     pub(super) fn note_deed(&mut self, id: &InstanceId, deed: Option<Deed>) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         let (Some(deed), Some(record)) = (deed, instance.record()) else { return };
-        if !matches!(deed.of, Of::Run { .. }) {
+        if !matches!(deed.of, Of::Run { .. } | Of::Memory) {
             if let Some(held) = &mut instance.held {
                 held.deeds.note(deed);
             }
@@ -33,6 +33,7 @@ impl Agent {
         let Some(held) = instance.held.as_mut().filter(|_| asked != Some(run)) else { return };
         held.deeds.note_end(run, deed, stop);
         self.lay_end_to_deed(id);
+        self.lay_end_to_memory(id);
         self.touch(id);
     }
 
@@ -79,6 +80,24 @@ impl Agent {
         }
     }
 
+    /// The kernel ended a run for want of memory, which its engine did not know when it was asked how it ended.
+    fn lay_end_to_memory(&mut self, id: &InstanceId) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let (Some(run), Some(exit)) = (instance.state.ended_run, instance.state.last_exit.clone()) else {
+            return;
+        };
+        let Some(why) = for_memory(instance, run, &exit) else { return };
+        let exit = Exit { why: Some(why), ..exit };
+        self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {exit}"));
+        instance.state.last_exit = Some(exit.clone());
+        if let Run::Ended { exit: of_run, .. } = &mut instance.run {
+            *of_run = exit;
+        }
+        if instance.busy.is_none() {
+            Self::remember(instance);
+        }
+    }
+
     /// A run has begun.
     pub(super) fn runs_again(&mut self, id: &InstanceId) {
         let Some(instance) = self.instances.get_mut(id) else { return };
@@ -101,6 +120,13 @@ impl Agent {
             held.deeds.doubt();
         }
     }
+}
+
+/// Why a run ended, where that was want of memory and nothing else is known.
+pub(super) fn for_memory(instance: &Instance, run: u64, exit: &Exit) -> Option<String> {
+    let is_open = exit.why.as_ref().is_none_or(|why| why == OWN_END);
+    let held = instance.held.as_ref().filter(|held| is_open && held.deeds.ended_for_memory(run, exit))?;
+    Some(held.record.as_ref()?.limits.clone().unwrap_or_default().out_of_memory())
 }
 
 fn corrected(id: &InstanceId) -> String {

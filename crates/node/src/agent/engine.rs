@@ -6,7 +6,7 @@ use decide::{outage::Outage, retry};
 use model::{
     InstanceId, Millis, Timestamp,
     event::{self, Kind},
-    observation::{self, EngineAway, Stranger},
+    observation::{self, EngineAway},
 };
 
 use super::{Agent, Event, volumes::Volumes};
@@ -319,6 +319,7 @@ impl Agent {
             self.glance(id, &by_id, close.contains(&nth));
         }
         self.note_strangers(&listed);
+        self.look_for_strange_things();
         self.look_at_volumes();
     }
 
@@ -336,34 +337,6 @@ impl Agent {
         } else {
             self.touch(id);
         }
-    }
-
-    /// Whoever bears our marks and is in no ledger is reported, and left alone.
-    fn note_strangers(&mut self, listed: &[Listed]) {
-        let what = |found: &Listed| format!("container {}", found.name);
-        let stranger = |found: &&Listed| {
-            let claimed = found.instance.as_ref().and_then(|id| self.instances.get(id));
-            let is_known = || self.strange_containers.iter().any(|known| known.what == what(found));
-            let ours = claimed.is_some_and(|instance| {
-                // One that is being made is not in the ledger yet.
-                (instance.busy.is_some() && !is_known())
-                    || instance.record().is_none_or(|record| {
-                        record.id.as_deref() == Some(&found.id)
-                            || (record.id.is_none() && record.nonce == found.nonce)
-                    })
-            });
-            !ours
-        };
-        let strangers = listed.iter().filter(stranger).map(|found| Stranger {
-            what: what(found),
-            message: match &found.instance {
-                Some(id) => format!("it bears the labels of instance {id} and is not its container"),
-                None => "it bears our labels and names no instance".into(),
-            },
-            service: found.instance.as_ref().map(|id| id.service.clone()),
-        });
-        self.strange_containers = strangers.collect();
-        self.tell_strangers();
     }
 
     /// With the last container of a project here goes its network.

@@ -16,6 +16,7 @@ mod operate;
 mod outcome;
 mod probing;
 mod sessions;
+mod strangers;
 mod tell;
 mod volumes;
 
@@ -44,8 +45,8 @@ use crate::{
     clock::Clock,
     config::Config,
     container::{
-        Engine, Record, Seen, ask::Listed, engine::Error as EngineError, look::Machine, registry::Progress,
-        watch::News,
+        Engine, Record, Seen, ask::Listed, collect::Marked, engine::Error as EngineError, look::Machine,
+        registry::Progress, watch::News,
     },
     content_source::ContentSource,
     instance::{Instance, Run},
@@ -164,6 +165,8 @@ pub(crate) enum Event {
     },
     /// The volumes with data of ours that are not there.
     VolumesLooked(Result<BTreeSet<String>, String>),
+    /// The networks and volumes with our marks that are in no ledger.
+    StrangeThings(Result<Vec<Marked>, String>),
     LogsLooked,
     /// What a container said last before this run ended.
     LastLines {
@@ -269,8 +272,7 @@ pub(crate) struct Agent {
     /// Folders that no assignment is known to cover: reported, never removed.
     unclaimed: BTreeMap<InstanceId, Stranger>,
     strange: Vec<Stranger>,
-    /// Containers with our marks that no ledger knows.
-    strange_containers: Vec<Stranger>,
+    strangers: strangers::Strangers,
     /// Whose each container is, by the id that its engine knows.
     containers: BTreeMap<String, InstanceId>,
     engine: engine::View,
@@ -383,6 +385,7 @@ impl Agent {
             }
             Event::FilesLooked { changed } => self.files_looked(&changed),
             Event::VolumesLooked(missing) => self.volumes_looked(missing),
+            Event::StrangeThings(found) => self.strange_things(found),
             Event::LogsLooked => self.looking_at_logs = false,
             Event::Pulled { id, copied, progress } => self.pulled(&id, copied, &progress),
             Event::Engine(news) => self.engine_news(news),
@@ -440,11 +443,17 @@ impl Agent {
             return Self::rest(&self.cx, instance, &mut self.publisher, now);
         }
         let step = instance.step(now);
-        let wakes = [step.wake_at, Self::probe(&self.cx, instance, now), instance.next_repair(now)];
+        let look = instance.next_network_look();
+        let later = look.filter(|at| *at > now);
+        let wakes = [step.wake_at, Self::probe(&self.cx, instance, now), instance.next_repair(now), later];
         let wake = wakes.into_iter().flatten().min();
         instance.wake_at = wake;
         self.timers.set(id, wake);
         Self::tell(&self.cx, instance, &step, &mut self.publisher, now);
+        if look.is_some() && later.is_none() {
+            instance.looks_for_network(now);
+            self.look_at_container(id, false);
+        }
         self.operate(id, step.operation, now);
     }
 

@@ -11,7 +11,9 @@ use model::{
     observation::{Copied, Exit},
 };
 
-use super::{Agent, FailureKind, Launched, Outcome, StartFailure, job::watch, operate::random_start};
+use super::{
+    Agent, FailureKind, Launched, Outcome, StartFailure, deeds::for_memory, job::watch, operate::random_start,
+};
 use crate::{
     instance::{Instance, Run},
     life::Life,
@@ -143,6 +145,7 @@ impl Agent {
         }
         let was_ready = health.ready;
         exit.why = instance.ended_for.take().or(exit.why);
+        exit.why = for_memory(instance, run, &exit).or(exit.why);
         let shares_ports = match instance.container() {
             Some(container) => container.network == Network::Host,
             None => true,
@@ -204,17 +207,37 @@ impl Agent {
             instance.install = Install::PortTaken { at: self.cx.now(), message: taken.to_string() };
             return;
         }
-        if instance.state.port_moves >= MAX_PORT_MOVES {
+        let (moves, waits) = (instance.state.port_moves, instance.held.is_some());
+        // Of what ended by itself the end is counted; what could not even be started goes on after a pause.
+        if moves >= MAX_PORT_MOVES && !waits {
             return;
         }
         self.ports.release(id);
-        if let Ok(other) = self.ports.give(id, random_start()) {
-            tracing::info!(instance = %id, port, other, "its port was taken by another program; it gets another");
-            instance.state.port = Some(other);
-            instance.state.port_moves += 1;
+        let other = self.ports.give(id, random_start());
+        let pauses = waits && (moves >= MAX_PORT_MOVES || other.is_err());
+        match other {
+            Ok(other) => {
+                tracing::info!(instance = %id, port, other, "its port was taken by another program; it gets another");
+                instance.state.port = Some(other);
+                instance.state.port_moves = moves.saturating_add(1);
+                instance.state.granted = true;
+                instance.prepared = None;
+                instance.run = Run::NotStarted;
+            }
+            Err(error) => {
+                tracing::warn!(instance = %id, port, %error, "its port was taken by another program");
+                self.ports.note(port, id);
+            }
+        }
+        if pauses {
+            let message =
+                format!("{} ports in a row were taken by other programs, {port} last: free some", moves + 1);
             instance.state.granted = true;
-            instance.prepared = None;
-            instance.run = Run::NotStarted;
+            instance.trouble = None;
+            // Told also while it is tried again.
+            instance.unstarted = Some(message.clone());
+            instance.install = Install::Prevented { at: self.cx.now(), message };
+            Self::remember(instance);
         }
     }
 

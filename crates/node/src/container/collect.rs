@@ -1,6 +1,6 @@
 //! What of ours an engine holds beside containers, and its removal. What goes is decided in `decide::collect`.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use bollard::{
     models::ImageInspect,
@@ -16,10 +16,10 @@ use model::{
 
 use super::{
     engine::{Engine, Error, QUESTION, WORK},
+    failure::Failure,
     names,
     networks::{self, NETWORKS, UNUSED},
     notes, registry,
-    work::Failure,
 };
 
 /// Only what we fetched or made: what was there before us, and what others use, is not ours to remove.
@@ -139,6 +139,39 @@ pub async fn missing_volumes(engine: &Engine, data: &Path) -> Result<BTreeSet<St
     let after = notes::known_volumes(data)?;
     let noted = before.into_keys().filter(|name| after.contains_key(name));
     Ok(noted.filter(|name| !there.contains(name)).collect())
+}
+
+/// What bears our cluster's mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marked {
+    pub kind: Kind,
+    pub name: String,
+}
+
+/// What is being made or removed just now is noted, or gone, by then.
+const SETTLED: Duration = Duration::from_millis(500);
+
+/// Networks and volumes that bear our cluster's mark and that we have not noted.
+pub async fn unnoted(engine: &Engine, cluster: &ClusterId, data: &Path) -> Result<Vec<Marked>, Failure> {
+    let mut found = unnoted_now(engine, cluster, data).await?;
+    if !found.is_empty() {
+        tokio::time::sleep(SETTLED).await;
+        let still = unnoted_now(engine, cluster, data).await?;
+        found.retain(|thing| still.contains(thing));
+    }
+    Ok(found)
+}
+
+async fn unnoted_now(engine: &Engine, cluster: &ClusterId, data: &Path) -> Result<Vec<Marked>, Failure> {
+    let networks = networks::strange(engine, data, cluster).await?;
+    let client = engine.client().await?;
+    let options = ListVolumesOptionsBuilder::default().filters(&names::marked(cluster)).build();
+    let volumes = engine.within(QUESTION, client.list_volumes(Some(options))).await?;
+    let noted = notes::known_volumes(data)?;
+    let volumes = volumes.volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
+    let networks = networks.into_iter().map(|name| Marked { kind: Kind::Network, name });
+    let volumes = volumes.filter(|name| !noted.contains_key(name));
+    Ok(networks.chain(volumes.map(|name| Marked { kind: Kind::Volume, name })).collect())
 }
 
 /// Removes one thing; what somebody has begun to use meanwhile stays.

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use bollard::models::EventMessageTypeEnum as Type;
+pub use model::drift::RUNNING_PATH;
 use model::{
-    Timestamp,
-    observation::{BY_ENGINE, ExitStatus},
+    Millis, Timestamp,
+    observation::{BY_ENGINE, Exit, ExitStatus},
 };
 
 use crate::site::Difference;
@@ -34,6 +35,8 @@ pub enum Of {
     Run {
         signal: Option<i32>,
     },
+    /// Something in it was ended by the kernel for want of memory.
+    Memory,
 }
 
 impl Deed {
@@ -49,6 +52,7 @@ impl Of {
             (Type::CONTAINER, "pause" | "unpause") => Some(Self::Paused),
             (Type::CONTAINER, "rename") => Some(Self::Name),
             (Type::CONTAINER, "update") => Some(Self::Limits),
+            (Type::CONTAINER, "oom") => Some(Self::Memory),
             (Type::CONTAINER, "kill") => Some(Self::Run { signal: signal?.parse().ok() }),
             (Type::CONTAINER, "stop" | "restart" | "destroy") => Some(Self::Run { signal: None }),
             (Type::NETWORK, "connect" | "disconnect") => Some(Self::Network),
@@ -69,8 +73,6 @@ impl Of {
     }
 }
 
-/// The path of a first process that somebody had the engine end.
-pub const RUNNING_PATH: &str = "container/running";
 /// Why a run ended with its engine, as far as anybody can tell.
 pub const OWN_END: &str = "engine: its own end";
 
@@ -93,6 +95,8 @@ struct End {
     kill: Option<Deed>,
     /// What the kill was for: a stop, a restart, a removal.
     whole: Option<Deed>,
+    /// When something in it was ended for want of memory last.
+    memory: Option<Timestamp>,
 }
 
 impl Deeds {
@@ -124,7 +128,11 @@ impl Deeds {
         if self.end.run != run {
             self.end = End { run, ..End::default() };
         }
-        let Of::Run { signal } = deed.of else { return };
+        let signal = match deed.of {
+            Of::Run { signal } => signal,
+            Of::Memory => return self.end.memory = Some(deed.at),
+            Of::Paused | Of::Name | Of::Network | Of::Limits | Of::Image => return,
+        };
         match signal {
             // Any other signal asks for something else: a configuration read again.
             Some(signal) if [KILL, TERM, stop].contains(&signal) => self.end.kill = Some(deed),
@@ -133,6 +141,12 @@ impl Deeds {
             None if self.end.kill.is_some() => self.end.whole = Some(deed),
             None => {}
         }
+    }
+
+    /// Whether the kernel ended a run for want of memory. What it ended in it before, and the run outlived, was another.
+    pub fn ended_for_memory(&self, run: u64, exit: &Exit) -> bool {
+        let is_same = |at: Timestamp| at + TOLD_WITH_END >= exit.at;
+        exit.status == ExitStatus::Signal(KILL) && self.end.run == run && self.end.memory.is_some_and(is_same)
     }
 
     /// Why a run has ended, if the engine was asked for it: the kill, when it ended by that signal, or what it was for.
@@ -150,6 +164,8 @@ impl Deeds {
 
 const KILL: i32 = 9;
 const TERM: i32 = 15;
+/// Between two clocks, and two ways by which the kernel tells of one thing.
+const TOLD_WITH_END: Millis = Millis::secs(5);
 
 /// Whether a deed was done before a run began, by the engine's word for that. Both are RFC 3339 in UTC; an engine
 /// leaves out zeros at the end of a fraction.
@@ -211,6 +227,24 @@ mod tests {
         let removed = [(signal(9), "kill"), (whole, "destroy")];
         assert_eq!(why(&removed, killed).as_deref(), Some("destroy"));
         assert_eq!(why(&[(whole, "destroy")], killed), None, "it had ended before it was removed");
+    }
+
+    #[test]
+    fn want_of_memory_is_why_only_what_the_kernel_killed_then_has_ended() {
+        let at = |seconds: u64| Timestamp(1_000_000 + seconds * 1000);
+        let mut deeds = Deeds::default();
+        deeds.note_end(7, Deed { at: at(100), ..deed(Of::Memory, "oom", 0) }, 15);
+        for (run, ended, status, is_why) in [
+            (7, 99, ExitStatus::Signal(9), true),
+            (7, 105, ExitStatus::Signal(9), true),
+            (7, 106, ExitStatus::Signal(9), false),
+            (7, 100, ExitStatus::Signal(15), false),
+            (7, 100, ExitStatus::Code(1), false),
+            (8, 100, ExitStatus::Signal(9), false),
+        ] {
+            let exit = Exit { at: at(ended), status, why: None };
+            assert_eq!(deeds.ended_for_memory(run, &exit), is_why, "{run} {exit:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use bollard::models::{ImageConfig, ImageInspect};
 use model::container::Container;
 
-use super::{signals, work::Failure};
+use super::{failure::Failure, signals};
 
 /// What is needed of an image.
 #[derive(Debug)]

@@ -102,11 +102,7 @@ impl Seen {
     /// Why its run ended, if the engine tells.
     pub fn why_ended(&self) -> Option<String> {
         let State::Ended { memory: true, .. } = self.state else { return None };
-        let limit = u64::try_from(self.limits.memory).ok().filter(|limit| *limit > 0);
-        Some(match limit {
-            Some(limit) => format!("out of memory: its limit is {}", Bytes(limit)),
-            None => "out of memory: the machine has no more".into(),
-        })
+        Some(self.limits.out_of_memory())
     }
 
     pub fn of(inspected: &ContainerInspectResponse) -> Option<Self> {
@@ -215,6 +211,14 @@ impl Limits {
                 None | Some(RestartPolicyNameEnum::EMPTY | RestartPolicyNameEnum::NO) => "no".into(),
                 Some(other) => other.to_string(),
             },
+        }
+    }
+
+    pub fn out_of_memory(&self) -> String {
+        let limit = u64::try_from(self.memory).ok().filter(|limit| *limit > 0);
+        match limit {
+            Some(limit) => format!("out of memory: its limit is {}", Bytes(limit)),
+            None => "out of memory: the machine has no more".into(),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod collect;
 pub mod deeds;
 pub mod engine;
 pub mod exec;
+pub mod failure;
 pub mod image;
 pub mod late;
 pub mod look;

@@ -10,8 +10,9 @@ use model::{ClusterId, ProjectName, collect::Held, collect::Kind};
 
 use super::{
     engine::{Engine, Error, QUESTION, WORK},
+    failure::Failure,
     names, notes,
-    work::{Failure, ignore_conflict},
+    work::ignore_conflict,
 };
 
 /// Held for reading while a container is put into a network, for writing while one is removed.
@@ -162,16 +163,35 @@ struct Ours {
 
 /// Those that we have made: each bears the mark that is noted for its name.
 async fn ours(engine: &Engine, data: &Path, cluster: &ClusterId) -> Result<Vec<Ours>, Failure> {
-    let noted = notes::networks(data)?;
+    Ok(marked(engine, data, cluster).await?.0)
+}
+
+/// The names of those that bear our cluster's mark and that we have not made.
+pub async fn strange(engine: &Engine, data: &Path, cluster: &ClusterId) -> Result<Vec<String>, Failure> {
+    Ok(marked(engine, data, cluster).await?.1)
+}
+
+/// All that bear our cluster's mark: ours, and the names of others.
+async fn marked(
+    engine: &Engine,
+    data: &Path,
+    cluster: &ClusterId,
+) -> Result<(Vec<Ours>, Vec<String>), Failure> {
     let client = engine.client().await?;
     let options = ListNetworksOptionsBuilder::default().filters(&names::marked(cluster)).build();
     let found = engine.within(QUESTION, client.list_networks(Some(options))).await?;
-    let ours = found.into_iter().filter_map(|network| {
-        let (name, id) = (network.name?, network.id?);
-        let mark = network.labels?.remove(names::NONCE)?;
-        (noted.get(&name) == Some(&mark)).then_some(Ours { id, name })
-    });
-    Ok(ours.collect())
+    let noted = notes::networks(data)?;
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    for network in found {
+        let (Some(name), Some(id)) = (network.name, network.id) else { continue };
+        let mark = network.labels.and_then(|mut labels| labels.remove(names::NONCE));
+        if mark.is_some() && noted.get(&name) == mark.as_ref() {
+            ours.push(Ours { id, name });
+        } else {
+            others.push(name);
+        }
+    }
+    Ok((ours, others))
 }
 
 pub async fn held(engine: &Engine, data: &Path, cluster: &ClusterId) -> Result<Vec<Held>, Failure> {

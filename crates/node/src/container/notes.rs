@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use model::{Millis, ServiceKey, Timestamp, observation::LostVolume};
+use model::{InstanceId, Millis, ServiceKey, Timestamp, observation::LostVolume};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::ledger::{self, files};
@@ -18,6 +18,10 @@ const USERS: &str = "volume-users.json";
 const LOST: &str = "lost-volumes.json";
 const HEARD: &str = "engine-heard.json";
 const LATE: &str = "late.json";
+/// A folder with an empty file for each instance for which a container was asked.
+const MADE: &str = "made";
+/// What was told of strangers.
+const STRANGERS: &str = "strangers.json";
 /// After which an engine that was asked for a container, and showed none, is not taken to make it any more.
 const LATEST: Millis = Millis::secs(3600);
 
@@ -47,6 +51,59 @@ pub fn late(data: &Path, now: Timestamp) -> Result<BTreeSet<String>, ledger::Err
 
 pub fn forget_late(data: &Path, nonce: &str) -> Result<(), ledger::Error> {
     change_all(&data.join(LATE), |late: &mut BTreeMap<String, Timestamp>| late.remove(nonce).is_some())
+}
+
+/// Whether a container may have been made for this instance of which its lost ledger says nothing: one was asked for, or it is
+/// not known any more what was.
+pub fn may_have_made(data: &Path, id: &InstanceId) -> bool {
+    let made = data.join(MADE);
+    !made.is_dir() || made.join(id.to_string()).exists()
+}
+
+/// Beside the ledger, since it is about its loss; written once its record is.
+pub fn note_made(data: &Path, id: &InstanceId) -> Result<(), ledger::Error> {
+    let path = data.join(MADE).join(id.to_string());
+    if path.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(data.join(MADE))
+        .and_then(|()| std::fs::write(&path, ""))
+        .map_err(ledger::Error::at(&path))
+}
+
+/// With the instance.
+pub fn forget_made(data: &Path, id: &InstanceId) {
+    let path = data.join(MADE).join(id.to_string());
+    if let Err(error) = std::fs::remove_file(&path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "what was made for an instance that is gone stays noted");
+    }
+}
+
+/// Where it is not known what was made, it may have been for any of these, and for none that comes later.
+pub fn begin_to_note_made<'a>(
+    data: &Path,
+    known: impl Iterator<Item = &'a InstanceId>,
+) -> Result<(), ledger::Error> {
+    let (made, unfinished) = (data.join(MADE), data.join(format!(".new-{MADE}")));
+    if made.is_dir() {
+        return Ok(());
+    }
+    let begin = || {
+        std::fs::create_dir_all(&unfinished)?;
+        for id in known {
+            std::fs::write(unfinished.join(id.to_string()), "")?;
+        }
+        std::fs::rename(&unfinished, &made)
+    };
+    begin().map_err(ledger::Error::at(&made))
+}
+
+/// The marks of all containers that were ever asked for and not seen, however long ago.
+pub fn is_late(data: &Path, nonce: &str) -> Result<bool, ledger::Error> {
+    let late: BTreeMap<String, Timestamp> = files::read(&data.join(LATE))?.unwrap_or_default();
+    Ok(late.contains_key(nonce))
 }
 
 /// Volumes that we have made or used: one that is gone is not made anew, because what was in it is gone with it.
@@ -83,6 +140,15 @@ pub fn lost_volumes(data: &Path) -> Result<Vec<LostVolume>, ledger::Error> {
     Ok(files::read(&data.join(LOST))?.unwrap_or_default())
 }
 
+/// Strangers of which people were told and that have been there since.
+pub fn told_strangers(data: &Path) -> Result<BTreeSet<String>, ledger::Error> {
+    Ok(files::read(&data.join(STRANGERS))?.unwrap_or_default())
+}
+
+pub fn note_told_strangers(data: &Path, told: &BTreeSet<String>) -> Result<(), ledger::Error> {
+    files::write(&data.join(STRANGERS), told, files::Durable::No)
+}
+
 pub fn note_lost_volumes(data: &Path, lost: &[LostVolume]) -> Result<(), ledger::Error> {
     files::write(&data.join(LOST), &lost, files::Durable::Yes)
 }
@@ -105,7 +171,7 @@ enum Pulled {
 
 /// Whether an engine has ever held anything for this node.
 pub fn has_held(data: &Path) -> bool {
-    [IMAGES, VOLUMES, LATE].iter().any(|file| data.join(file).exists())
+    [IMAGES, VOLUMES, NETWORKS, LATE].iter().any(|file| data.join(file).exists())
 }
 
 /// By name, with the id of those that have come.

@@ -31,6 +31,15 @@ pub struct Record {
     pub stop_signal: Option<String>,
 }
 
+/// A run that is not the one that was noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundRun {
+    /// It is what a start of ours came to.
+    Tried(u64),
+    /// Somebody else's start.
+    New(u64),
+}
+
 const FILE: &str = "container.json";
 
 impl Record {
@@ -55,6 +64,13 @@ impl Record {
     /// Whether what was seen is the run that the ledger knows, and not one before it.
     pub fn is_run_of(&self, seen: &Seen) -> bool {
         self.started.is_none() || self.started == seen.started
+    }
+
+    /// The number of a run that was found and that nobody began as far as is known: no earlier one's. `runs` have been begun
+    /// or tried; `untold`: the answer to the last of them did not come.
+    pub fn found_run(&self, runs: u64, untold: bool) -> FoundRun {
+        // What was tried before this container's own run came to nothing, or to that.
+        if untold && runs > self.run { FoundRun::Tried(runs) } else { FoundRun::New(runs.max(self.run) + 1) }
     }
 
     /// Takes the address that it has been given; it may be another after each start.
@@ -95,6 +111,31 @@ mod tests {
             aliases: BTreeMap::new(),
             limits: Limits::default(),
             port: None,
+        }
+    }
+
+    /// Two runs of one number would be taken for one, and the end of the first for that of the second: whatever comes before.
+    #[test]
+    fn no_run_that_is_found_has_the_number_of_an_earlier_one() {
+        const STEPS: u32 = 5;
+        for story in 0..5u32.pow(STEPS) {
+            let (mut record, mut runs, mut known) = (Record::default(), 0, std::collections::BTreeSet::new());
+            for step in (0..STEPS).map(|nth| story / 5u32.pow(nth) % 5) {
+                let run = match step {
+                    // A start that came to nothing, or whose answer was lost; an install is none.
+                    0 => {
+                        runs += 1;
+                        continue;
+                    }
+                    1 => continue,
+                    2 => runs + 1,
+                    untold => match record.found_run(runs, untold == 3) {
+                        FoundRun::Tried(run) | FoundRun::New(run) => run,
+                    },
+                };
+                assert!(known.insert(run), "{run} twice, by story {story}");
+                (record.run, runs) = (run, runs.max(run));
+            }
         }
     }
 

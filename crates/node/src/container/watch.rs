@@ -32,6 +32,10 @@ const RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(2);
 /// While its stream is silent it is asked whether it is there: one that hangs cuts no stream.
 const SILENCE: Duration = Duration::from_secs(10);
+/// Between two events that an engine tells from memory.
+const AT_ONCE: Duration = Duration::from_millis(30);
+/// So many it remembers at most.
+const REMEMBERED: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
@@ -149,34 +153,57 @@ async fn follow(
         pong = engine.ping() => pong?,
     }
     *pause = RETRY;
+    if let Some(event) = first
+        && !pass_on(engine, event, tell, heard).await?
+    {
+        return Ok(());
+    }
     if heard.nanos.is_none() {
         heard.note(now(), true);
+    } else {
+        // What it remembers comes at once: what was done meanwhile is known before it is looked what became of it.
+        for _ in 0..REMEMBERED {
+            let Ok(event) = tokio::time::timeout(AT_ONCE, events.next()).await else { break };
+            if !pass_on(engine, event, tell, heard).await? {
+                return Ok(());
+            }
+        }
     }
     if tell.send(News::Back).await.is_err() {
         return Ok(());
     }
     loop {
-        let next = match first.take() {
-            Some(next) => next,
-            None => tokio::select! {
-                next = events.next() => next,
-                () = doubt.notified() => { engine.ping().await?; tell_back(tell).await; continue }
-                () = tokio::time::sleep(SILENCE) => { engine.ping().await?; continue }
-            },
+        let event = tokio::select! {
+            next = events.next() => next,
+            () = doubt.notified() => { engine.ping().await?; tell_back(tell).await; continue }
+            () = tokio::time::sleep(SILENCE) => { engine.ping().await?; continue }
         };
-        let event = next.ok_or_else(|| engine.away("it ended its stream of events"))?;
-        let event = event.map_err(|error| engine.error(error))?;
-        let news = news(&event);
-        let is_deed = news.as_ref().is_some_and(News::is_deed);
-        if let Some(news) = news
-            && tell.send(news).await.is_err()
-        {
+        if !pass_on(engine, event, tell, heard).await? {
             return Ok(());
         }
-        if let Some(nanos) = event.time_nano {
-            heard.note(nanos, is_deed);
-        }
     }
+}
+
+/// False: nobody listens any more.
+async fn pass_on(
+    engine: &Engine,
+    event: Option<Result<EventMessage, bollard::errors::Error>>,
+    tell: &mpsc::Sender<News>,
+    heard: &mut Heard,
+) -> Result<bool, Error> {
+    let event = event.ok_or_else(|| engine.away("it ended its stream of events"))?;
+    let event = event.map_err(|error| engine.error(error))?;
+    let news = news(&event);
+    let is_deed = news.as_ref().is_some_and(News::is_deed);
+    if let Some(news) = news
+        && tell.send(news).await.is_err()
+    {
+        return Ok(false);
+    }
+    if let Some(nanos) = event.time_nano {
+        heard.note(nanos, is_deed);
+    }
+    Ok(true)
 }
 
 fn now() -> i64 {
@@ -201,6 +228,7 @@ fn filters() -> HashMap<&'static str, Vec<&'static str>> {
         "create",
         "start",
         "die",
+        "oom",
         "destroy",
         "pause",
         "unpause",
@@ -231,7 +259,7 @@ fn news(event: &EventMessage) -> Option<News> {
     match typ {
         Type::CONTAINER => match action {
             "die" => container(actor.id.as_deref()?, What::Ended),
-            "kill" | "stop" | "restart" => container(actor.id.as_deref()?, What::Asked),
+            "kill" | "stop" | "restart" | "oom" => container(actor.id.as_deref()?, What::Asked),
             "create" => {
                 let cluster = attribute(names::CLUSTER)?.to_owned();
                 let instance = attribute(names::INSTANCE).unwrap_or_default().to_owned();
@@ -319,7 +347,7 @@ fn open(pid: u32, container: &str) -> Option<tokio::io::unix::AsyncFd<Arc<PidFd>
 }
 
 /// Waits for the engine to have noticed. What had a limit of memory is asked whether that ended it: the next start
-/// makes an engine forget.
+/// makes an engine forget. One that does not know it yet says so by an event.
 async fn ended(engine: &Engine, container: &str, limited: bool, at: Timestamp) -> Result<Exit, Error> {
     let status = exit(engine, container).await?;
     let asked = limited && !matches!(status, ExitStatus::Code(0) | ExitStatus::Unknown);

@@ -13,7 +13,6 @@ use bollard::{
 };
 use decide::policy::{self, Policy};
 use model::{
-    InstanceId, ProjectName,
     container::{Container, MountSource, Network},
     image::ImagePin,
     manifest::FieldError,
@@ -24,6 +23,7 @@ use tokio::sync::Notify;
 use super::{
     ask::{Listed, inspect, list, listed, remove},
     engine::{Engine, Error, QUESTION, WORK},
+    failure::Failure,
     image::Image,
     look::{self, Machine, Seen, State},
     names,
@@ -33,85 +33,7 @@ use super::{
     record::Record,
     registry::{self, Progress},
 };
-use crate::{
-    ledger::{self, Folder},
-    process::render,
-};
-
-/// Why something could not be done. Each is a sentence with what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    #[error(transparent)]
-    Engine(#[from] Error),
-    #[error("the image {image} cannot be fetched: {cause}")]
-    Image { image: String, cause: String },
-    #[error(
-        "the image {0} was built here, is in no registry, and is gone: build it again, or push it and deploy"
-    )]
-    LocalImageGone(String),
-    #[error(
-        "the volume {name} was removed by somebody; it is not made anew empty. Restore it, or, if its data may be lost, \
-         `docker volume create {name}`"
-    )]
-    VolumeGone { name: String },
-    #[error("{message}: {help}")]
-    Forbidden { message: String, help: String },
-    #[error(
-        "{path} is not allowed to be mounted: it leads to {leads}. Mount another folder, or let the machine's owner name \
-         that one in `containers.binds` of setpoint.toml"
-    )]
-    Bind { path: String, leads: String },
-    #[error("{path} cannot be mounted: {error}; create it, or correct `volumes`")]
-    NoBind { path: String, error: std::io::Error },
-    #[error(
-        "no network can be made for project {project}: {message}. Remove networks that nobody needs (`docker network \
-         prune`), or give the engine more (`default-address-pools`)"
-    )]
-    NoAddresses { project: ProjectName, message: String },
-    #[error(
-        "a network called {name} is there that Setpoint did not make, and nothing is put into it: remove it \
-         (`docker network rm {name}`), or give it another name"
-    )]
-    ForeignNetwork { name: String },
-    #[error("its port {0} is taken by another program")]
-    PortTaken(u16),
-    #[error(transparent)]
-    Render(#[from] render::Error),
-    #[error(transparent)]
-    Ledger(#[from] ledger::Error),
-    #[error(transparent)]
-    Files(#[from] crate::process::files::Error),
-    #[error(
-        "{count} containers say to be {id}, and its ledger is lost: remove those that are not \
-         (`docker ps -a --filter label=setpoint.instance={id}`)"
-    )]
-    Several { id: InstanceId, count: usize },
-    #[error(
-        "the engine has been making or removing a container called {name} for {seconds} s, and shows none; if it does not \
-         end, restart the engine"
-    )]
-    NameHeld { name: String, seconds: u64 },
-    #[error(
-        "{count} containers bear the mark of {id}, and which of them is its own cannot be told: remove the copies \
-         (`docker ps -a --filter label=setpoint.instance={id}`)"
-    )]
-    Copies { id: InstanceId, count: usize },
-}
-
-impl Failure {
-    pub fn is_away(&self) -> bool {
-        matches!(self, Self::Engine(error) if error.is_away())
-    }
-
-    /// Whether it has nothing to do with what was to be made or started.
-    pub fn is_outside(&self) -> bool {
-        match self {
-            Self::Engine(error) => error.is_no_room(),
-            Self::Several { .. } | Self::Copies { .. } | Self::NameHeld { .. } => true,
-            _ => false,
-        }
-    }
-}
+use crate::ledger::Folder;
 
 /// Between looks at what is under way in the engine, of which it tells nothing.
 const UNDER_WAY: Duration = Duration::from_millis(100);
@@ -198,14 +120,24 @@ impl Work<'_> {
         }
     }
 
-    /// Without a ledger the assignment counts as one: the container that says to be this instance is.
+    /// With its ledger lost the assignment counts as one: the container that says to be this instance is. Before one was made
+    /// for it, whatever says so is a stranger.
     async fn of_lost_ledger(&self) -> Result<Option<Record>, Failure> {
         let marks = [
             format!("{}={}", names::CLUSTER, self.order.cluster),
             format!("{}={}", names::INSTANCE, self.order.id),
         ];
         let found = list(self.engine, HashMap::from([("label".to_owned(), marks.into())])).await?;
-        let found: Vec<Listed> = found.iter().filter_map(listed).collect();
+        let mut found: Vec<Listed> = found.iter().filter_map(listed).collect();
+        if !notes::may_have_made(self.data, self.order.id) {
+            let mut late = Vec::new();
+            for one in found {
+                if notes::is_late(self.data, &one.nonce)? {
+                    late.push(one);
+                }
+            }
+            found = late;
+        }
         match found.as_slice() {
             [] => Ok(None),
             [one] => {
@@ -340,12 +272,17 @@ impl Work<'_> {
 
     async fn volume(&self, name: String, labels: HashMap<String, String>) -> Result<(), Failure> {
         let client = self.engine.client().await?;
+        let is_known = notes::known_volumes(self.data)?.contains_key(&name);
         match self.engine.within(QUESTION, client.inspect_volume(&name)).await {
-            Ok(_) => return Ok(notes::note_volume(self.data, &name, &self.order.id.service)?),
+            // What was put in the place of one that was lost has no mark.
+            Ok(volume) if is_known || volume.labels.get(names::CLUSTER) == labels.get(names::CLUSTER) => {
+                return Ok(notes::note_volume(self.data, &name, &self.order.id.service)?);
+            }
+            Ok(_) => return Err(Failure::ForeignVolume { name, cluster: self.order.cluster.clone() }),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
-        if notes::known_volumes(self.data)?.contains_key(&name) {
+        if is_known {
             return Err(Failure::VolumeGone { name });
         }
         let request = VolumeCreateRequest {
@@ -387,6 +324,7 @@ impl Work<'_> {
             let name = name(taken);
             record.name.clone_from(&name);
             record.write(self.folder)?;
+            notes::note_made(self.data, self.order.id)?;
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
             match self.engine.in_turn(WORK, client.create_container(Some(options), body.clone())).await {
                 Ok(made) => {
@@ -417,9 +355,7 @@ impl Work<'_> {
         // Each was refused for certain, so that nothing is on its way: the next try begins anew.
         *record = Record { name: String::new(), nonce: String::new(), ..record.clone() };
         record.write(self.folder)?;
-        let name = names::container(self.order.cluster, self.order.id, 0);
-        Err(Error::Conflict(format!("{NAMES} containers named like {name} are there already; remove them"))
-            .into())
+        Err(Failure::NamesTaken { name: name(0), count: NAMES })
     }
 
     /// Whose container has the name that the engine does not give.

@@ -221,3 +221,24 @@ fn spend(setpoint: &Setpoint, attempts: u64) {
     });
     assert_eq!(failed["restarts"].as_u64().unwrap() - before, attempts, "{failed:#}");
 }
+
+/// Whoever follows is told that nothing comes, once, and gets what comes afterwards.
+#[test]
+fn who_follows_output_is_told_that_it_waits_for_the_engine_and_goes_on_by_itself() {
+    let Some(engine) = Engine::shared() else { return };
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).manifest(&web(&image(&engine, "v1"), 1, "")).start();
+    setpoint.wait_until_converged("web");
+    let mut followed = testkit::Followed::of(setpoint.asking(&["logs", "-f", "web"]));
+    followed.wait_for("v1 listens on");
+    wire.cut();
+    followed.wait_for_words("it is waited for", 1);
+    let mut late = testkit::Followed::of(setpoint.asking(&["logs", "-f", "web"]));
+    late.wait_for_words("it is waited for", 1);
+    wire.mend();
+    late.wait_for("v1 listens on");
+    setpoint.get("web.localhost", "/log?again");
+    followed.wait_for("again");
+    late.wait_for("again");
+    followed.wait_for_words("it is waited for", 1);
+}

@@ -214,6 +214,36 @@ fn what_the_kernel_ends_for_want_of_memory_says_so_with_its_limit() {
     setpoint.wait_for_service("web", "what ends it too often is told", often);
 }
 
+/// An engine may be told by the kernel only after it was asked how the run ended; then its event says so.
+#[test]
+fn want_of_memory_that_the_engine_tells_of_later_is_why_it_ended_all_the_same() {
+    const WHY: &str = "out of memory: its limit is 64MiB";
+    let Some(engine) = Engine::shared() else { return };
+    let wire = Wire::to(engine.api());
+    let manifest = web(&image(&engine, "v1"), 1, "resources: { memory: 64MiB }");
+    let setpoint = setpoint_over(&wire).manifest(&manifest).start();
+    let before = setpoint.wait_until_converged("web");
+    let id = container(&setpoint, &engine, 0);
+    let mut events = engine.api().events(&serde_json::json!({ "event": ["oom"], "container": [id] }));
+    // It says nothing of the end, and nothing begins anew before it has told.
+    wire.delay("/start");
+    wire.refuse(&format!("{id}/json"));
+    let address = before["instances"][0]["address"].as_str().unwrap().to_owned();
+    let ask = testkit::http::Request::new("GET", &address, "/allocate?200");
+    assert!(testkit::http::send(address.parse().unwrap(), ask).is_err(), "it did not survive that");
+    events.until("oom");
+    setpoint.wait_for_event("instance.exited", &["signal 9"]);
+    wire.refuse_no_more();
+    wire.delay_no_more();
+    let again = |web: &serde_json::Value| {
+        web["instances"][0]["restarts"] == 1
+            && web["replicas"]["ready"] == 1
+            && web["instances"][0]["last_exit"] == format!("signal 9 ({WHY})")
+    };
+    setpoint.wait_for_service("web", "it runs again, and why it ended is told", again);
+    setpoint.wait_for_event("instance.exited", &[WHY]);
+}
+
 /// As an engine does it: an `entrypoint` takes the place of the image's and of its CMD; a `command` that of its CMD alone.
 #[test]
 fn entrypoint_and_command_take_the_place_of_what_the_image_says() {
@@ -445,8 +475,8 @@ fn what_keeps_dying_is_degraded_with_its_reason_and_its_output_until_no_attempt_
     testkit::until("that is told too", testkit::setpoint::SOON, || told("degraded", WHY));
     let stats = setpoint.ask("GET", "/api/monitoring/stats", None).json();
     assert_eq!(
-        (&stats["runningContainers"], &stats["stoppedContainers"]),
-        (&1.into(), &1.into()),
+        (&stats["runningContainers"], &stats["unhealthyContainers"], &stats["stoppedContainers"]),
+        (&1.into(), &1.into(), &0.into()),
         "{stats:#}"
     );
     let explained = setpoint.ok(&["explain", "web"]);

@@ -179,6 +179,26 @@ fn what_is_made_late_and_wanted_by_nobody_is_removed() {
     assert!(!setpoint.events().iter().any(|event| event["kind"] == "stranger.found"), "it is no stranger's");
 }
 
+/// Of the same name, while the one before is still to come.
+#[test]
+fn what_is_deleted_and_wanted_again_before_its_container_was_made_has_one() {
+    let Some(engine) = Engine::shared() else { return };
+    let app = image(&engine, "v1");
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).start();
+    wire.delay("/containers/create");
+    setpoint.apply_ok(&web(&app, 1, ""), &[]);
+    until("it is asked for", SOON, || (wire.delays() > 0).then_some(()));
+    setpoint.ok(&["delete", "web"]);
+    wire.drop_clients();
+    until("it is wanted again", SOON, || (setpoint.apply(&web(&app, 1, ""), &[]).code == 0).then_some(()));
+    wire.delay_no_more();
+    setpoint.wait_until_converged("web");
+    until("the late one is gone", SOON, || (containers(&setpoint, &engine) == 1).then_some(()));
+    assert_eq!(setpoint.get("web.localhost", "/").text(), "v1");
+    assert!(!setpoint.events().iter().any(|event| event["kind"] == "stranger.found"), "it is no stranger's");
+}
+
 #[test]
 fn a_pull_that_never_ends_is_given_up_and_the_good_release_serves() {
     let Some(engine) = Engine::shared() else { return };
@@ -357,7 +377,7 @@ fn fill(path: &std::path::Path) {
 }
 
 /// Hides the machine's interfaces, as if the engine were in another network.
-const APART: &str = "mount -t tmpfs none /sys/class/net && exec \"$@\"";
+pub const APART: &str = "mount -t tmpfs none /sys/class/net && exec \"$@\"";
 
 #[test]
 fn where_addresses_are_not_reached_a_port_leads_there_and_a_taken_one_is_left_to_its_taker() {

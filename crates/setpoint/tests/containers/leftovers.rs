@@ -237,24 +237,29 @@ fn networks_and_volumes_that_only_bear_our_labels_are_never_touched() {
     assert!(engine.try_docker(&["network", "inspect", &network]).is_err(), "its own is gone");
 }
 
+/// One that could not go with its project's last container.
 #[test]
-fn a_network_of_our_name_that_is_not_ours_is_not_joined() {
+fn a_network_that_nothing_is_in_goes_with_gc() {
     let Some(engine) = Engine::shared() else { return };
-    let app = image(&engine, "v1");
-    let mut setpoint = setpoint(&engine).start();
-    let name = format!("default.{}", &setpoint.cluster()[..6]);
-    engine.docker(&["network", "create", &name]);
-    assert_eq!(setpoint.apply(&web(&app, 1, ""), &[]).code, 0);
-    let told = |web: &serde_json::Value| {
-        web["instances"][0]["message"]
-            .as_str()
-            .is_some_and(|message| message.contains("that Setpoint did not make"))
-    };
-    setpoint.wait_for_service("web", "the foreign network is named", told);
-    assert_eq!(engine.docker(&["network", "inspect", "--format", "{{len .Containers}}", &name]), "0");
-    engine.docker(&["network", "rm", &name]);
+    let wire = Wire::to(engine.api());
+    let setpoint = setpoint_over(&wire).manifest(&web(&image(&engine, "v1"), 1, "")).start();
     setpoint.wait_until_converged("web");
-    setpoint.stop();
+    let name = format!("default.{}", &setpoint.cluster()[..6]);
+    let gc = |args: &[&str]| setpoint.json(args)["things"].clone();
+    assert_eq!(gc(&["gc", "--dry-run"]), serde_json::json!([]), "it is in use");
+    wire.refuse(&engine.docker(&["network", "inspect", "--format", "{{.Id}}", &name]));
+    setpoint.ok(&["delete", "web", "--wait"]);
+    testkit::until("its removal was refused", testkit::setpoint::SOON, || {
+        (wire.refusals() > 0).then_some(())
+    });
+    wire.refuse_no_more();
+    let things = testkit::until("nothing needs it any more", testkit::setpoint::SOON, || {
+        Some(gc(&["gc", "--dry-run"])).filter(|things| things.as_array().is_some_and(|all| !all.is_empty()))
+    });
+    assert_eq!(things[0]["kind"], "network", "{things:#}");
+    assert_eq!(gc(&["gc"])[0]["name"], name.as_str());
+    assert!(engine.try_docker(&["network", "inspect", &name]).is_err(), "it is gone");
+    assert_eq!(gc(&["gc", "--dry-run"]), serde_json::json!([]));
 }
 
 #[test]

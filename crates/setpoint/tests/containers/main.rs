@@ -14,8 +14,12 @@ mod images;
 mod leftovers;
 mod many;
 mod pages;
+mod prevented;
 mod sessions;
+mod strangers;
+mod unheard;
 mod updates;
+mod volumes;
 
 use testkit::{
     Builder, Setpoint,

@@ -30,14 +30,22 @@ struct Shared {
     changed: Condvar,
 }
 
+/// Requests whose line holds `what`.
+#[derive(Debug, Clone)]
+struct Refused {
+    what: String,
+    answer: String,
+    once: bool,
+}
+
 #[derive(Debug, Default)]
 struct State {
     blocked: bool,
     /// Begins of request lines whose answers are kept back.
     swallowed: Vec<String>,
     kept_back: usize,
-    /// Parts of request lines that never reach the engine, each with what is answered instead.
-    refused: Vec<(String, String)>,
+    /// Requests that never reach the engine.
+    refused: Vec<Refused>,
     refusals: usize,
     /// Parts of request lines that wait on their way to the engine.
     delayed: Vec<String>,
@@ -126,12 +134,24 @@ impl Wire {
 
     /// The same in an engine's words of another kind.
     pub fn refuse_with(&self, what: &str, status: u16, message: &str) {
+        self.refuse_as(what, status, message, false);
+    }
+
+    /// The next of them alone; those that are refused always come after.
+    pub fn refuse_once(&self, what: &str) {
+        self.refuse_as(what, 500, "refused by the test", true);
+    }
+
+    fn refuse_as(&self, what: &str, status: u16, message: &str, once: bool) {
         let body = serde_json::json!({ "message": message }).to_string();
         let length = body.len();
         let answer = format!(
             "HTTP/1.1 {status} Refused\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         );
-        self.shared.lock().refused.push((what.into(), answer));
+        let refused = Refused { what: what.into(), answer, once };
+        let before = &mut self.shared.lock().refused;
+        let place = if once { 0 } else { before.len() };
+        before.insert(place, refused);
     }
 
     pub fn refuse_no_more(&self) {
@@ -222,9 +242,13 @@ impl Shared {
     fn refusal(&self, bytes: &[u8]) -> Option<String> {
         let line = line(bytes);
         let mut state = self.lock();
-        let (_, answer) = state.refused.iter().find(|(what, _)| line.contains(what.as_str()))?.clone();
+        let place = state.refused.iter().position(|refused| line.contains(refused.what.as_str()))?;
         state.refusals += 1;
-        Some(answer)
+        let refused = state.refused[place].clone();
+        if refused.once {
+            state.refused.remove(place);
+        }
+        Some(refused.answer)
     }
 
     fn pass(&self, mut from: UnixStream, mut to: UnixStream, passes: impl Fn(&[u8]) -> bool) {

@@ -1,6 +1,6 @@
 //! What goes on: the output of workloads, and events.
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 use model::InstanceId;
 use server::views::{self, Event};
@@ -19,22 +19,58 @@ const PAGE: usize = 1000;
 /// Between two tries to reach a server that went away while it was followed.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 const TRIES: u32 = 60;
+/// After which it is looked at why no output comes.
+const SILENT_FOR: Duration = Duration::from_secs(2);
 
 pub async fn logs(args: &Logs) -> Result<u8, Error> {
     let client = args.connection.client()?;
-    let mut query = vec![format!("follow={}", args.follow)];
-    query
-        .extend(args.instance.as_ref().map(|instance| format!("instance={}", encode(&instance.to_string()))));
-    query.extend(args.tail.map(|tail| format!("tail={tail}")));
-    let path = format!("/services/{}/logs?{}", args.service, query.join("&"));
-    let mut lines = client.follow(&path, "text/plain").await?;
-    while let Some(line) = lines.next().await? {
+    let instance =
+        args.instance.as_ref().map(|instance| format!("instance={}", encode(&instance.to_string())));
+    let path = |follow: bool, tail: Option<String>| {
+        let query =
+            [Some(format!("follow={follow}")), instance.clone(), tail.map(|tail| format!("tail={tail}"))];
+        let query: Vec<_> = query.into_iter().flatten().collect();
+        format!("/services/{}/logs?{}", args.service, query.join("&"))
+    };
+    let followed = path(args.follow, args.tail.map(|tail| tail.to_string()));
+    let nothing = path(false, Some("0".into()));
+    let mut lines = client.follow(&followed, "text/plain").await?;
+    let mut silence = Silence::default();
+    loop {
+        let line = tokio::select! {
+            biased;
+            line = lines.next() => line?,
+            () = silence.explained(&client, &nothing), if args.follow => continue,
+        };
+        let Some(line) = line else { return Ok(DONE) };
         match args.output.format {
             Format::Table => output::line(&text::log_line(&line))?,
             format => print(&log_entry(&line, args.instance.as_ref())?, format)?,
         }
     }
-    Ok(DONE)
+}
+
+/// Why nothing comes for a while: where a container engine has the output and does not answer, that is told once, on stderr,
+/// until it answers again.
+#[derive(Debug, Default)]
+struct Silence {
+    told: bool,
+}
+
+impl Silence {
+    /// Returns when it was looked at. `nothing`: what asks for the output without wanting any of it.
+    async fn explained(&mut self, client: &Client, nothing: &str) {
+        sleep(SILENT_FOR).await;
+        let error = match client.get(nothing).await {
+            Err(error) if error.code() == Some("engine_away") => error,
+            // The output of what is not placed yet, or of a server that is gone, is another's to tell.
+            Ok(_) | Err(_) => return self.told = false,
+        };
+        if !std::mem::replace(&mut self.told, true) {
+            // A closed stderr is no reason to end.
+            let _ = writeln!(std::io::stderr(), "{error}; it is waited for");
+        }
+    }
 }
 
 /// A line of output by the instance that wrote it. Of several instances the server puts the name before each line.
