@@ -71,8 +71,6 @@ impl Of {
 
 /// The path of a first process that somebody had the engine end.
 pub const RUNNING_PATH: &str = "container/running";
-/// Why a run ended with its engine, as far as anybody can tell.
-pub const OWN_END: &str = "engine: its own end";
 
 pub fn not_running() -> Difference {
     let text = |text: &str| Some(text.to_owned());
