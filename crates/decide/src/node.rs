@@ -295,7 +295,9 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
         Run::Ended { started, exit } => {
             // One that was counted, and that its engine's absence prevented, is this one.
             let counted = local.granted.then(|| attempts.clone());
-            let is_free = outage::is_with_engine(local.outage, *started, exit);
+            // The planted bug that the simulator must find: what ended with its engine counts like a crash.
+            let is_free =
+                outage::is_with_engine(local.outage, *started, exit) && !Bug::CountOutage.is_planted();
             let free = || retry::free(&assigned.restart, &attempts, now).filter(|_| is_free);
             if let Some(attempts) = counted.or_else(free) {
                 return Step::act(Operation::Restart { attempts }, State::Starting);
