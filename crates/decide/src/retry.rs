@@ -72,6 +72,11 @@ pub fn give_back(
     now: Timestamp,
 ) -> Option<Attempts> {
     let counted = attempts.at.iter().position(|at| restarted.contains(at))?;
+    // Of one that was free already, the next is about something else: what was ended for being unhealthy leaves no end.
+    let is_free = |free: &Timestamp| restarted.contains(free) && *free <= attempts.at[counted];
+    if attempts.free.iter().any(is_free) {
+        return None;
+    }
     let free = one_more_free(policy, attempts, now)?;
     let mut at = attempts.at.clone();
     at.remove(counted);
@@ -163,6 +168,8 @@ mod tests {
         assert_eq!((given_back.total, spent(&policy, &given_back, now)), (1, None));
         assert_eq!(give_back(&policy, &counted, soon..soon + Millis(9), now), None, "it was for another end");
         assert_eq!(give_back(&policy, &given_back, now..soon, now), None, "once");
+        let unhealthy = Attempts { at: vec![soon], free: vec![now], ..Attempts::default() };
+        assert_eq!(give_back(&policy, &unhealthy, now..soon + Millis(1), soon), None, "it was free already");
         let one_more = |attempts: &Attempts, now| free(&policy, attempts, now);
         let one = one_more(&none, now).unwrap();
         assert_eq!((one.total, recent_restarts(&one, now)), (1, 0));
