@@ -11,7 +11,7 @@ use model::{
 
 use crate::{
     health::Health,
-    outage::Outage,
+    outage::{self, Outage},
     planted::Bug,
     retry::{self, Verdict},
 };
@@ -33,8 +33,8 @@ pub struct Local {
     pub current: bool,
     /// An operation is under way; nothing else is begun beside it.
     pub busy: Option<Busy>,
-    /// Since when its runtime (the engine of a container) does not answer. Nothing can be done then, and nothing is
-    /// known but what was seen without it.
+    /// Since when its runtime (the engine of a container) does not answer, or has not told of it since. Nothing can be done
+    /// then, and nothing is known but what was seen without it.
     pub away: Option<Timestamp>,
     /// When its runtime did not answer last.
     pub outage: Option<Outage>,
@@ -295,8 +295,10 @@ fn runs(assigned: &Assigned, local: &Local, now: Timestamp) -> Step {
         Run::Ended { started, exit } => {
             // One that was counted, and that its engine's absence prevented, is this one.
             let counted = local.granted.then(|| attempts.clone());
-            let is_explained = local.outage.is_some_and(|outage| outage.explains(*started, exit));
-            let free = || retry::free(&assigned.restart, &attempts, now).filter(|_| is_explained);
+            // The planted bug that the simulator must find: what ended with its engine counts like a crash.
+            let is_free =
+                outage::is_with_engine(local.outage, *started, exit) && !Bug::CountOutage.is_planted();
+            let free = || retry::free(&assigned.restart, &attempts, now).filter(|_| is_free);
             if let Some(attempts) = counted.or_else(free) {
                 return Step::act(Operation::Restart { attempts }, State::Starting);
             }

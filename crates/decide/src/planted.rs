@@ -16,15 +16,18 @@ pub enum Bug {
     StopBeforeRouteOut,
     /// What was not answered was not done: an agent makes another container beside the first.
     CreateBeside,
+    /// What ends with its engine costs an attempt.
+    CountOutage,
 }
 
 impl Bug {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::AcceptStale,
         Self::UnknownIsEmpty,
         Self::BudgetReset,
         Self::StopBeforeRouteOut,
         Self::CreateBeside,
+        Self::CountOutage,
     ];
 
     pub fn name(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Bug {
             Self::BudgetReset => "budget-reset",
             Self::StopBeforeRouteOut => "stop-before-route-out",
             Self::CreateBeside => "create-beside",
+            Self::CountOutage => "count-outage",
         }
     }
 

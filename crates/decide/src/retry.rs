@@ -1,6 +1,8 @@
 //! When what died is started again: at once the first time, later with a doubling pause, and not more often than
 //! the window allows. The count is an input, so no restart of Setpoint and no new leader resets it (I15).
 
+use std::ops::Range;
+
 use model::{Millis, Timestamp, instance::Attempts, spec::RestartPolicy};
 
 /// A run that ends sooner than this after its start is a fast crash.
@@ -61,17 +63,24 @@ fn one_more_free(policy: &RestartPolicy, attempts: &Attempts, now: Timestamp) ->
     (free.len() <= MOST_FREE).then_some(free)
 }
 
-/// The restart that was counted for an end turns out to be free: the end was no doing of the workload's. `None`: none was
-/// counted for it.
+/// The restart that was counted for an end, between it and the next one, turns out to be free: the end was no doing of the
+/// workload's. `None`: none was counted for it.
 pub fn give_back(
     policy: &RestartPolicy,
     attempts: &Attempts,
-    ended: Timestamp,
+    restarted: Range<Timestamp>,
     now: Timestamp,
 ) -> Option<Attempts> {
-    let (_, before) = attempts.at.split_last().filter(|(last, _)| **last >= ended)?;
+    let counted = attempts.at.iter().position(|at| restarted.contains(at))?;
+    // Of one that was free already, the next is about something else: what was ended for being unhealthy leaves no end.
+    let is_free = |free: &Timestamp| restarted.contains(free) && *free <= attempts.at[counted];
+    if attempts.free.iter().any(is_free) {
+        return None;
+    }
     let free = one_more_free(policy, attempts, now)?;
-    Some(Attempts { at: before.to_vec(), free, ..attempts.clone() })
+    let mut at = attempts.at.clone();
+    at.remove(counted);
+    Some(Attempts { at, free, ..attempts.clone() })
 }
 
 /// The restarts that either the policy or the alert still asks about, without the one to come. A window shorter than
@@ -154,10 +163,13 @@ mod tests {
         let none = Attempts::default();
         let Verdict::Now(counted) = after_end(&policy, &none, None, now, now) else { panic!() };
         assert!(spent(&policy, &counted, now).is_some());
-        let given_back = give_back(&policy, &counted, now, now).unwrap();
+        let soon = now + Millis(1);
+        let given_back = give_back(&policy, &counted, now..soon, now).unwrap();
         assert_eq!((given_back.total, spent(&policy, &given_back, now)), (1, None));
-        assert_eq!(give_back(&policy, &counted, now + Millis(1), now), None, "it was for another end");
-        assert_eq!(give_back(&policy, &given_back, now, now), None, "once");
+        assert_eq!(give_back(&policy, &counted, soon..soon + Millis(9), now), None, "it was for another end");
+        assert_eq!(give_back(&policy, &given_back, now..soon, now), None, "once");
+        let unhealthy = Attempts { at: vec![soon], free: vec![now], ..Attempts::default() };
+        assert_eq!(give_back(&policy, &unhealthy, now..soon + Millis(1), soon), None, "it was free already");
         let one_more = |attempts: &Attempts, now| free(&policy, attempts, now);
         let one = one_more(&none, now).unwrap();
         assert_eq!((one.total, recent_restarts(&one, now)), (1, 0));

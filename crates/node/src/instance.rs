@@ -114,6 +114,8 @@ pub struct Held {
     pub deeds: Deeds,
     /// After a start of the node, until its engine has been asked: since when.
     pub unasked: Option<Timestamp>,
+    /// When the kernel said that its run has ended, where the engine did not say how.
+    pub ended_at: Option<Timestamp>,
     /// It lives, and nobody reaches it.
     pub off_network: bool,
     /// Looks made because of that, and when the next is due: of what gives it an address nobody may hear.

@@ -21,6 +21,9 @@ pub type ContainerId = u64;
 pub const QUESTION: Millis = Millis(1_000);
 pub const WORK: Millis = Millis(3_500);
 
+/// That it answers again is known to its agent within this time.
+const KNOWN_WITHIN: Millis = Millis(3_000);
+
 #[derive(Default)]
 pub struct Engine {
     pub containers: BTreeMap<ContainerId, Container>,
@@ -28,6 +31,11 @@ pub struct Engine {
     /// A stream of events ends with it.
     pub boot: u64,
     troubles: Vec<(Manner, Timestamp)>,
+    began: Timestamp,
+    /// It was killed, and left its containers alive that it will end when it is back.
+    pub ends_first: bool,
+    /// When it last began to answer as it should.
+    back: Option<Timestamp>,
     /// Asked while it hung. It has read them all when it goes on, though nobody waits for the answers.
     pub unread: Vec<Call>,
     next: ContainerId,
@@ -38,6 +46,8 @@ pub struct Engine {
 pub enum Daemon {
     #[default]
     Up,
+    /// Told to end: it ends its containers first, and answers until it is done.
+    Ending,
     Hangs,
     Down,
 }
@@ -52,6 +62,7 @@ pub struct Container {
     pub state: State,
     /// Which of all starts its present or last run was.
     pub started: u64,
+    pub began: Timestamp,
     pub maker: Maker,
 }
 
@@ -67,7 +78,7 @@ pub enum State {
     Created,
     Running { pid: u32 },
     Paused { pid: u32 },
-    Ended { status: ExitStatus },
+    Ended { status: ExitStatus, at: Timestamp },
 }
 
 /// The truth of whose it is; the engine does not know it.
@@ -133,6 +144,10 @@ pub struct Order {
 #[derive(Debug, Clone)]
 pub enum Answer {
     Done,
+    /// It answers, and says by what it remembers when it began.
+    Here {
+        began: Timestamp,
+    },
     Created(ContainerId),
     Listed(Vec<Seen>),
     Seen(Seen),
@@ -152,6 +167,7 @@ pub struct Seen {
     pub labels: Labels,
     pub state: State,
     pub started: u64,
+    pub began: Timestamp,
     pub port: Option<u16>,
 }
 
@@ -184,13 +200,49 @@ impl Engine {
         self.troubles.push((manner, until));
     }
 
-    pub fn heal(&mut self) {
+    pub fn heal(&mut self, now: Timestamp) {
         self.troubles.clear();
+        self.back = Some(now);
+    }
+
+    /// Whether one that asks it from now on can tell by its beginning that an end was its own.
+    pub fn explains(&self, ended: Timestamp) -> bool {
+        self.daemon == Daemon::Down || ended <= self.began
+    }
+
+    pub fn begins(&mut self, now: Timestamp) {
+        self.began = now;
+        self.answers(now);
+    }
+
+    /// It answers from now on.
+    pub fn answers(&mut self, now: Timestamp) {
+        self.daemon = Daemon::Up;
+        self.back = Some(now);
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self.daemon, Daemon::Up | Daemon::Ending)
     }
 
     /// It does what it is told and says so.
     pub fn is_sound(&self, now: Timestamp) -> bool {
-        self.daemon == Daemon::Up && self.troubles.iter().all(|(_, until)| *until < now)
+        self.daemon == Daemon::Up && !self.is_troubled(now)
+    }
+
+    /// Something is lost of what is said to it or by it.
+    pub fn is_troubled(&self, now: Timestamp) -> bool {
+        self.troubled_until() >= now
+    }
+
+    fn troubled_until(&self) -> Timestamp {
+        self.troubles.iter().map(|(_, until)| *until).max().unwrap_or(Timestamp::ZERO)
+    }
+
+    /// Whether its agent may take it for away: it is, or was so shortly before.
+    pub fn may_seem_away(&self, now: Timestamp) -> bool {
+        let since = self.troubled_until().max(self.back.unwrap_or(Timestamp::ZERO));
+        self.daemon != Daemon::Up || since + KNOWN_WITHIN > now
     }
 
     pub fn is(&self, manner: Manner, now: Timestamp) -> bool {
@@ -226,7 +278,7 @@ impl Engine {
     pub fn perform(&mut self, call: &Call, around: &mut Around<'_>) -> (Answer, Millis) {
         let at_once = Millis(1);
         match call {
-            Call::Ping => (Answer::Done, at_once),
+            Call::Ping => (Answer::Here { began: self.began }, at_once),
             Call::List => (self.list(around.now, around.rng), at_once),
             Call::OfInstance(id) => (self.listed(|c| c.labels.instance == *id), at_once),
             Call::OfNonce(nonce) => (self.listed(|c| c.labels.nonce == *nonce), at_once),
@@ -256,6 +308,7 @@ impl Engine {
             port: order.port,
             state: State::Created,
             started: 0,
+            began: around.now,
             maker: Maker::Agent,
         });
         around.out.push(Out::News(id));
@@ -297,6 +350,7 @@ impl Engine {
         let dies_at = process.dies_at;
         container.state = State::Running { pid };
         container.started = runs;
+        container.began = around.now;
         around.out.push(Out::Trace(format!("engine starts {} pid {pid}", container.name)));
         around.out.push(Out::News(id));
         around.out.extend(dies_at.map(|at| Out::At(at, Happens::Dies { pid })));
@@ -343,9 +397,9 @@ impl Engine {
     }
 
     /// The first process of a container has ended.
-    pub fn ended(&mut self, id: ContainerId, pid: u32, status: ExitStatus) {
+    pub fn ended(&mut self, id: ContainerId, pid: u32, status: ExitStatus, at: Timestamp) {
         if let Some(container) = self.containers.get_mut(&id).filter(|c| c.pid() == Some(pid)) {
-            container.state = State::Ended { status };
+            container.state = State::Ended { status, at };
         }
     }
 }
@@ -357,6 +411,7 @@ fn describe(id: ContainerId, container: &Container) -> Seen {
         labels: container.labels.clone(),
         state: container.state,
         started: container.started,
+        began: container.began,
         port: container.port,
     }
 }

@@ -8,6 +8,7 @@
 //! played. The same seed gives the same trace, byte for byte.
 
 mod edge;
+mod ends;
 mod engine;
 mod machine;
 mod net;

@@ -39,13 +39,18 @@ pub struct Process {
     pub stranger: bool,
 }
 
-/// Why the agent told a process to end.
+/// Why a process was told to end, by the agent or by its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
     /// It is not assigned.
     Removed,
     /// It lives and does not work.
     Unhealthy,
+    /// Its engine ends.
+    WithEngine {
+        /// Whoever listens can tell, by the engine's word or by its absence.
+        is_told: bool,
+    },
 }
 
 #[derive(Debug, Clone, Default)]

@@ -143,7 +143,7 @@ pub enum Fault {
     EngineEnds {
         node: usize,
         down: Millis,
-        with_its_containers: bool,
+        ending: Ending,
     },
     EngineManner {
         node: usize,
@@ -155,6 +155,23 @@ pub enum Fault {
         nth: usize,
         deed: Deed,
     },
+}
+
+/// What becomes of an engine's containers when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It is stopped, and ends each of them first.
+    InOrder,
+    /// It is killed, and they with it.
+    TakesThem,
+    /// It is killed, and they live on.
+    LeavesThem,
+    /// It is killed, and ends them first of all when it is back.
+    EndsThemLater,
+}
+
+impl Ending {
+    const ALL: [Self; 4] = [Self::InOrder, Self::TakesThem, Self::LeavesThem, Self::EndsThemLater];
 }
 
 /// What a hand does to a container.
@@ -215,6 +232,9 @@ impl Story {
         if rng.random_bool(0.35) {
             inputs.extend(crashes_within_a_crash_loop(&mut rng, size, end));
         }
+        if rng.random_bool(0.1) {
+            inputs.extend(engine_ends_again_and_again(&mut rng, size, end));
+        }
         inputs.sort_by_key(|input| input.at);
         let sees_processes = rng.random_bool(0.6);
         Self { seed, shapes, inputs, sees_processes, size }
@@ -236,6 +256,32 @@ fn crashes_within_a_crash_loop(rng: &mut StdRng, size: Size, end: u64) -> Vec<In
     }
     inputs
 }
+
+/// An engine that ends more often than anybody takes for its own doing, and a release that dies by itself as well or not.
+fn engine_ends_again_and_again(rng: &mut StdRng, size: Size, end: u64) -> Vec<Input> {
+    let mut inputs = Vec::new();
+    let mut at = rng.random_range(5_000..15_000);
+    if rng.random_bool(0.5) {
+        let character = if rng.random_bool(0.5) { Character::DiesReady } else { Character::Crash };
+        let asks = Ask::Apply { version: 9, character, policy: 0 };
+        inputs.push(Input { at: Millis(at), what: What::User { service: BOXED, asks } });
+    }
+    let node = rng.random_range(0..size.nodes);
+    for _ in 0..rng.random_range(3..22) {
+        at += rng.random_range(800..4_000);
+        if at >= end {
+            break;
+        }
+        let down = Millis(rng.random_range(20..900));
+        let ending = Ending::ALL[rng.random_range(0..Ending::ALL.len())];
+        let ends = Fault::EngineEnds { node, down, ending };
+        inputs.push(Input { at: Millis(at), what: What::Fault(ends) });
+    }
+    inputs
+}
+
+/// The place among the services of the one that is always of containers, unless its versions turn.
+const BOXED: usize = 3;
 
 fn shapes(rng: &mut StdRng) -> Vec<Shape> {
     let web = Shape {
@@ -374,7 +420,7 @@ fn engine_fault(rng: &mut StdRng, size: Size) -> Fault {
         0 => Fault::EngineHangs { node, lasts },
         1..=2 => {
             let down = Millis(rng.random_range(20..6_000));
-            Fault::EngineEnds { node, down, with_its_containers: rng.random_bool(0.5) }
+            Fault::EngineEnds { node, down, ending: Ending::ALL[rng.random_range(0..Ending::ALL.len())] }
         }
         3..=6 => {
             let manner = Manner::ALL[rng.random_range(0..Manner::ALL.len())];

@@ -8,7 +8,7 @@ use std::{
 
 use decide::status;
 use model::{
-    DeploymentId, Generation, InstanceId, Knowledge, Millis, NodeId, ReleaseDigest, ServiceKey, Slot, Term,
+    DeploymentId, Generation, InstanceId, Knowledge, Millis, NodeId, ReleaseDigest, ServiceKey, Term,
     Timestamp,
     assignment::Stamp,
     deployment::{Cause, Deployment, Event as Step, Phase, next},
@@ -20,17 +20,16 @@ use model::{
 
 use crate::{
     edge::Edge,
-    engine::Maker,
+    ends::Ends,
+    engine::{Daemon, Maker},
     machine::Process,
     play::Host,
-    shape::{ATTEMPTS, Character, DRAIN, Shape, WINDOW},
+    shape::{Character, DRAIN, Shape},
     store::Store,
 };
 
 /// After a disturbance a service is held to nothing for this long: what was told of it may still be under way.
 const HOLD_OFF: Millis = Millis(20_000);
-/// Between the decision to start and the start.
-const START_SLACK: Millis = Millis(4_000);
 /// An agent that is up has what it accepted alive within this time: its crashes, the pauses between attempts.
 const KEPT_WITHIN: Millis = Millis(30_000);
 /// A state that says `converged` may be this old: the age of an observation, a probe's verdict, a message.
@@ -62,8 +61,7 @@ pub struct Truth {
     /// Of each service what runs, and its folders.
     running: BTreeMap<(ServiceKey, bool), usize>,
     retired: BTreeMap<InstanceId, Timestamp>,
-    starts: BTreeMap<Attempted, Vec<(Timestamp, InstanceId)>>,
-    asked: BTreeMap<ServiceKey, u64>,
+    pub ends: Ends,
     /// Processes that no ledger knows since one was lost.
     pub unowned: BTreeSet<u32>,
     untrue_since: BTreeMap<ServiceKey, Timestamp>,
@@ -72,9 +70,6 @@ pub struct Truth {
     /// What has answered a request at some time.
     answered: BTreeSet<InstanceId>,
 }
-
-/// What restarts are counted by; a user's word begins anew.
-type Attempted = (ServiceKey, Slot, ReleaseDigest, u64);
 
 impl Truth {
     pub fn fail(&mut self, invariant: &'static str, at: Timestamp, message: String) {
@@ -98,7 +93,7 @@ impl Truth {
     pub fn ledger_lost(&mut self, now: Timestamp, node: &NodeId, machine: &crate::machine::Machine) {
         self.accepted.remove(node);
         self.ledger_lost_at = Some(now);
-        self.starts.clear();
+        self.ends.forget();
         self.unowned.extend(machine.live().map(|(pid, _)| pid));
         let services: BTreeSet<ServiceKey> =
             machine.live().map(|(_, process)| process.id.service.clone()).collect();
@@ -113,10 +108,6 @@ impl Truth {
         self.disturbed.insert(service.clone(), now);
     }
 
-    pub fn asked(&mut self, service: &ServiceKey) {
-        *self.asked.entry(service.clone()).or_default() += 1;
-    }
-
     pub fn operated(&mut self, service: &ServiceKey) {
         *self.operations.entry(service.clone()).or_default() += 1;
     }
@@ -127,21 +118,19 @@ impl Truth {
 
     /// I15: restarts in a window are bounded, counted where they happen.
     pub fn started(&mut self, now: Timestamp, id: &InstanceId, release: ReleaseDigest) {
-        let era = self.asked.get(&id.service).copied().unwrap_or_default();
-        let key = (id.service.clone(), id.slot, release, era);
-        let starts = self.starts.entry(key).or_default();
-        starts.push((now, id.clone()));
-        let window_began = now - Millis(WINDOW.0 - START_SLACK.0);
-        let recent = starts.iter().filter(|(at, _)| *at > window_began);
-        let of_this = recent.clone().filter(|(_, other)| other == id).count();
-        let began_here =
-            starts.iter().find(|(_, other)| other == id).is_some_and(|(at, _)| *at > window_began);
-        let restarts = of_this - usize::from(began_here);
-        let allowed = ATTEMPTS as usize;
-        let in_slot = recent.count();
-        if restarts > allowed || in_slot > 2 * (allowed + 1) {
-            let message =
-                format!("{id} was restarted {restarts} times in a window, {in_slot} times in its slot");
+        if let Some(message) = self.ends.started(now, id, release) {
+            self.fail("I15", now, message);
+        }
+    }
+
+    /// I15: what an engine's own end has ended costs no attempt.
+    pub fn budgets(&mut self, now: Timestamp, host: &Host) {
+        // What was counted before is known to the server alone; and what an engine has ended is known once it has gone, or
+        // has said when it began.
+        if self.ledger_lost_at.is_some() || !host.agent.knows_engine() || host.engine.daemon != Daemon::Up {
+            return;
+        }
+        if let Some(message) = self.ends.overspent(now, host) {
             self.fail("I15", now, message);
         }
     }

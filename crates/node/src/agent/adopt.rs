@@ -381,7 +381,6 @@ fn ended(cx: &Context, instance: &mut Instance, run: Option<u64>, now: Timestamp
         cx.say(instance, Kind::InstanceExited, format!("{} ended while nobody watched", instance.id));
         Exit { at: now, status: ExitStatus::Unknown, why: None }
     });
-    instance.state.last_exit = Some(exit.clone());
-    instance.state.ended_run = run;
+    instance.state.ends(run, exit.clone());
     instance.run = Run::Ended { started: instance.state.started_at, exit };
 }

@@ -144,6 +144,8 @@ impl Agent {
         if let Some(held) = &mut instance.held {
             held.looking = false;
         }
+        // After an outage it is known from now on.
+        self.engine.tell(instance);
         match look {
             // Something is being done there; its own outcome says how it is.
             _ if instance.busy.is_some() => {}
@@ -253,7 +255,10 @@ impl Agent {
                 }
             }
             State::Ended { exit, error, .. } => {
-                let exit = Exit { at: now, status: *exit, why: seen.why_ended() };
+                let began = instance.state.started_at.filter(|_| of_this_run);
+                let told = instance.held.as_ref().and_then(|held| held.ended_at);
+                let at = told.unwrap_or_else(|| seen.ended_at(began, now));
+                let exit = Exit { at, status: *exit, why: seen.why_ended() };
                 let error = error.clone();
                 match &instance.run {
                     // Looked at before it was started anew.
@@ -262,13 +267,13 @@ impl Agent {
                         let run = life.run();
                         self.ended(id, run, exit);
                     }
+                    // Whether it ended with its engine is known once that has been listed, and then it is looked at again.
+                    Run::Unknown { .. } if self.engine.is_away() => return,
                     Run::Unknown { .. } => {
-                        // Nobody watched: its engine's clock is all there is, and may be another than ours.
-                        let since = instance.state.started_at.filter(|_| of_this_run);
-                        let at = seen.finished.map_or(now, |at| at.max(since.unwrap_or(at)).min(now));
                         // A start that nobody heard of was made, and what was counted for it is spent.
                         instance.state.granted &= of_this_run;
-                        self.ended_unseen(id, Some(Exit { at, ..exit }));
+                        let exit = self.lay_unwatched(id, exit, seen);
+                        self.ended_unseen(id, Some(exit));
                     }
                     Run::NotStarted | Run::Ended { .. } => {}
                 }
@@ -373,6 +378,7 @@ impl Agent {
         instance.run = Run::Alive { life: Life::Container { watched, pid: seen.pid }, health };
         if let Some(held) = &mut instance.held {
             held.judged = None;
+            held.ended_at = None;
         }
     }
 
@@ -412,11 +418,12 @@ impl Agent {
         let run = instance.record().map(|record| record.run);
         let seen =
             instance.state.last_exit.clone().filter(|_| run.is_some() && instance.state.ended_run == run);
-        let mut exit = seen.or(exit).unwrap_or(Exit { at: now, status: ExitStatus::Unknown, why: None });
+        let told = instance.held.as_mut().and_then(|held| held.ended_at.take());
+        let unknown = || Exit { at: told.unwrap_or(now), status: ExitStatus::Unknown, why: None };
+        let mut exit = seen.or(exit).unwrap_or_else(unknown);
         if instance.state.ended_run != run {
-            let with_engine = instance.outage.is_some_and(|outage| outage.explains_untold(exit.at));
-            if with_engine && exit.why.is_none() {
-                exit.why = Some(deeds::OWN_END.into());
+            if let Some(outage) = instance.outage {
+                exit = outage.lay(exit);
             }
             let unasked = instance.held.as_ref().and_then(|held| held.unasked);
             let unwatched = if unasked.is_some_and(|since| exit.at <= since) {
@@ -426,8 +433,7 @@ impl Agent {
             };
             self.cx.say(instance, Kind::InstanceExited, format!("{id} ended with {exit}{unwatched}"));
         }
-        instance.state.last_exit = Some(exit.clone());
-        instance.state.ended_run = run;
+        instance.state.ends(run, exit.clone());
         instance.run = Run::Ended { started: instance.state.started_at, exit };
         Self::remember(instance);
         self.lay_end_to_deed(id);
@@ -473,6 +479,9 @@ impl Agent {
         instance.stop_probing();
         instance.state.ready = false;
         instance.run = Run::Unknown { since: now, cause };
+        if let Some(held) = &mut instance.held {
+            held.ended_at = Some(now);
+        }
         self.cx.doubt.notify_one();
         self.touch(id);
     }

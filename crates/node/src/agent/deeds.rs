@@ -1,6 +1,7 @@
 //! What engines tell that was done to containers, laid to what is found of them: why a run ended, since when a field
 //! differs.
 
+use decide::outage::OWN_END;
 use model::{InstanceId, event::Kind, observation::Exit};
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
 };
 use crate::{
     container::{
-        deeds::{Deed, OWN_END, Of, RUNNING_PATH, is_before, not_running},
+        deeds::{Deed, Of, RUNNING_PATH, is_before, not_running},
         signals,
     },
     instance::{Instance, Run},
@@ -50,20 +51,24 @@ impl Agent {
             return;
         };
         let (since, by) = (deed.at.min(now), deed.by());
-        // Nobody has told of it yet; that it went with its engine is a guess.
-        let first = exit.why.as_ref().is_none_or(|why| why == OWN_END);
-        let is_anothers = exit.why.is_some() && !exit.is_by_engine();
+        // Nobody has told of it yet.
+        let first = exit.why.is_none();
+        // Also of the engine itself: it tells what it ends at its start like what it was asked for.
+        let is_anothers =
+            exit.why.as_ref().is_some_and(|why| why == OWN_END) || (!first && !exit.is_by_engine());
         if is_anothers || exit.why.as_ref() == Some(&by) {
             return;
         }
         exit.why = Some(by.clone());
-        let exit = exit.clone();
+        let last = exit.clone();
         let over = !matches!(instance.run, Run::Ended { .. } | Run::Unknown { .. });
         if let Run::Ended { exit: of_run, .. } = &mut instance.run {
-            *of_run = exit;
+            of_run.clone_from(&last);
         }
         let found = not_running();
-        if !is_excused(instance, &found) {
+        // What the engine did by its own end is nobody's meddling.
+        let is_own = instance.outage.is_some_and(|outage| outage.explains(None, &last));
+        if !is_own && !is_excused(instance, &found) {
             let drift = drift_of(found, since, Some(by));
             if first {
                 self.cx.say(instance, Kind::DriftFound, describe(&drift));

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use decide::{outage::Outage, retry};
+use decide::outage::{self, Outage};
 use model::{
     InstanceId, Millis, Timestamp,
     event::{self, Kind},
-    observation::{self, EngineAway},
+    observation::{self, EngineAway, Exit},
 };
 
 use super::{Agent, Event, volumes::Volumes};
@@ -16,7 +16,7 @@ use crate::{
         deeds::Deed,
         engine::Error as EngineError,
         late,
-        look::Machine,
+        look::{Machine, Seen},
         networks::ProjectNetwork,
         notes,
         watch::{self, News, What},
@@ -39,6 +39,10 @@ pub(crate) struct View {
     away: Option<(Timestamp, String)>,
     /// The last time that it answered nothing at all.
     outage: Option<Outage>,
+    /// Since the node's start it has not been asked when it began.
+    unwatched: bool,
+    /// When it began, as it said then.
+    began: Option<Timestamp>,
     /// When one answer did not come, and whether it answers at all was asked.
     doubted: Option<Timestamp>,
     pub machine: Machine,
@@ -65,6 +69,10 @@ impl View {
         let end = if all { held } else { (begin + held.div_ceil(ROUND)).min(held) };
         self.looked_to = end;
         begin..end
+    }
+
+    pub fn is_away(&self) -> bool {
+        self.away.is_some()
     }
 
     /// Tells an instance whether its engine answers.
@@ -97,6 +105,7 @@ impl Agent {
         }
         self.engine.listening = true;
         let now = self.cx.now();
+        self.engine.unwatched = true;
         // Nobody is told before it was asked.
         let cause = format!("the engine at {} has not answered yet", self.cx.engine.host());
         self.engine.away = Some((now, cause));
@@ -176,15 +185,12 @@ impl Agent {
         self.tell_engine();
     }
 
-    /// An engine that ends ends its containers first: what was counted for that meanwhile was no doing of theirs.
     fn give_back_attempts(&mut self, outage: Outage) {
         let now = self.cx.now();
         for instance in self.instances.values_mut().filter(|instance| instance.held.is_some()) {
             let (state, policy) = (&instance.state, &instance.assigned.restart);
-            // What runs by now began after that.
-            let exit = state.last_exit.as_ref().filter(|exit| outage.explains(None, exit));
-            let given_back = exit.and_then(|exit| retry::give_back(policy, &state.attempts, exit.at, now));
-            let Some(attempts) = given_back else { continue };
+            let ends = state.ends_before.iter().chain(&state.last_exit);
+            let Some(attempts) = outage.gives_back(policy, &state.attempts, ends, now) else { continue };
             instance.state.attempts = attempts;
             if instance.busy.is_none() {
                 Self::remember(instance);
@@ -268,14 +274,38 @@ impl Agent {
             self.engine.list_again = true;
             return;
         }
-        let cx = self.cx.clone();
+        let (cx, unwatched) = (self.cx.clone(), self.engine.unwatched);
         tokio::spawn(async move {
             let (engine, data) = (&cx.engine, &cx.config.data);
+            if unwatched && let Ok(began) = ask::began(engine, cx.now()).await {
+                let _ = cx.events.send(Event::EngineBegan(began)).await;
+            }
             let mut listed = ask::ours(engine, &cx.config.cluster).await;
             let late = listed.as_mut().map(|listed| late::take(data, listed, cx.now())).unwrap_or_default();
             let _ = cx.events.send(Event::Listed(listed)).await;
             late::remove(engine, data, late, cx.now()).await;
         });
+    }
+
+    /// What ended while no node watched, and before it, ended with the engine before.
+    pub(super) fn engine_began(&mut self, began: Option<Timestamp>) {
+        if !std::mem::take(&mut self.engine.unwatched) {
+            return;
+        }
+        self.engine.began = began;
+        if let Some(outage) = began.map(Outage::until) {
+            self.engine.outage.get_or_insert(outage);
+            self.give_back_attempts(outage);
+        }
+    }
+
+    pub(super) fn lay_unwatched(&self, id: &InstanceId, exit: Exit, seen: &Seen) -> Exit {
+        let held = self.instances.get(id).and_then(|instance| instance.held.as_ref());
+        let unwatched = held.is_some_and(|held| held.unasked.is_some());
+        match seen.finished.zip(self.engine.began).filter(|_| unwatched) {
+            Some((ended, engine_began)) => outage::lay_unwatched(exit, seen.began(), ended, engine_began),
+            None => exit,
+        }
     }
 
     pub(super) fn listed(&mut self, listed: Result<Vec<Listed>, EngineError>) {
@@ -308,7 +338,9 @@ impl Agent {
                 let message = format!("the engine at {} answers", self.cx.engine.host());
                 self.say_of_engine(Kind::EngineBack, message);
             }
-            for instance in self.instances.values_mut() {
+            // Whose end only the engine would have told, may have ended meanwhile, until it is looked at.
+            let is_seen = |instance: &Instance| instance.life().is_none_or(Life::is_seen);
+            for instance in self.instances.values_mut().filter(|instance| is_seen(instance)) {
                 self.engine.tell(instance);
             }
         }

@@ -149,6 +149,8 @@ pub(crate) enum Event {
     },
     Engine(News),
     Machine(Machine),
+    /// When the engine began, if it can tell.
+    EngineBegan(Option<Timestamp>),
     /// All containers with our marks.
     Listed(Result<Vec<Listed>, EngineError>),
     LookedAt {
@@ -390,6 +392,7 @@ impl Agent {
             Event::Pulled { id, copied, progress } => self.pulled(&id, copied, &progress),
             Event::Engine(news) => self.engine_news(news),
             Event::Machine(machine) => self.engine.machine = machine,
+            Event::EngineBegan(began) => self.engine_began(began),
             Event::Listed(listed) => self.listed(listed),
             Event::LookedAt { id, container, look } => self.looked_at(&id, container.as_deref(), look),
             Event::Lost { id, run, cause } => self.lost(&id, run, cause),

@@ -146,6 +146,10 @@ impl Agent {
         let was_ready = health.ready;
         exit.why = instance.ended_for.take().or(exit.why);
         exit.why = for_memory(instance, run, &exit).or(exit.why);
+        // Found after its engine had gone, it lacks the engine's word for it.
+        if let Some(outage) = instance.outage {
+            exit = outage.lay(exit);
+        }
         let shares_ports = match instance.container() {
             Some(container) => container.network == Network::Host,
             None => true,
@@ -153,8 +157,7 @@ impl Agent {
         let message = format!("{id} ended with {exit}");
         instance.stop_probing();
         instance.state.ready = false;
-        instance.state.ended_run = Some(run);
-        instance.state.last_exit = Some(exit.clone());
+        instance.state.ends(Some(run), exit.clone());
         instance.run = Run::Ended { started: instance.state.started_at, exit };
         if instance.busy == Some(Busy::Updating) {
             instance.hurry.notify_one();

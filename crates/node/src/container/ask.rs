@@ -3,19 +3,19 @@
 use std::{collections::HashMap, time::Duration};
 
 use bollard::{
-    models::{ContainerSummary, EndpointSettings, SystemInfo, SystemInfoCgroupVersionEnum},
+    models::{ContainerSummary, EndpointSettings, EventMessage, SystemInfo, SystemInfoCgroupVersionEnum},
     query_parameters::{
-        ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
-        WaitContainerOptionsBuilder,
+        EventsOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+        StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
     },
 };
-use futures_util::StreamExt;
-use model::{ClusterId, InstanceId, spec::StopPolicy};
+use futures_util::{StreamExt, TryStreamExt};
+use model::{ClusterId, InstanceId, Timestamp, spec::StopPolicy};
 
 use super::{
     engine::{Engine, Error, QUESTION, WORK},
     look::{Machine, Seen},
-    names,
+    names, watch,
 };
 
 /// `None`: there is certainly no such container.
@@ -48,6 +48,21 @@ pub async fn machine(engine: &Engine) -> Result<Machine, Error> {
         memories: memories.map_or_else(|_| "0".into(), |text| text.trim().to_owned()),
         unified: cgroup_version == Some(SystemInfoCgroupVersionEnum::_2),
     })
+}
+
+/// An engine remembers so many of its newest events, and none after its end.
+const REMEMBERED: usize = 256;
+
+/// When it began, as far as it can tell by what it has done since. `None`: it remembers too much for that.
+pub async fn began(engine: &Engine, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+    let client = engine.client().await?;
+    // In seconds. Without an end, or with one to come, it would go on to tell.
+    let until = format!("{}.{:03}", now.0 / 1000, now.0 % 1000);
+    let past = EventsOptionsBuilder::default().since("1").until(&until).build();
+    let remembered: Vec<EventMessage> =
+        engine.within(QUESTION, client.events(Some(past)).try_collect()).await?;
+    let oldest = remembered.iter().filter_map(watch::time).min();
+    Ok((remembered.len() < REMEMBERED).then_some(oldest.unwrap_or(now)))
 }
 
 /// Asks it to end, gives it its time, ends it.

@@ -73,9 +73,6 @@ impl Of {
     }
 }
 
-/// Why a run ended with its engine, as far as anybody can tell.
-pub const OWN_END: &str = "engine: its own end";
-
 pub fn not_running() -> Difference {
     let text = |text: &str| Some(text.to_owned());
     Difference { path: RUNNING_PATH.into(), declared: text("true"), observed: text("false"), ours: true }

@@ -105,6 +105,17 @@ impl Seen {
         Some(self.limits.out_of_memory())
     }
 
+    /// When its run began, by the engine's clock.
+    pub fn began(&self) -> Option<Timestamp> {
+        self.started.as_deref().and_then(time)
+    }
+
+    /// When its run ended that nobody watched: the engine's clock is all there is, and may be another than ours. `began`: when
+    /// its run did.
+    pub fn ended_at(&self, began: Option<Timestamp>, now: Timestamp) -> Timestamp {
+        self.finished.map_or(now, |at| at.max(began.unwrap_or(at)).min(now))
+    }
+
     pub fn of(inspected: &ContainerInspectResponse) -> Option<Self> {
         let state = inspected.state.as_ref()?;
         let host = inspected.host_config.as_ref();
@@ -449,6 +460,19 @@ mod tests {
             limits: Limits { restart: "no".into(), ..Limits::default() },
             port: None,
         }
+    }
+
+    #[test]
+    fn an_end_that_nobody_watched_is_dated_by_its_engine_within_what_our_clock_allows() {
+        let at = |millis: u64| Timestamp(1_000_000 + millis);
+        let ended_at = |finished: Option<Timestamp>, began: Option<Timestamp>| {
+            Seen { finished, ..seen() }.ended_at(began, at(100))
+        };
+        assert_eq!(ended_at(Some(at(40)), Some(at(10))), at(40), "not when it was found");
+        assert_eq!(ended_at(Some(at(40)), None), at(40));
+        assert_eq!(ended_at(Some(at(5)), Some(at(10))), at(10), "the engine's clock is behind");
+        assert_eq!(ended_at(Some(at(140)), Some(at(10))), at(100), "or ahead");
+        assert_eq!(ended_at(None, Some(at(10))), at(100));
     }
 
     fn names(names: &[&str]) -> BTreeSet<String> {

@@ -277,7 +277,7 @@ fn news(event: &EventMessage) -> Option<News> {
     }
 }
 
-fn time(event: &EventMessage) -> Option<Timestamp> {
+pub(super) fn time(event: &EventMessage) -> Option<Timestamp> {
     let millis = event.time_nano.map(|nanos| nanos / 1_000_000).or(event.time.map(|secs| secs * 1000))?;
     u64::try_from(millis).ok().map(Timestamp)
 }

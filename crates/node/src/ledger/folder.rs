@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use decide::outage;
 use model::{
     BootId, InstanceId, Knowledge, Timestamp, assignment::Assigned, instance::Attempts, observation::Exit,
 };
@@ -35,6 +36,9 @@ pub struct State {
     /// The run whose end `last_exit` is.
     pub ended_run: Option<u64>,
     pub last_exit: Option<Exit>,
+    /// Those shortly before it, of a container: its engine's own end may turn out to be behind them all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends_before: Vec<Exit>,
     /// Setpoint ended it in order: the next start is no attempt.
     pub ended_by_us: bool,
     /// The run that Setpoint asked the engine of its container to end: that it did is nobody's meddling.
@@ -50,6 +54,17 @@ pub struct State {
     /// What did it, where that is known.
     #[serde(default)]
     pub drift_by: BTreeMap<String, String>,
+}
+
+impl State {
+    /// A run has ended; told again, it may be known better.
+    pub fn ends(&mut self, run: Option<u64>, exit: Exit) {
+        if self.ended_run != run {
+            outage::keep_end(&mut self.ends_before, self.last_exit.take(), exit.at);
+        }
+        self.ended_run = run;
+        self.last_exit = Some(exit);
+    }
 }
 
 /// Who an instance's process is. Void in another boot.

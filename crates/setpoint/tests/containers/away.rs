@@ -202,7 +202,39 @@ fn what_the_engine_ends_by_its_own_end_spends_no_attempt() {
     let all = setpoint.events();
     assert_eq!(events(&all, "instance.failed"), Vec::<&str>::new());
     assert_eq!(events(&all, "alert.restarts"), Vec::<&str>::new());
+    assert_eq!(events(&all, "drift.found"), Vec::<&str>::new(), "nobody touched them");
     // What ends for another reason counts as ever.
+    spend(&setpoint, 2);
+}
+
+#[test]
+fn what_the_engine_ends_by_its_own_end_while_setpoint_is_dead_spends_no_attempt_either() {
+    let Some(mut engine) = Engine::own() else { return };
+    let app = image(&engine, "v1");
+    let mut setpoint = setpoint(&engine).manifest(&web(&app, 2, "restart: { attempts: 2 }")).start();
+    let before = setpoint.wait_until_converged("web");
+    for (round, kill) in (1..).zip([false, true, false, true]) {
+        setpoint.kill9();
+        if kill {
+            engine.kill9();
+        } else {
+            engine.stop();
+        }
+        engine.start();
+        setpoint.restart();
+        let again = |web: &Value| {
+            (0..2).all(|slot| web["instances"][slot]["restarts"] == round) && web["state"] == "converged"
+        };
+        let after = setpoint.wait_for_service("web", "both run again", again);
+        for slot in 0..2 {
+            assert_eq!(after["instances"][slot]["id"], before["instances"][slot]["id"], "the same instance");
+        }
+    }
+    assert_eq!(engine.docker(&["ps", "-aq"]).lines().count(), 2, "nothing was made beside them");
+    let all = setpoint.events();
+    for kind in ["instance.failed", "alert.restarts", "drift.found"] {
+        assert_eq!(events(&all, kind), Vec::<&str>::new());
+    }
     spend(&setpoint, 2);
 }
 

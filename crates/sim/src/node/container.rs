@@ -3,7 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use decide::{health::Health, node::Run};
+use decide::{
+    health::Health,
+    node::Run,
+    outage::{self, Outage},
+};
 use model::{
     InstanceId, Millis, Timestamp,
     observation::{Exit, ExitStatus},
@@ -22,6 +26,9 @@ const LIST_EVERY: Millis = Millis(6_000);
 /// An engine that hangs cuts no stream; it is asked whether it is there.
 const SILENCE: Millis = Millis(4_000);
 const RETRY: Millis = Millis(400);
+
+/// Why a run ended that an engine was asked to end.
+const STOP: &str = "engine: stop";
 
 /// What the ledger knows of a container. It is what makes it ours.
 #[derive(Debug, Clone)]
@@ -42,6 +49,14 @@ pub(super) struct Contained {
     glance: Option<(State, String)>,
     /// Paused or renamed by somebody.
     pub drifted: bool,
+    /// Since when its engine has told nothing of it, if only that would tell its end.
+    pub untold: Option<Timestamp>,
+    /// Its engine has not been asked since the agent's start.
+    pub unasked: bool,
+    /// When the kernel said that its run has ended.
+    pub ended_at: Option<Timestamp>,
+    /// The run that somebody had the engine end, as far as it has told.
+    asked_to_end: Option<u64>,
 }
 
 pub(super) enum Known {
@@ -57,6 +72,10 @@ pub(super) struct View {
     listening: bool,
     /// Since when it does not answer; before its first answer, since the agent's start.
     pub away: Option<Timestamp>,
+    /// The last time that it answered nothing at all.
+    pub outage: Option<Outage>,
+    /// When it began, as it said first after the agent's start.
+    began: Option<Timestamp>,
     listing: bool,
     list_again: bool,
     next_list: Option<Timestamp>,
@@ -64,6 +83,12 @@ pub(super) struct View {
     pinging: bool,
     /// The stream of events is open.
     pub stream: bool,
+}
+
+impl View {
+    pub(super) fn is_known(&self) -> bool {
+        self.began.is_some() && self.away.is_none()
+    }
 }
 
 /// Whom an answer is for.
@@ -148,10 +173,17 @@ impl Agent {
         let now = around.now;
         let Some(memory) = &mut self.memory else { return };
         memory.engine.pinging = false;
-        if !matches!(answer, Answer::Done) {
+        let Answer::Here { began } = answer else {
             memory.engine.next_ping = Some(now + RETRY);
-            return self.engine_away(around);
+            return self.engine_gone(around);
+        };
+        if memory.engine.began.is_none() {
+            memory.engine.began = Some(*began);
+            let outage = Outage::until(*began);
+            memory.engine.outage.get_or_insert(outage);
+            self.give_back_attempts(outage, now);
         }
+        let Some(memory) = &mut self.memory else { return };
         memory.engine.next_ping = Some(now + SILENCE);
         if memory.engine.away.is_some() || !memory.engine.stream {
             memory.engine.stream = true;
@@ -162,9 +194,35 @@ impl Agent {
         }
     }
 
+    /// It answers nothing at all: what ended meanwhile has ended with it.
+    fn engine_gone(&mut self, around: &mut Around<'_>) {
+        self.engine_away(around);
+        let now = around.now;
+        let Some(memory) = &mut self.memory else { return };
+        if memory.engine.outage.is_some_and(|outage| outage.until.is_none()) {
+            return;
+        }
+        let outage = Outage { since: memory.engine.away.unwrap_or(now), until: None };
+        memory.engine.outage = Some(outage);
+        self.give_back_attempts(outage, now);
+    }
+
+    fn give_back_attempts(&mut self, outage: Outage, now: Timestamp) {
+        for entry in self.ledger.entries.values_mut().filter(|entry| is_container(entry)) {
+            let (policy, ends) = (&entry.assigned.restart, entry.ends_before.iter().chain(&entry.last_exit));
+            if let Some(attempts) = outage.gives_back(policy, &entry.attempts, ends, now) {
+                entry.attempts = attempts;
+            }
+        }
+    }
+
     pub(super) fn engine_away(&mut self, around: &mut Around<'_>) {
         let Some(memory) = &mut self.memory else { return };
         memory.engine.away.get_or_insert(around.now);
+        // Events may be missed from now on.
+        for held in memory.held.values_mut() {
+            held.asked_to_end = None;
+        }
         let soon = around.now + RETRY;
         memory.engine.next_ping = Some(memory.engine.next_ping.map_or(soon, |at| at.min(soon)));
         self.look_at(soon, around);
@@ -174,7 +232,7 @@ impl Agent {
     pub fn engine_cut(&mut self, around: &mut Around<'_>) {
         let Some(memory) = &mut self.memory else { return };
         if std::mem::take(&mut memory.engine.stream) {
-            self.engine_away(around);
+            self.engine_gone(around);
         }
         self.look_at(around.now, around);
     }
@@ -188,17 +246,43 @@ impl Agent {
         self.memory.as_ref().filter(|memory| memory.engine.stream).map(|_| self.epoch)
     }
 
-    /// Something happened to a container: a word to look, and no more.
-    pub fn engine_news(&mut self, epoch: u64, container: ContainerId, around: &mut Around<'_>) {
+    /// Something happened to a container: a word to look, and no more, unless it says why a run `ends`.
+    pub fn engine_news(
+        &mut self,
+        epoch: u64,
+        container: ContainerId,
+        ends: Option<u64>,
+        around: &mut Around<'_>,
+    ) {
         if epoch != self.epoch {
             return;
         }
         let of_record = |entry: &Entry| entry.record.as_ref().and_then(|record| record.id) == Some(container);
         let found = self.ledger.entries.iter().find(|(_, entry)| of_record(entry)).map(|(id, _)| id.clone());
         if let Some(id) = found {
+            if let Some(run) = ends {
+                self.note_deed(&id, run);
+            }
             self.look_at_container(&id, around);
         }
         self.look_at(around.now, around);
+    }
+
+    /// It comes before the end that it is about, or after.
+    fn note_deed(&mut self, id: &InstanceId, run: u64) {
+        let held = self.memory.as_mut().and_then(|memory| memory.held.get_mut(id));
+        if let Some(held) = held {
+            held.asked_to_end = Some(run);
+            self.lay_end_to_deed(id);
+        }
+    }
+
+    fn lay_end_to_deed(&mut self, id: &InstanceId) {
+        let held = self.memory.as_ref().and_then(|memory| memory.held.get(id));
+        let (Some(held), Some(entry)) = (held, self.ledger.entries.get_mut(id)) else { return };
+        if held.asked_to_end.is_some() && held.asked_to_end == entry.ended_run {
+            entry.last_exit = entry.last_exit.take().map(|exit| Exit { why: Some(STOP.into()), ..exit });
+        }
     }
 
     fn list(&mut self, around: &mut Around<'_>) {
@@ -217,7 +301,15 @@ impl Agent {
         let again = std::mem::take(&mut memory.engine.list_again);
         match answer {
             Answer::Listed(listed) => {
-                memory.engine.away = None;
+                if let Some(since) = memory.engine.away.take() {
+                    if let Some(outage) = memory.engine.outage.as_mut().filter(|o| o.until.is_none()) {
+                        outage.until = Some(around.now);
+                    }
+                    let unseen = |held: &&mut Contained| !self.sees_processes && held.pid().is_some();
+                    for held in memory.held.values_mut().filter(unseen) {
+                        held.untold = Some(since);
+                    }
+                }
                 let ids: Vec<InstanceId> = memory.held.keys().cloned().collect();
                 for id in ids {
                     self.glance(&id, &listed, around);
@@ -275,6 +367,7 @@ impl Agent {
             return;
         };
         held.looking = false;
+        held.untold = None;
         let about_another = entry.record.as_ref().and_then(|record| record.id) != Some(asked);
         match answer {
             // What is being done there says how it is.
@@ -282,7 +375,13 @@ impl Agent {
             Answer::Seen(_) | Answer::NotFound if about_another => held.look_again = true,
             Answer::Seen(seen) => self.take_look(id, &seen, around),
             Answer::NotFound => self.container_gone(id, around),
-            Answer::Away => self.engine_away(around),
+            Answer::Away => {
+                // The kernel says that it has ended, and the engine says nothing.
+                if held.ended_at.is_some() {
+                    held.run = Known::Unknown { since: around.now };
+                }
+                self.engine_away(around);
+            }
             _ => {}
         }
         self.look_again(id, around);
@@ -297,7 +396,7 @@ impl Agent {
 
     pub(super) fn take_look(&mut self, id: &InstanceId, seen: &Seen, around: &mut Around<'_>) {
         let Some(memory) = &mut self.memory else { return };
-        let (Some(held), Some(entry)) = (memory.held.get_mut(id), self.ledger.entries.get(id)) else {
+        let (Some(held), Some(entry)) = (memory.held.get_mut(id), self.ledger.entries.get_mut(id)) else {
             return;
         };
         let Some(record) = &entry.record else { return };
@@ -316,10 +415,25 @@ impl Agent {
                     held.run = Known::NotStarted;
                 }
             }
-            State::Ended { status } => match held.run {
+            State::Ended { status, at } => match held.run {
                 // Looked at before it was started anew.
                 Known::Alive { .. } if !of_this_run => {}
-                Known::Alive { .. } | Known::Unknown { .. } => self.run_ended(id, Some(status), around),
+                Known::Alive { .. } => {
+                    let at = held.ended_at.unwrap_or(at);
+                    self.run_ended(id, Some(Exit { at, status, why: None }), around);
+                }
+                // Whether it ended with its engine is known once that has been listed, and then it is looked at again.
+                Known::Unknown { .. } if memory.engine.away.is_some() => {}
+                Known::Unknown { .. } => {
+                    // A start that nobody heard of was made, and what was counted for it is spent.
+                    entry.granted &= of_this_run;
+                    let exit = Exit { at: held.ended_at.unwrap_or(at), status, why: None };
+                    let exit = match memory.engine.began.filter(|_| held.unasked) {
+                        Some(began) => outage::lay_unwatched(exit, Some(seen.began), at, began),
+                        None => exit,
+                    };
+                    self.ended_unseen(id, Some(exit), around);
+                }
                 Known::NotStarted | Known::Ended => {}
             },
         }
@@ -341,7 +455,10 @@ impl Agent {
             if same { Health::adopted(spec, began, entry.ready, now) } else { Health::new(spec, began) };
         entry.started = Some(began);
         entry.ready = health.ready;
+        entry.granted = false;
         held.run = Known::Alive { pid };
+        held.ended_at = None;
+        held.unasked = false;
         memory.health.insert(id.clone(), health);
         // It may have ended between the engine's word and now: the kernel says so at once.
         if self.sees_processes && !around.machine.is_alive(pid) {
@@ -349,8 +466,16 @@ impl Agent {
         }
     }
 
-    /// `None`: nobody knows how.
-    fn run_ended(&mut self, id: &InstanceId, status: Option<ExitStatus>, around: &mut Around<'_>) {
+    /// It ended while nobody watched. `None`: nobody knows how.
+    fn ended_unseen(&mut self, id: &InstanceId, exit: Option<Exit>, around: &mut Around<'_>) {
+        let Some(entry) = self.ledger.entries.get(id) else { return };
+        let run = entry.record.as_ref().and_then(|record| record.started);
+        let is_told = run.is_some() && entry.ended_run == run;
+        let told = entry.last_exit.clone().filter(|_| is_told);
+        self.run_ended(id, told.or(exit), around);
+    }
+
+    fn run_ended(&mut self, id: &InstanceId, exit: Option<Exit>, around: &mut Around<'_>) {
         let Some(memory) = &mut self.memory else { return };
         let (Some(held), Some(entry)) = (memory.held.get_mut(id), self.ledger.entries.get_mut(id)) else {
             return;
@@ -358,29 +483,43 @@ impl Agent {
         memory.health.remove(id);
         around.out.extend(endpoint(entry, EndpointHealth::Down));
         entry.ready = false;
-        if entry.started.is_none() && status.is_none() {
+        if entry.started.is_none() && exit.is_none() {
             held.run = Known::NotStarted;
             return;
         }
-        let exit = Exit { at: around.now, status: status.unwrap_or(ExitStatus::Unknown), why: None };
+        let at = held.ended_at.take().unwrap_or(around.now);
+        let unknown = Exit { at, status: ExitStatus::Unknown, why: None };
+        let mut exit = exit.unwrap_or(unknown);
+        let run = entry.record.as_ref().and_then(|record| record.started);
+        // Found after its engine had gone, it lacks the engine's word for it.
+        if entry.ended_run != run
+            && let Some(outage) = memory.engine.outage
+        {
+            exit = outage.lay(exit);
+        }
+        if entry.ended_run != run {
+            outage::keep_end(&mut entry.ends_before, entry.last_exit.take(), exit.at);
+        }
         entry.last_exit = Some(exit);
+        entry.ended_run = run;
         held.run = Known::Ended;
+        held.unasked = false;
+        self.lay_end_to_deed(id);
     }
 
     /// Somebody removed it, and another is made in its place: by a nonce of its own, because copies bear the old one.
     fn container_gone(&mut self, id: &InstanceId, around: &mut Around<'_>) {
         let Some(memory) = &mut self.memory else { return };
-        let (Some(held), Some(entry)) = (memory.held.get_mut(id), self.ledger.entries.get_mut(id)) else {
-            return;
-        };
-        if entry.record.as_ref().is_some_and(|record| record.id.is_some()) {
+        let Some(held) = memory.held.get_mut(id) else { return };
+        held.drifted = false;
+        let ended = matches!(held.run, Known::Alive { .. } | Known::Unknown { .. });
+        if ended {
+            self.ended_unseen(id, None, around);
+        }
+        let entry = self.ledger.entries.get_mut(id);
+        if let Some(entry) = entry.filter(|e| e.record.as_ref().is_some_and(|record| record.id.is_some())) {
             entry.record = None;
             entry.made_before = true;
-        }
-        held.drifted = false;
-        match held.run {
-            Known::Alive { .. } | Known::Unknown { .. } => self.run_ended(id, None, around),
-            Known::NotStarted | Known::Ended => {}
         }
     }
 
@@ -390,11 +529,12 @@ impl Agent {
         if let Some(entry) = self.ledger.entries.get_mut(id) {
             around.out.extend(endpoint(entry, EndpointHealth::Down));
         }
-        // One that does not answer says nothing of it either.
-        if memory.engine.away.is_some()
-            && let Some(held) = memory.held.get_mut(id)
-        {
-            held.run = Known::Unknown { since: around.now };
+        if let Some(held) = memory.held.get_mut(id) {
+            held.ended_at = Some(around.now);
+            // One that does not answer says nothing of it either.
+            if memory.engine.away.is_some() {
+                held.run = Known::Unknown { since: around.now };
+            }
         }
         self.look_at_container(id, around);
     }
@@ -419,7 +559,17 @@ impl Agent {
             (None, Some(_)) => Known::Ended,
             (None, None) => Known::NotStarted,
         };
-        let held = Contained { run, looking: false, look_again: false, glance: None, drifted: false };
+        let held = Contained {
+            run,
+            looking: false,
+            look_again: false,
+            glance: None,
+            drifted: false,
+            untold: None,
+            unasked: true,
+            ended_at: None,
+            asked_to_end: None,
+        };
         memory.held.insert(id.clone(), held);
     }
 

@@ -10,6 +10,7 @@ use super::{
     container::{Asked, Known, Record},
 };
 use crate::{
+    ends::{End, Whose},
     engine::{Answer, Call, ContainerId, Labels, Order, Seen, State},
     machine::EndReason,
     play::Out,
@@ -267,6 +268,8 @@ impl Agent {
         entry.started = Some(around.now);
         entry.ready = false;
         if let Some(held) = memory.held.get_mut(id) {
+            held.ended_at = None;
+            held.unasked = false;
             held.run = match seen.state {
                 State::Running { pid } | State::Paused { pid } => Known::Alive { pid },
                 State::Created | State::Ended { .. } => Known::Unknown { since: around.now },
@@ -291,6 +294,10 @@ impl Agent {
         if let Some(held) = self.memory.as_mut().and_then(|memory| memory.held.get_mut(id)) {
             held.run = run;
         }
+    }
+
+    fn busy(&self, id: &InstanceId) -> Option<Busy> {
+        self.memory.as_ref()?.busy.get(id).map(|doing| doing.busy)
     }
 
     fn end_job(&mut self, id: &InstanceId) {
@@ -322,9 +329,14 @@ impl Agent {
 
     /// What it was asked may have been done.
     fn away_in_job(&mut self, id: &InstanceId, around: &mut Around<'_>) {
+        let starts = self.busy(id) == Some(Busy::Starting);
         self.end_job(id);
-        if self.ledger.entries.get(id).is_some_and(|entry| entry.installed) {
-            self.set_run(id, Known::Unknown { since: around.now });
+        if let Some(entry) = self.ledger.entries.get_mut(id) {
+            // Unless it was done, what was counted has not been tried.
+            entry.granted |= starts;
+            if entry.installed {
+                self.set_run(id, Known::Unknown { since: around.now });
+            }
         }
         self.engine_away(around);
         self.look_again(id, around);
@@ -337,6 +349,8 @@ impl Agent {
             Busy::Installing | Busy::Starting => {
                 if let Some(entry) = self.ledger.entries.get_mut(id) {
                     entry.failed = Some((now, why.into()));
+                    let failed = End::new(now, &self.id, Whose::Workload);
+                    around.truth.ends.ended(now, id, entry.assigned.release, failed);
                 }
                 // What did not end lives on.
                 self.set_run(id, Known::Unknown { since: now });

@@ -17,7 +17,11 @@ use super::{
     Agent, Around, Entry, HEARTBEAT, Happens, Memory, container::is_container, folder, is_drifted, shows,
     tell::endpoint,
 };
-use crate::{machine::Machine, play::Out};
+use crate::{
+    ends::{End, Whose},
+    machine::Machine,
+    play::Out,
+};
 
 impl Agent {
     pub(super) fn look_at(&mut self, at: Timestamp, around: &mut Around<'_>) {
@@ -75,6 +79,8 @@ impl Agent {
                 pid,
                 ready: false,
                 last_exit: None,
+                ends_before: Vec::new(),
+                ended_run: None,
                 switched: false,
                 record: None,
                 made_before: false,
@@ -101,6 +107,13 @@ impl Agent {
         if operation != Operation::Nothing {
             around.out.push(Out::Trace(format!("node {operation:?} {id}")));
             around.truth.operated(&id.service);
+            // Unless it has ended already.
+            let lives = around.machine.live().any(|(_, process)| process.id == *id && !process.stranger);
+            if let (Operation::Restart { .. }, Run::Alive { .. }, true) = (&operation, &local.run, lives) {
+                let unhealthy = End::new(around.now, &self.id, Whose::Workload);
+                let release = self.ledger.entries.get(id)?.assigned.release;
+                around.truth.ends.ended(around.now, id, release, unhealthy);
+            }
             self.begin(id, operation, around);
         }
         [wake, probed].into_iter().flatten().min()
@@ -167,8 +180,12 @@ impl Agent {
             drifted: is_drifted(entry, machine) || memory.held.get(id).is_some_and(|held| held.drifted),
             current: shows(entry, machine),
             busy: memory.busy.get(id).map(|doing| doing.busy),
-            away: memory.engine.away.filter(|_| is_container(entry)),
-            outage: None,
+            away: memory
+                .engine
+                .away
+                .or(memory.held.get(id).and_then(|held| held.untold))
+                .filter(|_| is_container(entry)),
+            outage: memory.engine.outage.filter(|_| is_container(entry)),
             off_network: false,
             unstarted: None,
             rests_until: None,

@@ -14,7 +14,7 @@ use decide::{
     node::{Busy, Step},
 };
 use model::{
-    BootId, ClusterId, InstanceId, Millis, NodeId, ServiceKey, Timestamp,
+    BootId, ClusterId, InstanceId, Millis, NodeId, ReleaseDigest, ServiceKey, Timestamp,
     assignment::{Assigned, Assignment},
     instance::Attempts,
     observation::{Exit, Observation},
@@ -73,6 +73,11 @@ pub enum Happens {
     },
     EngineUp,
     EngineGoesOn,
+    /// It has ended its containers.
+    EngineGoes {
+        boot: u64,
+        down: Millis,
+    },
     /// The call is carried out now; nobody is told if its answer is lost.
     EngineDoes {
         epoch: u64,
@@ -87,7 +92,10 @@ pub enum Happens {
     },
     EngineNews {
         epoch: u64,
+        boot: u64,
         container: ContainerId,
+        /// The run that it was asked to end.
+        ends: Option<u64>,
     },
 }
 
@@ -112,6 +120,10 @@ pub struct Entry {
     pub started: Option<Timestamp>,
     pub ready: bool,
     pub last_exit: Option<Exit>,
+    /// Those of a container shortly before it.
+    pub ends_before: Vec<Exit>,
+    /// The run of a container whose end that is.
+    pub ended_run: Option<u64>,
     /// `current` has been switched to it, so that a `current` elsewhere is drift.
     pub switched: bool,
     pub record: Option<Record>,
@@ -171,6 +183,16 @@ impl Agent {
         }
     }
 
+    /// It is up, and the kernel tells it of the ends of containers.
+    pub fn sees_processes(&self) -> bool {
+        self.sees_processes && self.is_up()
+    }
+
+    /// It has been asked, and answers.
+    pub fn knows_engine(&self) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.engine.is_known())
+    }
+
     pub fn is_up(&self) -> bool {
         self.memory.is_some()
     }
@@ -205,6 +227,13 @@ impl Agent {
     pub fn lose_ledger(&mut self) {
         self.crash();
         self.ledger = Ledger::default();
+    }
+
+    pub fn starts_under_way(&self) -> Vec<(InstanceId, ReleaseDigest)> {
+        let busy = self.memory.iter().flat_map(|memory| &memory.busy);
+        let starts = busy.filter(|(_, doing)| doing.busy == Busy::Starting);
+        let release = |id| Some(self.ledger.entries.get(id)?.assigned.release);
+        starts.filter_map(|(id, _)| Some((id.clone(), release(id)?))).collect()
     }
 
     fn boot_id(&self) -> BootId {

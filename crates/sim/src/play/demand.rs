@@ -40,6 +40,7 @@ impl Play<'_> {
         let mut truth = std::mem::take(&mut self.truth);
         for host in &self.hosts {
             truth.kept(self.now, host);
+            truth.budgets(self.now, host);
         }
         // What the server says is a snapshot of everything, too dear for each step. It may be untrue for a while, and no
         // untruth that lasts that long falls between two looks.

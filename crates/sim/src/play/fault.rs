@@ -6,10 +6,11 @@ use model::{Millis, ServiceKey, node::Drain};
 
 use super::{Event, Host, Play};
 use crate::{
+    ends::{End, Whose},
     engine::{Container, ContainerId, Maker},
     machine::Process,
     node::Happens,
-    story::{Damage, Fault},
+    story::{Damage, Ending, Fault},
 };
 
 impl Play<'_> {
@@ -20,6 +21,7 @@ impl Play<'_> {
             Fault::CrashAtCommit { after, down } => self.crash_at_commit = Some((after, down)),
             Fault::UnknownOutcome { made } => self.store.next_unknown = Some(made),
             Fault::NodeCrash { node, down } => {
+                self.agent_ends(node);
                 self.hosts[node].agent.crash();
                 self.after(down, Event::AtNode { node, what: Happens::Up });
             }
@@ -30,9 +32,7 @@ impl Play<'_> {
                 self.after(down, Event::EdgeUp { edge });
             }
             Fault::EngineHangs { node, lasts } => self.engine_hangs(node, lasts),
-            Fault::EngineEnds { node, down, with_its_containers } => {
-                self.engine_ends(node, down, with_its_containers);
-            }
+            Fault::EngineEnds { node, down, ending } => self.engine_ends(node, down, ending),
             Fault::EngineManner { node, manner, lasts } => {
                 let until = until(lasts);
                 self.hosts[node].engine.trouble(manner, until);
@@ -92,8 +92,9 @@ impl Play<'_> {
     }
 
     fn reboot(&mut self, node: usize, down: Millis) {
+        self.agent_ends(node);
         self.hosts[node].agent.reboot();
-        self.engine_ends(node, down, false);
+        self.engine_ends(node, down, Ending::LeavesThem);
         for pid in self.hosts[node].machine.live().map(|(pid, _)| pid).collect::<Vec<_>>() {
             self.strangers.remove(&pid);
             self.dies(node, pid, true);
@@ -102,6 +103,15 @@ impl Play<'_> {
         if node < self.edges.len() {
             self.edges[node].stop();
             self.after(down, Event::EdgeUp { edge: node });
+        }
+    }
+
+    /// A start under way is not known to have been made, and costs another attempt.
+    fn agent_ends(&mut self, node: usize) {
+        let agent = &self.hosts[node].agent;
+        for (id, release) in agent.starts_under_way() {
+            let unknown = End::new(self.now, &agent.id, Whose::Unclear);
+            self.truth.ends.ended(self.now, &id, release, unknown);
         }
     }
 
@@ -163,7 +173,7 @@ impl Play<'_> {
         self.crash_at_commit = None;
         self.store.next_unknown = None;
         for host in &mut self.hosts {
-            host.engine.heal();
+            host.engine.heal(self.now);
             for process in host.machine.processes.values_mut() {
                 process.sick_until = process.sick_until.min(self.now);
             }

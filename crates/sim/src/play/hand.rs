@@ -15,11 +15,16 @@ impl Play<'_> {
             .map(|(node, id, _)| (node, id))
             .collect();
         let Some((node, id)) = all.get(nth % all.len().max(1)).copied() else { return };
+        // It asks the engine too.
+        if !self.hosts[node].engine.is_up() {
+            return;
+        }
         let Some(container) = self.hosts[node].engine.containers.get(&id).cloned() else { return };
         let service = container.labels.instance.service.clone();
         match deed {
             Deed::Stop => {
                 if let Some(pid) = container.pid() {
+                    self.engine_tells_of_deed(node, id, container.started);
                     self.dies(node, pid, true);
                 }
             }
@@ -42,9 +47,12 @@ impl Play<'_> {
             }
             Deed::Remove => {
                 if let Some(pid) = container.pid() {
+                    self.engine_tells_of_deed(node, id, container.started);
                     self.dies(node, pid, true);
                 }
                 self.hosts[node].engine.containers.remove(&id);
+                let seen = self.hosts[node].agent.sees_processes();
+                self.truth.ends.removed(&container.labels.instance, seen);
                 self.engine_tells(node, id);
             }
             Deed::Rename => self.change(node, id, |container| container.name.push_str("-old")),

@@ -5,6 +5,8 @@ use model::{Millis, observation::ExitStatus};
 use super::{Event, Host, Out, Play};
 use crate::{
     edge::Request,
+    ends::{End, Whose},
+    engine::ContainerId,
     machine::EndReason,
     node::{Around, Happens},
     story::Link,
@@ -30,11 +32,7 @@ impl Play<'_> {
 
     pub(super) fn at_node(&mut self, node: usize, what: Happens) {
         match what {
-            Happens::Up => self.node(node, |agent, around| {
-                if !agent.is_up() {
-                    agent.start(around);
-                }
-            }),
+            Happens::Up => self.node_up(node),
             Happens::Look { epoch } => self.node(node, |agent, around| agent.look(epoch, around)),
             Happens::Done { epoch, id, serial } => {
                 self.node(node, |agent, around| agent.done(epoch, &id, serial, around));
@@ -51,8 +49,11 @@ impl Play<'_> {
             Happens::EngineSays { epoch, ticket, answer } => {
                 self.node(node, |agent, around| agent.engine_says(epoch, ticket, answer, around));
             }
-            Happens::EngineNews { epoch, container } => {
-                self.node(node, |agent, around| agent.engine_news(epoch, container, around));
+            Happens::EngineGoes { boot, down } => self.engine_stopped(node, boot, down),
+            // The stream of events ends with the engine.
+            Happens::EngineNews { boot, .. } if boot != self.hosts[node].engine.boot => {}
+            Happens::EngineNews { epoch, container, ends, .. } => {
+                self.node(node, |agent, around| agent.engine_news(epoch, container, ends, around));
             }
         }
     }
@@ -97,22 +98,62 @@ impl Play<'_> {
         let process = self.hosts[node].machine.processes.get_mut(&pid);
         let Some(process) = process.filter(|process| process.alive) else { return };
         process.alive = false;
-        let (id, told, container) = (process.id.clone(), process.told_to_end, process.container);
+        let (id, release) = (process.id.clone(), process.release);
+        let (told, container) = (process.told_to_end, process.container);
         let worked = process.answers_at.is_some_and(|at| at <= now);
         self.told(format!("{id} pid {pid} ends"));
-        if by_hand || (told.is_none() && worked) || told == Some(EndReason::Unhealthy) {
-            self.truth.disturbed(now, &id.service);
+        match told {
+            Some(EndReason::Removed) if !by_hand => {}
+            None if !by_hand && !worked => {}
+            Some(_) | None => self.truth.disturbed(now, &id.service),
         }
         for edge in &mut self.edges {
             edge.requests.retain(|_, request| request.pid != pid);
         }
         let status = if by_hand { ExitStatus::Signal(9) } else { ExitStatus::Code(1) };
+        if let Some(whose) = self.whose_end(node, told, container, by_hand) {
+            let end = End::new(now, &self.hosts[node].agent.id, whose);
+            self.truth.ends.ended(now, &id, release, end);
+        }
         if let Some(container) = container {
-            self.hosts[node].engine.ended(container, pid, status);
+            self.hosts[node].engine.ended(container, pid, status, now);
             self.engine_tells(node, container);
         }
         self.node(node, |agent, around| agent.exited(pid, status, around));
         self.hosts[node].machine.processes.remove(&pid);
+    }
+}
+
+impl Play<'_> {
+    fn node_up(&mut self, node: usize) {
+        let Host { agent, engine, .. } = &self.hosts[node];
+        if !agent.is_up() {
+            self.truth.ends.agent_begins(&agent.id, engine);
+            self.node(node, |agent, around| agent.start(around));
+        }
+    }
+
+    /// Whose doing an end is that a restart may follow.
+    fn whose_end(
+        &self,
+        node: usize,
+        told: Option<EndReason>,
+        container: Option<ContainerId>,
+        by_hand: bool,
+    ) -> Option<Whose> {
+        let Host { agent, engine, .. } = &self.hosts[node];
+        // Before anybody looks the engine may go as well.
+        let may_seem_away = engine.may_seem_away(self.now) || !agent.is_up();
+        match told {
+            // What is unhealthy is counted when that is decided.
+            Some(EndReason::Removed | EndReason::Unhealthy) => None,
+            // Whoever was away finds out.
+            Some(EndReason::WithEngine { is_told }) if is_told || !agent.is_up() => Some(Whose::Engine),
+            Some(EndReason::WithEngine { .. }) => Some(Whose::Unclear),
+            // A hand has an engine end what it holds, which is what an engine does that is stopped.
+            None if container.is_some() && (by_hand || may_seem_away) => Some(Whose::Unclear),
+            None => Some(Whose::Workload),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ impl Play<'_> {
             }
             return;
         };
-        self.truth.asked(&shape.key);
+        self.truth.ends.asked(&shape.key);
         let answer = memory.ask(&mut self.store, &self.unreadable, shape, asks, self.now);
         self.told(format!("{} {asks:?}: {answer}", shape.key.name));
         self.truth.recorded(self.now, &self.store);
