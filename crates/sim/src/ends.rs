@@ -89,25 +89,26 @@ impl Ends {
 
     /// No more than so many, whatever happens to engines.
     fn free_restarts(&self, now: Timestamp, id: &InstanceId, release: ReleaseDigest) -> usize {
-        self.recent(now, id, release, |end| end.whose != Whose::Workload).min(MOST_FREE)
+        self.recent(now - WINDOW, id, release, |end| end.whose != Whose::Workload).min(MOST_FREE)
     }
 
+    /// Of ends that a restart since then may be about.
     fn recent(
         &self,
-        now: Timestamp,
+        restarted: Timestamp,
         id: &InstanceId,
         release: ReleaseDigest,
         wanted: impl Fn(&End) -> bool,
     ) -> usize {
         let of_slot = self.ends.get(&(id.service.clone(), id.slot, release));
-        let recent = |end: &&End| end.at + WINDOW + RESTARTED_WITHIN > now && wanted(end);
+        let recent = |end: &&End| end.at + RESTARTED_WITHIN > restarted && wanted(end);
         of_slot.map_or(0, |ends| ends.iter().filter(recent).count())
     }
 
     /// What a restart may follow.
     pub fn ended(&mut self, now: Timestamp, id: &InstanceId, release: ReleaseDigest, end: End) {
         // What ends that often may do so by itself.
-        let often = self.recent(now, id, release, |_| true) >= MOST_FREE;
+        let often = self.recent(now - WINDOW, id, release, |_| true) >= MOST_FREE;
         let whose = if often && end.whose == Whose::Engine { Whose::Unclear } else { end.whose };
         let of_slot = self.ends.entry((id.service.clone(), id.slot, release)).or_default();
         of_slot.push(End { whose, ..end });
@@ -149,7 +150,8 @@ impl Ends {
             let Assigned { release, restart, attempts, .. } = &*entry.assigned;
             let attempts = entry.attempts.floor(attempts);
             let spent = attempts.at.iter().filter(|at| **at + restart.window > now).count();
-            let ends = self.recent(now, id, *release, |end| end.whose != Whose::Engine);
+            // Whoever has spent all of a window waits for it to be over.
+            let ends = self.recent(now - WINDOW - WINDOW, id, *release, |end| end.whose != Whose::Engine);
             (spent > ends)
                 .then(|| format!("{id} has spent {spent} attempts, and {ends} ends may be its own doing"))
         })
