@@ -256,9 +256,27 @@ pub fn apply(world: &World, spec: &ServiceSpec, owner: &Owner, images: &Images, 
         Some(service) if service.owner != *owner => {
             Err(Refused::OwnedByAnother { service: world.key.clone(), owner: service.owner.clone() })
         }
-        Some(service) if service.spec == *spec => Ok(Outcome::Unchanged { message: pinned(world, service) }),
-        Some(service) => change(world, service, spec, images, now),
+        Some(service) => {
+            let spec = &with_declared_commit(&service.spec, spec);
+            if service.spec == *spec {
+                return Ok(Outcome::Unchanged { message: pinned(world, service) });
+            }
+            change(world, service, spec, images, now)
+        }
     }
+}
+
+/// A commit of the declared repository is moved by `deploy` alone: whoever applies another field may not have heard of
+/// the newest.
+fn with_declared_commit(declared: &ServiceSpec, spec: &ServiceSpec) -> ServiceSpec {
+    let mut spec = spec.clone();
+    if let (Workload::Site(declared), Workload::Site(site)) = (&declared.workload, &mut spec.workload)
+        && let (Some(kept), Some(sent)) = (&declared.origin, &site.origin)
+        && sent.is_of(&kept.repository, &kept.build, kept.output.as_ref())
+    {
+        (site.artifact, site.origin) = (declared.artifact, declared.origin.clone());
+    }
+    spec
 }
 
 /// Why what runs is not what is declared; empty when it is.

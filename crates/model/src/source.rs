@@ -113,7 +113,7 @@ fn url_mistake(url: &str) -> Option<String> {
         return Some(format!("`{shown}` is not a repository: https://, http://, ssh:// or user@host:path"));
     }
     // Whatever is written here is stored, shown and logged; the text itself is not repeated.
-    has_secret(url).then(|| {
+    (has_secret(url) || url.contains('?')).then(|| {
         "a password or token does not belong into a `url`, which everybody sees: give it to Git's credential helper, \
          or use ssh"
             .into()

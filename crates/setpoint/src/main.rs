@@ -3,6 +3,7 @@
 mod backup;
 mod cli;
 mod demo;
+mod ends;
 mod roles;
 
 use std::process::ExitCode;

@@ -116,7 +116,8 @@ mapping! {
         /// it stands for is looked up once, and again by `setpoint deploy SERVICE`.
         "git" git: GitForm,
         /// Commands that `sh -c` runs one after the other, where the command runs, in the source's folder, before `output` is
-        /// taken. Of an archive and of a repository that is a copy; of `path` it is the folder itself.
+        /// taken. Of an archive and of a repository that is a copy; of `path` it is the folder itself, and what differs
+        /// after a build is a new release.
         "build" build: List<Text>,
         /// The folder below the source that is served, instead of the whole.
         "output" output: Parsed<RelPath>,

@@ -53,8 +53,13 @@ pub struct Outcome {
 
 /// Declares everything in the files. When this returns, it is recorded; nothing need have converged yet.
 pub async fn apply_files(client: &Client, files: &Manifests, options: &Options) -> Result<Outcome, Error> {
-    // Every refusal comes before the first fetch, build or upload.
+    // What is refused anyway is fetched and built for nobody.
     check_contents(files)?;
+    if files.services.iter().filter_map(|service| service.source.as_ref()).any(source::takes_work) {
+        let sites = declared_sites(client, files).await?;
+        let described = described(files, options.prune, &sites, &|_| ())?;
+        client.post("/plan", &described).await.map_err(|error| refused(files, error))?;
+    }
     let first = client.post("/apply", &request(client, files, options, Contents::Missing).await?).await;
     let answer = match first {
         // What the server had was collected in between, because nothing named it.
@@ -76,18 +81,19 @@ pub async fn plan_files(
     prune: bool,
     display: &Display,
 ) -> Result<Answer, Error> {
-    let known = declared_sites(client, files).await;
-    let described = described(files, prune, &known, display)?;
+    let sites = declared_sites(client, files).await?;
+    let described = described(files, prune, &sites, &|line| display.say(line))?;
     client.post("/plan", &described).await.map_err(|error| refused(files, error))
 }
 
 /// The sites of the files that come from a repository, as they are declared now.
-async fn declared_sites(client: &Client, files: &Manifests) -> BTreeMap<ServiceKey, Site> {
+async fn declared_sites(client: &Client, files: &Manifests) -> Result<BTreeMap<ServiceKey, Site>, Error> {
     let mut sites = BTreeMap::new();
     for service in files.services.iter().filter(|service| service.source.as_ref().is_some_and(is_fetched)) {
-        sites.extend(source::declared(client, &service.key).await.map(|site| (service.key.clone(), site)));
+        let declared = source::declared(client, &service.key).await?;
+        sites.extend(declared.map(|site| (service.key.clone(), site)));
     }
-    sites
+    Ok(sites)
 }
 
 fn is_fetched(source: &SiteSource) -> bool {
@@ -95,19 +101,19 @@ fn is_fetched(source: &SiteSource) -> bool {
 }
 
 /// What the files declare, with what their contents are, none of which is sent. Nothing is fetched or built for it: what
-/// only that could tell is said on `display`.
+/// only that could tell is said.
 pub fn described(
     files: &Manifests,
     prune: bool,
     known: &BTreeMap<ServiceKey, Site>,
-    display: &Display,
+    say: &dyn Fn(&str),
 ) -> Result<views::Apply, Error> {
     check_contents(files)?;
     let (mut services, mut entries) = (Vec::new(), BTreeMap::new());
     for service in &files.services {
         let content = match &service.source {
             None => None,
-            Some(source) => Some(foreseen(files, service, source, known, display)?),
+            Some(source) => Some(foreseen(files, service, source, known, say)?),
         };
         if let Some(Foreseen { artifact: Some(found), .. }) = &content {
             entries.insert(found.digest(), found.top_entries().map(str::to_owned).collect());
@@ -129,15 +135,23 @@ fn foreseen(
     service: &Declared,
     source: &SiteSource,
     known: &BTreeMap<ServiceKey, Site>,
-    display: &Display,
+    say: &dyn Fn(&str),
 ) -> Result<Foreseen, Error> {
-    let say = |words: &str| display.say(&text::line(&format!("{}: {words}", service.key)));
+    let say = |words: &str| say(&text::line(&format!("{}: {words}", service.key)));
+    let faulty = |key: &str, broken: String| files.mistakes(&[of_content(service, key, broken)]);
+    if let (SourceFrom::Archive(archive), true, true) =
+        (&source.from, source.build.is_empty(), source.output.is_some())
+    {
+        let found = source::part_of(archive.as_ref(), source);
+        let found = found.map_err(|broken| faulty(broken.key(), broken.to_string()))?;
+        return Ok(Foreseen { digest: found.digest(), origin: None, artifact: Some(found) });
+    }
     if let Some(path) = source::as_it_stands(source) {
         if !source.build.is_empty() {
             say("a plan builds nothing; this is with what was built last");
         }
-        let found = upload::look(&path)
-            .map_err(|broken| files.mistakes(&[of_content(service, "path", broken.to_string())]))?;
+        let found = upload::look(&path);
+        let found = found.map_err(|broken| faulty(broken_key(service), broken.to_string()))?;
         return Ok(Foreseen { digest: found.digest(), origin: None, artifact: Some(found) });
     }
     let declared = known.get(&service.key).and_then(|site| Some((site.artifact?, site.origin.clone()?)));
@@ -164,7 +178,7 @@ pub fn refused(files: &Manifests, error: client::Error) -> Error {
         let service = fault.service.clone()?;
         let field = fault.field.as_deref()?.strip_prefix(&format!("services.{}.", service.name))?.to_owned();
         let message = format!("{}: {}", fault.code, fault.message);
-        Some(Fault { service, field, message, help: fault.help.clone() })
+        Some(Fault { service, field, message, help: fault.help.clone(), log: Vec::new() })
     };
     let faults: Option<Vec<Fault>> = problem.errors.iter().map(fault).collect();
     match faults.filter(|faults| !faults.is_empty()) {
@@ -193,7 +207,8 @@ fn broken_key(service: &Declared) -> &'static str {
 }
 
 fn of_content(service: &Declared, key: &str, message: String) -> Fault {
-    Fault { service: service.key.clone(), field: format!("static.{key}"), message, help: None }
+    let field = format!("static.{key}");
+    Fault { service: service.key.clone(), field, message, help: None, log: Vec::new() }
 }
 
 /// Which contents are sent.
@@ -234,8 +249,14 @@ async fn content(
     send: Contents,
 ) -> Result<(ArtifactDigest, Option<Origin>), Error> {
     let ready = maker.make(&service.key, source).await;
-    let ready =
-        ready.map_err(|broken| files.mistakes(&[of_content(service, broken.key(), broken.to_string())]))?;
+    let ready = ready.map_err(|broken| match broken {
+        source::Error::Client(error) => Error::Client(error),
+        broken => {
+            let log = broken.last().to_vec();
+            let fault = of_content(service, broken.key(), broken.to_string());
+            files.mistakes(&[Fault { log, ..fault }]).into()
+        }
+    })?;
     let artifact = match &ready.content {
         Content::Known(artifact) => *artifact,
         Content::At(path) => {

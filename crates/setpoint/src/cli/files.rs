@@ -58,6 +58,8 @@ pub struct Fault {
     pub field: String,
     pub message: String,
     pub help: Option<String>,
+    /// What a program said that failed for it; escaped already.
+    pub log: Vec<String>,
 }
 
 /// Every service that the files declare.
@@ -84,7 +86,10 @@ impl Manifests {
     /// The faults, each at its place.
     pub fn mistakes(&self, faults: &[Fault]) -> Error {
         let plain = |fault: &Fault| format!("{}: {}\n", fault.service, text::line(&fault.message));
-        let one = |fault: &Fault| self.draw(fault).unwrap_or_else(|| plain(fault));
+        let one = |fault: &Fault| {
+            let log: String = fault.log.iter().map(|line| format!("    {line}\n")).collect();
+            self.draw(fault).unwrap_or_else(|| plain(fault)) + &log
+        };
         Error::Mistakes(faults.iter().map(one).collect::<String>() + &sum(faults.len()))
     }
 

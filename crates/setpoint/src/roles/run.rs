@@ -9,7 +9,6 @@ use std::{
 };
 
 use node::Workloads;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Error, edge as proxy,
@@ -23,6 +22,7 @@ use crate::cli::{
     files::Manifests,
     progress::{Display, TARGET},
 };
+use crate::ends::Ends;
 
 /// After what happens could not be shown.
 const SHOW_AGAIN: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ fn run_up(args: &args::Up) -> Result<(), Error> {
         let client = Client::new(&format!("http://{}", running.api), Some(&running.token))?;
         let worked = tokio::select! {
             worked = stay(&running, &client, args.prune, &files, settings.log.format) => worked,
-            () = ends.wait() => Ok(()),
+            _ = ends.wait() => Ok(()),
             error = running.lost() => return Err(error),
         };
         // What was refused has changed nothing: what had lived on lives on.
@@ -146,7 +146,7 @@ fn run_server(args: &args::Server) -> Result<(), Error> {
         let running = local::start(Options::of(&settings, data, false)).await?;
         ready(&running)?;
         tokio::select! {
-            () = ends.wait() => {}
+            _ = ends.wait() => {}
             error = running.lost() => return Err(error),
         }
         // The end of a server never stops a workload.
@@ -161,43 +161,11 @@ fn run_edge(args: &args::Edge) -> Result<(), Error> {
     log(&settings)?;
     runtime()?.block_on(async {
         let mut ends = Ends::new()?;
-        proxy::run(&settings.edge, &data, ends.wait()).await
-    })
-}
-
-/// Ctrl-C, SIGTERM, and the end of the terminal unless whoever started us said that it is to be outlived (`nohup`).
-struct Ends {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Option<Signal>,
-}
-
-impl Ends {
-    fn new() -> Result<Self, Error> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            // To listen for it would take the place of what was said.
-            hangup: (!sys::proc::ignores(SignalKind::hangup().as_raw_value()))
-                .then(|| signal(SignalKind::hangup()))
-                .transpose()?,
+        proxy::run(&settings.edge, &data, async {
+            let _signal = ends.wait().await;
         })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            () = hung_up(&mut self.hangup) => {}
-        }
-    }
-}
-
-async fn hung_up(hangup: &mut Option<Signal>) {
-    match hangup {
-        Some(hangup) => drop(hangup.recv().await),
-        None => std::future::pending().await,
-    }
+        .await
+    })
 }
 
 fn log(settings: &Settings) -> Result<(), Error> {

@@ -139,7 +139,7 @@ fn what_cannot_be_fetched_or_built_is_told_at_its_line_and_nothing_is_changed() 
         &try_it(&format!(
             "      git: \"{url}\"\n      build: [\"echo some; echo words >&2; exit 7\", \"touch never\"]"
         )),
-        &["app.yaml:5:", "exit code 7", "some\n", "words"],
+        &["app.yaml:5:", "exit code 7", "\n    some\n    words\n"],
     );
     refused(
         &setpoint,
@@ -149,8 +149,53 @@ fn what_cannot_be_fetched_or_built_is_told_at_its_line_and_nothing_is_changed() 
     refused(&setpoint, &try_it("      git: \"https://token:s3cret@example.com/x\""), &["credential helper"]);
     repository.git(&["checkout", "--quiet", "--orphan", "links"]);
     std::os::unix::fs::symlink("/etc/passwd", repository.folder().join("passwd")).unwrap();
+    std::os::unix::fs::symlink("/etc", repository.folder().join("etc")).unwrap();
     repository.commit(&[]);
-    refused(&setpoint, &try_it(&format!("      git: \"{url}#links\"")), &["app.yaml:4:", "passwd"]);
+    refused(&setpoint, &try_it(&format!("      git: \"{url}#links\"")), &["app.yaml:4:", "etc"]);
+    for output in ["etc", "etc/apt"] {
+        let source = format!("      git: \"{url}#links\"\n      output: {output}");
+        refused(&setpoint, &try_it(&source), &["app.yaml:5:", "is a link"]);
+    }
+}
+
+#[test]
+fn what_the_server_refuses_is_not_fetched_and_one_that_does_not_answer_is_told_first() {
+    let repository = Repository::new();
+    repository.commit(&[("index.html", "one")]);
+    let mut setpoint = setpoint().start();
+    let source = format!("      git: \"{}\"", repository.url());
+    setpoint.apply_ok(
+        "services:\n  other:\n    command: [\"${SETPOINT}\", demo-app]\n    domains: [docs.localhost]\n",
+        &["--wait"],
+    );
+    let taken = setpoint.apply(&manifest(&source), &[]);
+    assert_eq!(taken.code, 1, "{taken:?}");
+    assert!(taken.stderr.contains("docs.localhost"), "{taken:?}");
+    let deployed = setpoint.cli(&["deploy", "other", "--git", &repository.url()]);
+    assert_eq!(deployed.code, 1, "{deployed:?}");
+    setpoint.kill9();
+    let gone = setpoint.apply(&manifest(&source), &[]);
+    assert!(gone.code == 1 && gone.stderr.contains("no Setpoint answers"), "{gone:?}");
+    assert_eq!(repository.fetches(), 0);
+    setpoint.restart();
+}
+
+#[test]
+fn nothing_that_a_repository_names_is_run_when_it_is_checked_out() {
+    let repository = Repository::new();
+    repository.commit(&[("index.html", "one"), (".gitattributes", "* filter=evil\n")]);
+    let setpoint = setpoint().start();
+    let ran = setpoint.work().join("ran");
+    let config = format!("[filter \"evil\"]\n\tsmudge = touch {}; cat\n", ran.display());
+    fs::write(setpoint.work().join("gitconfig"), config).unwrap();
+    fs::write(setpoint.work().join("app.yaml"), manifest(&format!("      git: \"{}\"", repository.url())))
+        .unwrap();
+    let data = setpoint.data();
+    let mut apply =
+        setpoint.command(&["apply", "-f", "app.yaml", "--wait", "--data", data.to_str().unwrap()]);
+    let ended = apply.env("GIT_CONFIG_GLOBAL", setpoint.work().join("gitconfig")).status().unwrap();
+    assert!(ended.success() && !ran.exists());
+    assert_eq!(setpoint.get("docs.localhost", "/").text(), "one");
 }
 
 #[test]

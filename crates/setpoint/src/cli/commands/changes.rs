@@ -40,11 +40,17 @@ async fn body(client: &Client, args: &Deploy, display: &Display) -> Result<views
     }
     let origin = match &args.git {
         Some(repository) => {
-            let declared = takes_content(client, key).await?.and_then(|site| site.origin);
-            Some((repository.clone(), declared))
+            let site = takes_content(client, key).await?;
+            if site.as_ref().is_some_and(|site| site.artifact.is_some() && site.origin.is_none()) {
+                return Err(Error::Said(format!(
+                    "{key} is declared from a folder or an archive, so that nobody here knows how a repository of it is \
+                     built: declare `git` in its manifest, or deploy what you have built: setpoint deploy {key} PATH"
+                )));
+            }
+            Some((repository.clone(), site.and_then(|site| site.origin)))
         }
         None if image.is_none() => {
-            let declared = source::declared(client, key).await.and_then(|site| site.origin);
+            let declared = source::declared(client, key).await?.and_then(|site| site.origin);
             declared.map(|origin| (origin.repository.clone(), Some(origin)))
         }
         None => None,
@@ -54,7 +60,19 @@ async fn body(client: &Client, args: &Deploy, display: &Display) -> Result<views
     };
     let (build, output) = declared.map(|origin| (origin.build, origin.output)).unwrap_or_default();
     let source = SiteSource { from: SourceFrom::Git(repository), build, output };
-    let ready = maker.make(key, &source).await.map_err(|broken| Error::Said(format!("{key}: {broken}")))?;
+    let ready = maker.make(key, &source).await.map_err(|broken| {
+        let log: String = broken
+            .last()
+            .iter()
+            .map(|line| {
+                format!(
+                    "
+    {line}"
+                )
+            })
+            .collect();
+        Error::Said(format!("{key}: {broken}{log}"))
+    })?;
     let artifact = match &ready.content {
         Content::Known(artifact) => *artifact,
         Content::At(path) => {
@@ -69,7 +87,7 @@ async fn body(client: &Client, args: &Deploy, display: &Display) -> Result<views
 async fn takes_content(client: &Client, service: &ServiceKey) -> Result<Option<Site>, Error> {
     let Services { services, .. } = client.view(&format!("/services/{service}")).await?;
     match services.first().and_then(|found| found.kind) {
-        Some(Kind::Site) | None => Ok(source::declared(client, service).await),
+        Some(Kind::Site) | None => Ok(source::declared(client, service).await?),
         Some(Kind::Process) => Err(Error::Said(format!(
             "{service} is a process and takes no content: change its `command` or `files` and apply, or deploy it \
              again without PATH"

@@ -80,7 +80,7 @@ async fn online(args: &Plan, files: &Manifests) -> Result<Json, Error> {
 /// Decided here, from a world with one empty node.
 fn offline(files: &Manifests) -> Result<Json, Error> {
     let views::Apply { services, entries, .. } =
-        apply::described(files, false, &BTreeMap::new(), &Display::of_stderr())?;
+        apply::described(files, false, &BTreeMap::new(), &|line| Display::of_stderr().say(line))?;
     let node: NodeId =
         "local".parse().map_err(|error: model::id::InvalidId| Error::Said(error.to_string()))?;
     let planned = server::plan_offline(&services, &entries, &node, text::now());

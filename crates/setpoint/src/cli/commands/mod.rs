@@ -12,7 +12,7 @@ pub mod states;
 mod tokens;
 mod why;
 
-use tokio::signal::unix::{SignalKind, signal};
+use crate::ends::Ends;
 
 use super::{
     apply,
@@ -23,9 +23,6 @@ use super::{
 
 /// Exit status of what is done.
 const DONE: u8 = 0;
-/// As a shell tells of a death by SIGINT and by SIGTERM.
-const INTERRUPTED: u8 = 130;
-const TERMINATED: u8 = 143;
 /// Exit status of `plan` when something would change.
 const CHANGES: u8 = 3;
 
@@ -67,22 +64,18 @@ fn told(not_done: &[NotDone]) -> String {
 
 /// What was fetched and built goes with whoever asked for it: a command that makes such things ends by its own hand.
 async fn until_interrupted(command: impl Future<Output = Result<u8, Error>>) -> Result<u8, Error> {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return command.await;
-    };
+    let Ok(mut ends) = Ends::new() else { return command.await };
     tokio::select! {
         ended = command => ended,
-        _ = interrupt.recv() => Ok(INTERRUPTED),
-        _ = terminate.recv() => Ok(TERMINATED),
+        // As a shell tells of a death by a signal.
+        signal = ends.wait() => Ok(u8::try_from(128 + signal.as_raw_value()).unwrap_or(u8::MAX)),
     }
 }
 
 /// Runs a command; gives its exit status.
 pub async fn run(command: Command) -> Result<u8, Error> {
     match command {
-        Command::Plan(args) => declare::plan(&args).await,
+        Command::Plan(args) => until_interrupted(declare::plan(&args)).await,
         Command::Apply(args) => until_interrupted(declare::apply(&args)).await,
         Command::Deploy(args) => until_interrupted(changes::deploy(&args)).await,
         Command::Status(args) => states::status(&args).await,

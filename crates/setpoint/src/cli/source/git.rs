@@ -3,7 +3,15 @@
 //! Only https, http and ssh are spoken, nobody is asked for a password, and nothing of the repository is run: no hook, no
 //! filter, no submodule. A checkout has no `.git`.
 
-use std::{collections::BTreeMap, ffi::OsStr, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::OnceLock,
+    time::Duration,
+};
 
 use model::{
     manifest::nearest,
@@ -25,12 +33,24 @@ const MAX_NAMES: usize = 1_000_000;
 pub enum Error {
     #[error("there is no `git` here; install it (Debian: apt-get install git)")]
     NoGit,
-    #[error("{} cannot be read: {source}", text::line(.url))]
+    #[error("{} cannot be read: {source}{}", text::line(.url), advice(.source))]
     Fetch { url: String, source: run::Error },
-    #[error("{} has no branch, tag or commit `{}`{}", text::line(.url), text::line(.wanted), meant(.nearest))]
+    #[error(
+        "{} has no branch or tag `{}`, and a commit needs its whole id in small letters{}",
+        text::line(.url), text::line(.wanted), meant(.nearest)
+    )]
     NoSuchReference { url: String, wanted: String, nearest: Option<String> },
-    #[error("{} has no branch yet: push a commit first", text::line(.url))]
+    #[error("{}: {source}", text::line(&.path.display().to_string()))]
+    Scratch { path: PathBuf, source: io::Error },
+    #[error("{} has no branch: push a commit first, if it is a repository at all", text::line(.url))]
     Empty { url: String },
+}
+
+/// What to do where Git was not let in.
+fn advice(source: &run::Error) -> &'static str {
+    let asks =
+        |line: &String| line.contains("could not read Username") || line.contains("Authentication failed");
+    if source.last().iter().any(asks) { "; log in with Git's credential helper, or use ssh" } else { "" }
 }
 
 fn meant(nearest: &Option<String>) -> String {
@@ -112,15 +132,21 @@ pub async fn fetch(
         .arg(format!("--object-format={format}"))
         .arg(scratch);
     run("git init", init, LIST_WITHIN, tell).await.map_err(failed)?;
+    // These come before what the repository says: no program of its choice sees a file.
+    let info = scratch.join("info");
+    let written = fs::create_dir_all(&info)
+        .and_then(|()| fs::write(info.join("attributes"), "* -filter -ident -working-tree-encoding\n"));
+    written.map_err(|source| Error::Scratch { path: info, source })?;
     let shallow = fetch_with(scratch, url, &["--depth=1"], &[&commit.name], tell).await;
     let id = match shallow {
         Ok(()) => head(scratch).await.map_err(failed)?,
         // Some servers cannot give a part, and some give no commit that is no branch's or tag's latest.
-        Err(_) => {
+        Err(error) if is_about_a_part(&error) => {
             let all = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
             fetch_with(scratch, url, &[], &all, tell).await.map_err(failed)?;
             commit.id.clone()
         }
+        Err(error) => return Err(failed(error)),
     };
     let mut checkout = at(scratch);
     checkout.arg("--work-tree").arg(folder);
@@ -132,6 +158,12 @@ pub async fn fetch(
         }
         Err(source) => Err(failed(source)),
     }
+}
+
+fn is_about_a_part(error: &run::Error) -> bool {
+    const REFUSALS: [&str; 4] =
+        ["shallow capabilities", "not our ref", "unadvertised object", "remote error: upload-pack"];
+    error.last().iter().any(|line| REFUSALS.iter().any(|refusal| line.contains(refusal)))
 }
 
 async fn fetch_with(
@@ -152,7 +184,12 @@ async fn head(scratch: &Path) -> Result<String, run::Error> {
     let mut id = String::new();
     let mut parse = at(scratch);
     parse.args(["rev-parse", "--verify", "--end-of-options", "FETCH_HEAD^{commit}"]);
-    run("git rev-parse", parse, LIST_WITHIN, &mut |line| id = line.to_owned()).await?;
+    let mut take = |line: &str| {
+        if is_commit(line) {
+            line.clone_into(&mut id);
+        }
+    };
+    run("git rev-parse", parse, LIST_WITHIN, &mut take).await?;
     Ok(id)
 }
 
@@ -185,6 +222,17 @@ const OF_ANOTHER: [&str; 9] = [
     "GIT_QUARANTINE_PATH",
 ];
 
+/// Whether the user says how ssh is to be run; ours only keeps it from asking.
+fn has_ssh_of_its_own() -> bool {
+    static TOLD: OnceLock<bool> = OnceLock::new();
+    *TOLD.get_or_init(|| {
+        let named = ["GIT_SSH_COMMAND", "GIT_SSH"].iter().any(|name| std::env::var_os(name).is_some());
+        let mut config = std::process::Command::new("git");
+        config.args(["config", "--get", "core.sshCommand"]).stdin(Stdio::null()).stderr(Stdio::null());
+        named || config.output().is_ok_and(|said| !said.stdout.is_empty())
+    })
+}
+
 fn git() -> Command {
     let mut git = Command::new("git");
     for name in OF_ANOTHER {
@@ -194,7 +242,7 @@ fn git() -> Command {
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_ALLOW_PROTOCOL", "https:http:ssh")
         .env("GIT_LFS_SKIP_SMUDGE", "1");
-    if std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none() {
+    if !has_ssh_of_its_own() {
         git.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o ConnectTimeout=20");
     }
     for setting in [
@@ -204,9 +252,9 @@ fn git() -> Command {
         "filter.lfs.smudge=",
         "filter.lfs.process=",
         "filter.lfs.required=false",
-        // Slower than a kilobyte per second for half a minute: it hangs.
-        "http.lowSpeedLimit=1000",
-        "http.lowSpeedTime=30",
+        // Not a byte for two minutes: it hangs. One that packs a large repository is silent for a while.
+        "http.lowSpeedLimit=1",
+        "http.lowSpeedTime=120",
     ] {
         git.args([OsStr::new("-c"), OsStr::new(setting)]);
     }

@@ -14,7 +14,7 @@ use std::{
 
 use model::{
     ArtifactDigest, ServiceKey,
-    artifact::RelPath,
+    artifact::{Artifact, RelPath},
     manifest::{SiteSource, SourceFrom},
     source::{Origin, Repository},
     spec::{Site, Workload},
@@ -23,7 +23,11 @@ use server::views;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::{client::Client, progress::Display, text, upload};
+use super::{
+    client::{self, Client},
+    progress::Display,
+    text, upload,
+};
 
 /// One command of a build; a build that takes longer waits for something that will not come.
 const BUILD_WITHIN: Duration = Duration::from_secs(3600);
@@ -40,8 +44,12 @@ pub enum Error {
     Folder { path: PathBuf, source: io::Error },
     #[error("the source has no folder `{}`{}", .output, made(*.built))]
     NoOutput { output: RelPath, built: bool },
+    #[error("`{}` of the source is a link, which may lead anywhere: name the folder itself", .link)]
+    Link { link: RelPath },
     #[error(transparent)]
     Archive(upload::BrokenArchive),
+    #[error(transparent)]
+    Client(#[from] client::Error),
 }
 
 fn made(built: bool) -> &'static str {
@@ -54,9 +62,17 @@ impl Error {
         match self {
             Self::Git(_) => "git",
             Self::Build { .. } => "build",
-            Self::NoOutput { .. } => "output",
+            Self::NoOutput { .. } | Self::Link { .. } => "output",
             Self::Archive(_) => "archive",
-            Self::Folder { .. } => "path",
+            Self::Folder { .. } | Self::Client(_) => "path",
+        }
+    }
+
+    /// What the program that failed said last.
+    pub fn last(&self) -> &[String] {
+        match self {
+            Self::Git(git::Error::Fetch { source, .. }) | Self::Build { source, .. } => source.last(),
+            _ => &[],
         }
     }
 }
@@ -103,6 +119,11 @@ pub fn as_it_stands(source: &SiteSource) -> Option<PathBuf> {
     }
 }
 
+/// Whether there is something to fetch or to build.
+pub fn takes_work(source: &SiteSource) -> bool {
+    matches!(source.from, SourceFrom::Git(_)) || !source.build.is_empty()
+}
+
 /// Whether the source is what is taken in.
 fn is_whole(source: &SiteSource) -> bool {
     source.build.is_empty() && source.output.is_none()
@@ -137,7 +158,8 @@ impl Maker<'_> {
             SourceFrom::Path(path) => {
                 let path = Path::new(path);
                 self.build(key, path, source, None).await?;
-                let content = Content::At(output(path, source)?);
+                // Links in one's own folder are one's own.
+                let content = Content::At(is_there(below(path.into(), source.output.as_ref()), source)?);
                 Ok(Ready { content, origin: None, _scratch: None })
             }
             SourceFrom::Archive(path) if is_whole(source) => {
@@ -160,7 +182,8 @@ impl Maker<'_> {
         repository: &Repository,
         source: &SiteSource,
     ) -> Result<Ready, Error> {
-        let declared = declared(self.client, key).await.and_then(|site| Some((site.artifact?, site.origin?)));
+        let declared =
+            declared(self.client, key).await?.and_then(|site| Some((site.artifact?, site.origin?)));
         let declared =
             declared.filter(|(_, origin)| origin.is_of(repository, &source.build, source.output.as_ref()));
         let declared = declared.filter(|_| self.commit != Commit::NewestAnew);
@@ -221,22 +244,44 @@ impl Maker<'_> {
     }
 }
 
-/// The site that the service is declared as, if somebody tells.
-pub async fn declared(client: &Client, key: &ServiceKey) -> Option<Site> {
-    let told: views::Spec = client.view(&format!("/services/{key}/spec")).await.ok()?;
-    match told.spec.workload {
+/// The site that the service is declared as. `None`: it is not declared, is none, or this token may not see it.
+pub async fn declared(client: &Client, key: &ServiceKey) -> Result<Option<Site>, client::Error> {
+    let told = match client.view::<views::Spec>(&format!("/services/{key}/spec")).await {
+        Err(error) if matches!(error.status(), Some(403 | 404)) => return Ok(None),
+        told => told?,
+    };
+    Ok(match told.spec.workload {
         Workload::Site(site) => Some(site),
         Workload::Process(_) | Workload::Container(_) => None,
+    })
+}
+
+/// The folder to take of what others wrote: no link of theirs leads out of it.
+fn output(folder: &Path, source: &SiteSource) -> Result<PathBuf, Error> {
+    let path = below(folder.into(), source.output.as_ref());
+    if let Some(output) = &source.output {
+        let is_link = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+        if path.ancestors().take_while(|above| *above != folder).any(is_link) {
+            return Err(Error::Link { link: output.clone() });
+        }
+    }
+    is_there(path, source)
+}
+
+fn is_there(path: PathBuf, source: &SiteSource) -> Result<PathBuf, Error> {
+    match &source.output {
+        Some(output) if !path.is_dir() => {
+            Err(Error::NoOutput { output: output.clone(), built: !source.build.is_empty() })
+        }
+        Some(_) | None => Ok(path),
     }
 }
 
-fn output(folder: &Path, source: &SiteSource) -> Result<PathBuf, Error> {
-    let Some(output) = &source.output else { return Ok(folder.into()) };
-    let path = folder.join(output);
-    if path.is_dir() {
-        return Ok(path);
-    }
-    Err(Error::NoOutput { output: output.clone(), built: !source.build.is_empty() })
+/// The part of an archive that is taken, looked at without building anything.
+pub fn part_of(archive: &Path, source: &SiteSource) -> Result<Artifact, Error> {
+    let scratch = scratch()?;
+    upload::unpack(archive, scratch.path(), SOURCE).map_err(Error::Archive)?;
+    upload::look(&output(&scratch.path().join(SOURCE), source)?).map_err(Error::Archive)
 }
 
 fn scratch() -> Result<TempDir, Error> {

@@ -17,6 +17,10 @@ use crate::cli::text;
 
 /// Lines that are kept for the message of a failure.
 const LAST: usize = 20;
+/// Of a line that is kept, in characters.
+const MAX_LAST: usize = 200;
+/// What a pipe holds.
+const PIPE: usize = 64 << 10;
 /// A longer line is told in pieces.
 const MAX_LINE: usize = 4096;
 
@@ -24,9 +28,9 @@ const MAX_LINE: usize = 4096;
 pub enum Error {
     #[error("{program} cannot be started: {source}")]
     Start { program: String, source: io::Error },
-    #[error("{program} did not end within {} s{}", .within.as_secs(), after(.last))]
+    #[error("{program} did not end within {} s", .within.as_secs())]
     Late { program: String, within: Duration, last: Vec<String> },
-    #[error("{program} ended with {}{}", how(.status), after(.last))]
+    #[error("{program} ended with {}", how(.status))]
     Failed { program: String, status: ExitStatus, last: Vec<String> },
 }
 
@@ -34,6 +38,14 @@ impl Error {
     /// Whether the program is not installed.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::Start { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// The last lines that it said, escaped for a terminal.
+    pub fn last(&self) -> &[String] {
+        match self {
+            Self::Start { .. } => &[],
+            Self::Late { last, .. } | Self::Failed { last, .. } => last,
+        }
     }
 }
 
@@ -44,11 +56,6 @@ fn how(status: &ExitStatus) -> String {
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => status.to_string(),
     }
-}
-
-fn after(last: &[String]) -> String {
-    let lines = last.iter().map(|line| format!("\n    {line}"));
-    if last.is_empty() { String::new() } else { format!("; the last it said:{}", lines.collect::<String>()) }
 }
 
 /// Ends a process group unless its leader has been waited for.
@@ -85,16 +92,20 @@ pub async fn run(
         loop {
             tokio::select! {
                 biased;
+                ended = child.wait() => {
+                    // What it wrote itself is in the pipe; what it has left behind may write for ever.
+                    for _ in 0..PIPE / chunk.len() {
+                        match output.try_read(&mut chunk) {
+                            Ok(n @ 1..) => lines.take(&chunk[..n]),
+                            Ok(0) | Err(_) => break,
+                        }
+                    }
+                    return ended;
+                }
                 read = output.read(&mut chunk) => match read {
                     Ok(0) | Err(_) => return child.wait().await,
                     Ok(n) => lines.take(&chunk[..n]),
                 },
-                ended = child.wait() => {
-                    while let Ok(n @ 1..) = output.try_read(&mut chunk) {
-                        lines.take(&chunk[..n]);
-                    }
-                    return ended;
-                }
             }
         }
     });
@@ -111,6 +122,14 @@ pub async fn run(
             }
             Err(Error::Failed { program, status, last: lines.last.into() })
         }
+    }
+}
+
+/// As much of a line as can be read at a glance.
+fn shortened(line: String) -> String {
+    match line.char_indices().nth(MAX_LAST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
     }
 }
 
@@ -150,7 +169,7 @@ impl<'a> Lines<'a> {
         if self.last.len() == LAST {
             self.last.pop_front();
         }
-        self.last.push_back(line);
+        self.last.push_back(shortened(line));
     }
 }
 
@@ -184,9 +203,9 @@ mod tests {
     #[tokio::test]
     async fn a_failure_says_how_and_the_last_lines() {
         let (ended, _) = told("for i in $(seq 30); do echo line $i; done; exit 3", LONG).await;
-        let message = ended.unwrap_err().to_string();
-        assert!(message.starts_with("it ended with exit code 3"), "{message}");
-        assert!(message.contains("line 11\n") && !message.contains("line 10\n"), "{message}");
+        let error = ended.unwrap_err();
+        assert_eq!(error.to_string(), "it ended with exit code 3");
+        assert_eq!((error.last().len(), error.last()[0].as_str()), (20, "line 11"));
         let absent = run("it", Command::new("/no/such"), LONG, &mut |_| {}).await.unwrap_err();
         assert!(absent.is_absence());
     }
@@ -223,6 +242,11 @@ mod tests {
     async fn what_it_leaves_behind_is_not_waited_for() {
         let (ended, lines) = told("sleep 600 & echo $!", LONG).await;
         assert!(ended.is_ok());
+        // Nor one that says more than anybody can read.
+        let (ended, chatty) = told("yes & echo $! > /dev/stderr; sleep 0.1", LONG).await;
+        assert!(ended.is_ok());
+        let chatty = chatty.iter().find_map(|line| line.parse().ok()).unwrap();
+        rustix::process::kill_process(Pid::from_raw(chatty).unwrap(), Signal::KILL).unwrap();
         let left = Pid::from_raw(lines[0].parse().unwrap()).unwrap();
         rustix::process::kill_process(left, Signal::KILL).unwrap();
     }
