@@ -40,6 +40,7 @@ impl Agent {
                 touched.insert(id.clone());
             }
         }
+        self.strangers_are_known();
         self.rendered |= !touched.is_empty();
         self.name_former_webroots();
         for id in &touched {

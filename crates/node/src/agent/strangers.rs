@@ -25,6 +25,8 @@ pub(crate) struct Strangers {
     listed: bool,
     looked: bool,
     looking: bool,
+    /// An assignment has come since the start of the node: before, what no record names may be a lost ledger's.
+    assigned: bool,
 }
 
 impl Agent {
@@ -86,8 +88,18 @@ impl Agent {
         }
     }
 
+    /// From the first assignment on it is known whose a lost ledger's containers are.
+    pub(super) fn strangers_are_known(&mut self) {
+        if !std::mem::replace(&mut self.strangers.assigned, true) {
+            self.list_containers();
+        }
+    }
+
     /// Whoever bears our marks and is in no ledger is reported, and left alone.
     pub(super) fn note_strangers(&mut self, listed: &[Listed]) {
+        if !self.strangers.assigned {
+            return;
+        }
         let what = |found: &Listed| format!("container {}", found.name);
         let stranger = |found: &&Listed| {
             let claimed = found.instance.as_ref().and_then(|id| self.instances.get(id));
@@ -117,7 +129,7 @@ impl Agent {
 
     /// Networks and volumes: their own events tell of none that bears our marks.
     pub(super) fn look_for_strange_things(&mut self) {
-        if std::mem::replace(&mut self.strangers.looking, true) {
+        if !self.strangers.assigned || std::mem::replace(&mut self.strangers.looking, true) {
             return;
         }
         let cx = self.cx.clone();

@@ -64,7 +64,7 @@ fn a_container_whose_ledger_was_lost_is_taken_over_and_no_stranger() {
         let after = setpoint.wait_until_converged("web");
         assert_eq!(after["instances"][0]["pid"], before["instances"][0]["pid"], "{lost}: {after:#}");
     }
-    assert_eq!(told(&setpoint, "container"), 0);
+    assert_eq!(told(&setpoint, ""), 0, "{:#?}", setpoint.events());
     setpoint.stop_after_keep();
 }
 
