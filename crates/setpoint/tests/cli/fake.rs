@@ -127,7 +127,11 @@ async fn answer(
     let (method, path) = (request.method().to_string(), request.uri().to_string());
     let body = request.into_body().collect().await.map(|body| body.to_bytes().to_vec()).unwrap_or_default();
     let asked = Asked { method, path, token, body };
-    let reply = handler(&asked);
+    // How a site is fetched and built is asked before it is deployed; here nothing is.
+    let reply = match asked.path.ends_with("/spec") {
+        true => Reply::problem(404, "not_declared", "service default/api is not declared"),
+        false => handler(&asked),
+    };
     all.lock().unwrap().push(asked);
     let (pieces, unfinished) = (reply.pieces.into_iter(), reply.unfinished);
     let stream = futures_util::stream::unfold(pieces, move |mut pieces| async move {

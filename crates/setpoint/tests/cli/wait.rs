@@ -233,6 +233,9 @@ fn without_wait_nothing_is_waited_for() {
     let ended = run(dir.path(), &["deploy", "api", "-o", "json"]);
     assert_eq!(ended.code, 0);
     assert_eq!(serde_json::from_str::<Value>(&ended.stdout).unwrap(), applied(true, Some(ID)));
-    assert_eq!(fake.lines(), ["POST /api/v1/services/default/api/deploy"]);
-    assert_eq!(fake.asked()[0].json(), json!({"artifact": null}));
+    assert_eq!(
+        fake.lines(),
+        ["GET /api/v1/services/default/api/spec", "POST /api/v1/services/default/api/deploy"]
+    );
+    assert_eq!(fake.asked()[1].json(), json!({"artifact": null}));
 }
