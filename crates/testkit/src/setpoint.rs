@@ -267,7 +267,8 @@ impl Setpoint {
     /// The mark by which this Setpoint's containers are told from another's, once its node has accepted something.
     #[track_caller]
     pub fn cluster(&self) -> String {
-        let accepted = fs::read_to_string(self.data().join("node/accepted.json")).unwrap();
+        let path = self.data().join("node/accepted.json");
+        let accepted = crate::until("its node accepts something", SOON, || fs::read_to_string(&path).ok());
         let accepted: Value = serde_json::from_str(&accepted).unwrap();
         accepted["cluster"].as_str().unwrap().into()
     }

@@ -11,6 +11,8 @@ use model::InstanceId;
 /// No answer is longer, whatever the lines are.
 pub const MAX_TAIL: u64 = 4 << 20;
 const CHUNK: u64 = 64 << 10;
+/// More cuts in a row than these while one reads are no chance.
+const CUTS: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,7 +28,18 @@ pub enum Error {
 
 /// The last `lines` lines of the output, older files among it. `files` are oldest first and are read as one: a cut may
 /// have split a line. A last line without an end counts as one. Of the newest file, only what is before `end` is read.
-pub fn tail(files: &[PathBuf], lines: usize, mut end: u64) -> Result<Vec<u8>, Error> {
+pub fn tail(files: &[PathBuf], lines: usize, end: u64) -> Result<Vec<u8>, Error> {
+    // One that is cut between a look at its length and the reading is read again.
+    for _ in 0..CUTS {
+        match tail_once(files, lines, end) {
+            Err(Error::Unreadable { error, .. }) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            told => return told,
+        }
+    }
+    tail_once(files, lines, end)
+}
+
+fn tail_once(files: &[PathBuf], lines: usize, mut end: u64) -> Result<Vec<u8>, Error> {
     let mut tail = Tail { chunks: Vec::new(), ends_left: lines, room: MAX_TAIL, begun: false };
     for path in files.iter().rev() {
         if lines == 0 || tail.is_whole() {
